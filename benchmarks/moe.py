@@ -1,0 +1,106 @@
+"""Does a mixture of experts train as fast as a dense model of equal active parameters?
+
+Both take the same steps in turn, so that whatever else the machine does falls on both.
+
+    PYTHONPATH=src python benchmarks/moe.py --rounds 5 --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from jielong.config import Config, load_config
+from jielong.data.batches import Batch
+from jielong.distributed import Ranks
+from jielong.model.transformer import Transformer
+from jielong.training.optimizer import Optimizer
+from jielong.training.step import train_step
+
+GOAL = 0.8
+
+
+def dense_twin(config: Config) -> Config:
+    """The dense model whose SwiGLU layer is as wide as all experts that a token passes."""
+    m = config.model
+    width = m.expert_size * (m.num_experts_per_tok + m.num_shared_experts)
+    values = {f.name: f.default for f in dataclasses.fields(m)} | {
+        name: getattr(m, name)
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "max_position_embeddings",
+        )
+    }
+    dense = type(m)(**(values | {"intermediate_size": width}))
+    return dataclasses.replace(config, model=dense).validated()
+
+
+class Contender:
+    """A model in training on random tokens: what they are makes no difference to the speed."""
+
+    def __init__(self, config: Config) -> None:
+        torch.manual_seed(0)
+        self.config = config
+        self.model = Transformer(config.model)
+        self.optimizer = Optimizer(self.model, config)
+        shape = (config.training.batch_size, config.data.max_seq_len + 1)
+        tokens = torch.randint(config.model.vocab_size, shape)
+        batch = Batch(tokens[:, :-1], tokens[:, 1:], None, np.arange(shape[0]))
+        self.batches = [batch] * config.training.accumulation_steps
+        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+
+    def step(self) -> float:
+        """Takes an optimizer step; returns tokens a second."""
+        start = time.perf_counter()
+        result = train_step(
+            self.model,
+            self.optimizer,
+            self.batches,
+            factor=1.0,
+            grad_clip=1.0,
+            dtype=torch.float32,
+            ranks=Ranks(),
+            scaler=self.scaler,
+        )
+        return result.tokens / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="moe")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4, help="steps of each model in a round")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    changes = dict(setting.split("=", 1) for setting in options.set)
+    config = load_config(options.preset, **changes)
+    moe, dense = Contender(config), Contender(dense_twin(config))
+    for name, model in (("moe", moe.model), ("dense", dense.model)):
+        total, active = model.num_parameters(), model.num_active_parameters()
+        print(f"{name}: {total / 1e6:.2f}M parameters, {active / 1e6:.2f}M active")
+    moe.step(), dense.step()
+    ratios = []
+    for _ in range(options.rounds):
+        speeds = {"moe": [], "dense": []}
+        for _ in range(options.steps):
+            speeds["moe"].append(moe.step())
+            speeds["dense"].append(dense.step())
+        m, d = (statistics.harmonic_mean(speeds[name]) for name in ("moe", "dense"))
+        ratios.append(m / d)
+        print(f"moe {m:,.0f} tok/s · dense {d:,.0f} tok/s · ratio {m / d:.3f}", flush=True)
+    print(f"median ratio {statistics.median(ratios):.3f} (goal ≥ {GOAL})")
+
+
+if __name__ == "__main__":
+    main()

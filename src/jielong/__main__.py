@@ -1,0 +1,8 @@
+"""`python -m jielong`, which torchrun needs."""
+
+import sys
+
+from jielong.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

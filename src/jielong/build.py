@@ -1,0 +1,150 @@
+"""What a run is built of, and how that is saved and restored."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from jielong import checkpoint as ckpt
+from jielong.config import Config
+from jielong.data.batches import Batches
+from jielong.data.shards import Dataset
+from jielong.distributed import Ranks, data_parallel
+from jielong.errors import CheckpointError
+from jielong.model.transformer import Transformer
+from jielong.model.weights import load_tensors
+from jielong.run import RunFolder
+from jielong.stages import ensure_tokenizer, load_dataset, with_vocabulary
+from jielong.tokenizer import Tokenizer
+from jielong.training.optimizer import Optimizer
+from jielong.training.schedule import Schedule
+
+PROMPT_TOKENS = 12  # of a held-out text's opening, for the samples drawn in training
+
+
+@dataclass
+class Parts:
+    """Everything a run works with."""
+
+    config: Config  # with the sizes that follow from tokenizer and window filled in
+    run: RunFolder
+    ranks: Ranks
+    dtype: torch.dtype
+    tokenizer: Tokenizer
+    dataset: Dataset
+    model: Transformer
+    forward: nn.Module  # the model as training calls it: wrapped where there are several ranks
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    batches: Batches
+    schedule: Schedule
+    prompts: list[str]
+
+
+@dataclass
+class Progress:
+    """How far a run has come; saved with each checkpoint."""
+
+    step: int = 0  # optimizer steps done
+    tokens: int = 0  # targets trained on
+    skipped: int = 0  # updates refused in a row
+    best_step: int | None = None
+    best_loss: float | None = None
+    validation: dict[str, Any] | None = None  # the latest
+
+
+def build(
+    config: Config, run: RunFolder, ranks: Ranks, device: torch.device, dtype: torch.dtype
+) -> Parts:
+    """Model, optimizer and data of a run at step 0: the same on every rank.
+
+    Raises:
+        JielongError: the tokenizer or dataset is missing, damaged or does not fit.
+    """
+    tokenizer = ensure_tokenizer(config, run, lambda line: None)
+    dataset = load_dataset(config, tokenizer, run)
+    config = with_vocabulary(config, tokenizer)
+    torch.manual_seed(config.training.seed)
+    model = Transformer(config.model).to(device)
+    batches = Batches(dataset.train, config.data, config.training)
+    return Parts(
+        config=config,
+        run=run,
+        ranks=ranks,
+        dtype=dtype,
+        tokenizer=tokenizer,
+        dataset=dataset,
+        model=model,
+        forward=data_parallel(model, ranks),
+        optimizer=Optimizer(model, config),
+        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
+        batches=batches,
+        schedule=Schedule.of(config.training, batches.total_steps(config.training)),
+        prompts=list(config.run.sample_prompts) or openings(dataset, tokenizer),
+    )
+
+
+def openings(dataset: Dataset, tokenizer: Tokenizer, count: int = 2) -> list[str]:
+    """How the first held-out texts begin."""
+    stream = dataset.validation or dataset.train
+    starts = [int(start) for start in stream.documents[:count]]
+    ids = [stream.read(start, min(start + PROMPT_TOKENS, len(stream))) for start in starts]
+    return [tokenizer.decode(row.tolist(), skip_special=True) for row in ids]
+
+
+def save(parts: Parts, progress: Progress) -> None:
+    """Writes a checkpoint of this moment; drops old ones. Every rank calls it, rank 0 writes."""
+    rng = parts.ranks.gather(base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode())
+    if not parts.ranks.is_main:
+        return
+    values = {
+        "progress": dataclasses.asdict(progress) | {"step": None},
+        "total_steps": parts.schedule.total_steps,
+        "peak_learning_rate": parts.optimizer.peak,
+        "dataset": parts.dataset.fingerprint,
+        "tokenizer": parts.tokenizer.fingerprint,
+        "config": parts.config.to_tables(),
+        "scaler": parts.scaler.state_dict(),
+        "torch": torch.__version__,
+        "rng": rng,
+    }
+    state = ckpt.TrainingState(progress.step, values)
+    ckpt.save_checkpoint(
+        parts.run.checkpoints, parts.model, parts.tokenizer, parts.optimizer.state_tensors(), state
+    )
+    ckpt.prune(parts.run.checkpoints, parts.config.run.keep_checkpoints, progress.best_step)
+
+
+def restore(parts: Parts) -> tuple[Progress, list[str]]:
+    """Loads the newest checkpoint that verifies, if there is any.
+
+    Returns:
+        How far the run had come, and what to tell the user.
+
+    Raises:
+        CheckpointError: the checkpoint is of other data, or does not fit the model.
+    """
+    found, problems = ckpt.newest_valid(parts.run.checkpoints)
+    notes = [f"passed over: {problem}" for problem in problems]
+    if found is None:
+        return Progress(), notes
+    state = ckpt.load_training_state(found)
+    if state.values["dataset"] != parts.dataset.fingerprint:
+        raise CheckpointError(
+            f"{found} was trained on another dataset than the one in {parts.run.data}: "
+            "the text, tokenizer or split has changed; use another --out-dir"
+        )
+    ckpt.load_weights(parts.model, found)
+    parts.optimizer.load_state_tensors(load_tensors(found / "optimizer.safetensors"))
+    parts.scaler.load_state_dict(state.values["scaler"])
+    rng = state.values["rng"]
+    if parts.ranks.rank < len(rng):  # a rank that the saved run had not needs none: training draws
+        state_bytes = bytearray(base64.b64decode(rng[parts.ranks.rank]))  # nothing from it
+        torch.set_rng_state(torch.frombuffer(state_bytes, dtype=torch.uint8))
+    progress = Progress(**(state.values["progress"] | {"step": state.step}))
+    return progress, [*notes, f"resuming from {found}"]

@@ -1,0 +1,311 @@
+"""The command line: one verb, one function."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jielong.config import (
+    ALIASES,
+    FIELDS,
+    Config,
+    FieldSpec,
+    load_config,
+    nearest,
+    preset_names,
+)
+from jielong.errors import ConfigError, JielongError
+
+FINAL_SAMPLE_TOKENS = 96
+DATA_FIELDS = ("data_path", "text_field", "strict", "validation_fraction", "validation_path")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status: 0, 2 for a user's mistake, 128 + n for signal n."""
+    try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        return int(arguments.command(arguments))
+    except JielongError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # `jielong … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command, `-` and `_` alike in the names of flags."""
+    plain = [_plain_flag(word) for word in argv]
+    parser = build_parser()
+    arguments, unknown = parser.parse_known_args(plain)
+    for word in unknown:
+        if word.startswith("--"):
+            known = sorted(arguments.flags)
+            raise ConfigError(f"unknown flag {word}{nearest(word, known)}; see --help")
+        raise ConfigError(f"unexpected argument {word!r}; quote texts that hold spaces")
+    return arguments
+
+
+def _plain_flag(word: str) -> str:
+    match = re.match(r"--[A-Za-z_][\w-]*", word)
+    return match[0].replace("_", "-") + word[match.end() :] if match else word
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are our own errors."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+
+    p = verbs.add_parser("pretrain", help="train a model: all stages that are missing; resumes")
+    p.add_argument("--preset", help=f"settings to start from: {', '.join(preset_names())}")
+    p.add_argument("--config", metavar="FILE", help="settings from a TOML file, over the preset's")
+    p.add_argument("--override", action="store_true", help="resume with settings that changed")
+    _add_fields(p, list(FIELDS))
+    p.set_defaults(command=pretrain)
+
+    p = verbs.add_parser("tokenizer", help="train a byte-level BPE tokenizer")
+    names = ["data_path", "text_field", "vocab_size", "tokenizer_sample_bytes"]
+    _add_fields(p, names)
+    _add_out_dir(p)
+    p.set_defaults(command=train_tokenizer)
+
+    p = verbs.add_parser("prepare", help="turn text into a dataset of tokens")
+    _add_fields(p, [*DATA_FIELDS, "tokenizer", "max_seq_len"])
+    _add_out_dir(p)
+    p.set_defaults(command=prepare)
+
+    p = verbs.add_parser("generate", help="continue a text")
+    p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
+    p.add_argument("--prompt", help="the text to continue; without it, lines are read")
+    p.add_argument("--max-new-tokens", type=int, default=256, help="most tokens to write")
+    p.add_argument("--num-samples", type=int, default=1, help="continuations to write")
+    p.add_argument("--temperature", type=float, help="0 takes the likeliest token (default 0.8)")
+    p.add_argument("--top-p", type=float, help="draw from the likeliest tokens of this probability")
+    p.add_argument("--top-k", type=int, help="draw among the k likeliest tokens; 0 is off")
+    p.add_argument("--min-p", type=float, help="drop tokens below this share of the likeliest")
+    p.add_argument("--repetition-penalty", type=float, help="above 1 avoids repeating")
+    p.add_argument("--seed", type=int, help="the same seed gives the same text")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    p.set_defaults(command=generate)
+
+    p = verbs.add_parser("evaluate", help="loss, perplexity and bits per byte of a text")
+    p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
+    _add_fields(p, ["data_path", "text_field"])
+    p.add_argument("--batch-tokens", type=int, default=8192, help="tokens in a forward pass")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    p.set_defaults(command=evaluate)
+
+    for verb in verbs.choices.values():
+        verb.set_defaults(flags=[f for action in verb._actions for f in action.option_strings])
+    return parser
+
+
+def _add_out_dir(parser: Parser) -> None:
+    parser.add_argument("--out-dir", required=True, metavar="DIR", help="folder to write")
+
+
+def _add_fields(parser: Parser, names: Sequence[str]) -> None:
+    groups = {name: parser.add_argument_group(name) for name in _sections(names)}
+    aliases = {name: alias for alias, name in ALIASES.items()}
+    for name in names:
+        spec = FIELDS[name]
+        flags = ["--" + n.replace("_", "-") for n in (name, aliases.get(name)) if n]
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "dest": f"field {name}"}
+        if spec.type is bool:
+            options |= {"nargs": "?", "const": "true", "metavar": "BOOL"}
+        elif spec.type is tuple:
+            options |= {"nargs": "+", "metavar": "TEXT"}
+        else:
+            options |= {"metavar": spec.type.__name__.upper()}
+        groups[spec.section].add_argument(*flags, help=_help(spec), **options)
+
+
+def _sections(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(FIELDS[name].section for name in names))
+
+
+def _help(spec: FieldSpec) -> str:
+    parts = [spec.metadata["help"].rstrip(".")]
+    if spec.metadata["choices"]:
+        parts.append("one of " + ", ".join(spec.metadata["choices"]))
+    if spec.default not in (None, ()):
+        default = str(spec.default).lower() if spec.type is bool else spec.default
+        parts.append(f"default {default}")
+    return "; ".join(parts).replace("%", "%%")
+
+
+def _field_values(arguments: argparse.Namespace) -> dict[str, Any]:
+    prefix = "field "
+    return {
+        name.removeprefix(prefix): value
+        for name, value in vars(arguments).items()
+        if name.startswith(prefix)
+    }
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    return load_config(**_field_values(arguments))
+
+
+def pretrain(arguments: argparse.Namespace) -> int:
+    from jielong.pretrain import pretrain as run
+
+    config = load_config(arguments.preset, arguments.config, **_field_values(arguments))
+    result = run(config, arguments.override)
+    if int(os.environ.get("RANK", "0")):
+        return 128 + result.signal if result.signal else 0
+    if result.signal:
+        return 128 + result.signal
+    _continue_prompts(result.checkpoint, config)
+    print(f"run         {result.folder}")
+    print(f"checkpoint  {result.checkpoint}")
+    if result.validation:
+        v = result.validation
+        print(
+            f"held-out    loss {v['loss']:.4f} · perplexity {v['perplexity']:.2f} · "
+            f"{v['bits_per_byte']:.4f} bits per byte"
+        )
+    folder = shlex.quote(str(result.folder))
+    print("next")
+    print(f'  jielong generate {folder} --prompt "…"      continue a text')
+    print(f"  jielong generate {folder}                  type lines, see them continued")
+    print(f"  jielong evaluate {folder} --data-path FILE  loss on another text")
+    return 0
+
+
+def _continue_prompts(checkpoint: Path, config: Config) -> None:
+    """What the trained model makes of the prompts that the user gave."""
+    from jielong.api import generate as write
+    from jielong.api import load
+
+    if not config.run.sample_prompts:
+        return
+    model, tokenizer = load(checkpoint, config.training.device)
+    for prompt in config.run.sample_prompts:
+        print(f"\n── {prompt}", end="")
+        for piece in write(model, tokenizer, prompt, FINAL_SAMPLE_TOKENS, seed=config.training.seed):
+            print(piece, end="", flush=True)
+        print()
+    print()
+
+
+def train_tokenizer(arguments: argparse.Namespace) -> int:
+    from jielong.stages import train_on_corpus
+
+    config, out = _config(arguments), Path(arguments.out_dir)
+    if (out / "tokenizer.json").exists():
+        raise ConfigError(f"{out} holds a tokenizer already: choose another --out-dir")
+    tokenizer = train_on_corpus(config)
+    tokenizer.save(out)
+    print(f"tokenizer of {tokenizer.vocab_size} tokens: {out}")
+    return 0
+
+
+def prepare(arguments: argparse.Namespace) -> int:
+    from jielong.data.prepare import prepare as run
+    from jielong.tokenizer import Tokenizer
+
+    config = _config(arguments)
+    if config.data.tokenizer is None:
+        raise ConfigError(
+            "data.tokenizer is missing: give --tokenizer DIR, or make one with `jielong tokenizer`"
+        )
+    tokenizer = Tokenizer.load(config.data.tokenizer)
+    report = run(config, tokenizer, Path(arguments.out_dir), lambda line: print(line, flush=True))
+    print("\n".join(report.lines()))
+    return 0
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    from jielong.api import generate as write
+    from jielong.api import load
+
+    if arguments.num_samples < 1:
+        raise ConfigError(f"num_samples={arguments.num_samples} is below 1")
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    given = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
+    model, tokenizer = load(arguments.model, arguments.device)
+    for prompt in _prompts(arguments.prompt):
+        for sample in range(arguments.num_samples):
+            seed = None if arguments.seed is None else arguments.seed + sample
+            print(prompt, end="", flush=True)
+            pieces = write(model, tokenizer, prompt, arguments.max_new_tokens, seed=seed, **given)
+            for piece in pieces:
+                print(piece, end="", flush=True)
+            print("\n" if arguments.num_samples > 1 else "", flush=True)
+    return 0
+
+
+def _prompts(prompt: str | None) -> Iterator[str]:
+    if prompt is not None:
+        yield prompt
+        return
+    if sys.stdin.isatty():
+        print("Type the beginning of a text; an empty line or Ctrl-D ends.")
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if not line:
+            return
+        yield line
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    from jielong.api import evaluate as measure
+    from jielong.api import load
+    from jielong.data.sources import Document, read_documents
+
+    config = _config(arguments)
+    if not config.data.data_path:
+        raise ConfigError("data.data_path is missing: give --data-path FILE")
+    if arguments.batch_tokens < 1:
+        raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
+    bad = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal bad
+        for item in read_documents(config.data.data_path, config.data.text_field):
+            if isinstance(item, Document):
+                yield item.text
+            else:
+                bad += 1
+
+    model, tokenizer = load(arguments.model, arguments.device)
+    result = measure(model, tokenizer, texts(), arguments.batch_tokens)
+    if bad:
+        print(f"{bad} bad lines left out", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(result)))
+        return 0
+    print(f"loss            {result.loss:.4f} nats per token")
+    print(f"perplexity      {result.perplexity:.2f}")
+    print(f"bits per byte   {result.bits_per_byte:.4f}")
+    print(f"text            {result.tokens:,} tokens, {result.bytes:,} bytes")
+    print(f"speed           {result.tokens / max(result.seconds, 1e-9):,.0f} tokens/s")
+    return 0

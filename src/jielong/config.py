@@ -1,0 +1,515 @@
+"""Every setting of a run: frozen dataclasses, read from TOML and command-line flags, checked by name.
+
+A field carries its own help and bounds, so that `--help`, validation and the docs cannot disagree.
+Order of precedence: defaults < preset < `--config FILE` < flags.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from jielong.errors import ConfigError
+
+PACKAGED_PRESETS = Path(__file__).parent / "configs"  # where a wheel puts them
+SOURCE_PRESETS = Path(__file__).parents[2] / "configs"
+IGNORED = -100  # a target that counts nothing (torch's mark): padding, a document's first token
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    free: bool = False,
+) -> Any:
+    """A config field. `free` fields may change when a run resumes: they do not alter its result."""
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "free": free}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture: a Llama (qk_norm = false) or Qwen3 (qk_norm = true) decoder, dense or MoE."""
+
+    vocab_size: int = option(6400, "Tokens in the vocabulary.", low=4)
+    hidden_size: int = option(512, "Width of the residual stream.", low=1)
+    num_hidden_layers: int = option(8, "Decoder layers.", low=1)
+    num_attention_heads: int = option(8, "Query heads.", low=1)
+    num_key_value_heads: int = option(2, "Key and value heads, shared by groups of queries.", low=1)
+    head_dim: int | None = option(None, "Width of a head; default hidden_size / heads.", low=2)
+    intermediate_size: int | None = option(
+        None, "Width of the SwiGLU layer; default 8/3 of hidden_size, rounded up to 64.", low=1
+    )
+    max_position_embeddings: int | None = option(
+        None, "Context length the checkpoint declares; default max_seq_len.", low=1
+    )
+    rope_theta: float = option(1e6, "Base of the rotary position embedding.", low=1.0)
+    rms_norm_eps: float = option(1e-6, "Epsilon of RMSNorm.", low=0.0)
+    qk_norm: bool = option(True, "Normalise queries and keys (Qwen3); false gives a Llama.")
+    tie_word_embeddings: bool = option(True, "Share the input embedding with the output head.")
+    use_moe: bool = option(False, "Replace each SwiGLU layer by a mixture of experts.")
+    num_experts: int = option(4, "Routed experts of a layer.", low=1)
+    num_experts_per_tok: int = option(1, "Experts that each token is sent to.", low=1)
+    num_shared_experts: int = option(0, "Experts that every token passes besides.", low=0)
+    moe_intermediate_size: int | None = option(
+        None, "Width of an expert; default that of the SwiGLU layer.", low=1
+    )
+    norm_topk_prob: bool | None = option(
+        None,
+        "Let the chosen experts' weights sum to 1; default only with several experts a token, "
+        "since a lone weight of 1 gives the router no gradient.",
+    )
+    router_aux_loss: str = option(
+        "batch",
+        "What balances the experts: a loss over the micro-batch (Switch) or within each row "
+        "(DeepSeekMoE), or a bias on the choice without a loss (DeepSeek-V3).",
+        choices=("batch", "sequence", "bias", "none"),
+    )
+    router_aux_loss_coef: float | None = option(
+        None, "Weight of the balance loss; default 0.01.", low=0.0
+    )
+    router_z_loss_coef: float = option(0.0, "Weight of the router's z-loss; 0 is off.", low=0.0)
+    router_bias_rate: float | None = option(
+        None, "Step of the balancing bias in an update; default 0.001.", low=0.0
+    )
+
+    def validated(self) -> ModelConfig:
+        """This architecture, or a ConfigError that names the field at fault and the fix."""
+        for f in fields(self):
+            FIELDS[f.name].check(getattr(self, f.name))
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"model.hidden_size={self.hidden_size} is not divisible by "
+                f"num_attention_heads={self.num_attention_heads}: change one, or set head_dim"
+            )
+        if self.head_size % 2:
+            raise ConfigError(
+                f"model.head_dim={self.head_size} is odd: rotary embeddings need an even head"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ConfigError(
+                f"model.num_attention_heads={self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads={self.num_key_value_heads}"
+            )
+        self._check_experts()
+        return self
+
+    def _check_experts(self) -> None:
+        if not self.use_moe:
+            for name in EXPERT_FIELDS:
+                if getattr(self, name) != FIELDS[name].default:
+                    raise ConfigError(
+                        f"model.{name}={getattr(self, name)} has no effect without use_moe=true"
+                    )
+        if self.num_experts_per_tok > self.num_experts:
+            raise ConfigError(
+                f"model.num_experts_per_tok={self.num_experts_per_tok} is more than "
+                f"num_experts={self.num_experts}"
+            )
+        form = self.router_aux_loss
+        if self.router_aux_loss_coef is not None and form not in ("batch", "sequence"):
+            raise ConfigError(
+                f"model.router_aux_loss_coef={self.router_aux_loss_coef} has no effect with "
+                f"router_aux_loss={form}: use batch or sequence, or leave it out"
+            )
+        if self.router_bias_rate is not None and form != "bias":
+            raise ConfigError(
+                f"model.router_bias_rate={self.router_bias_rate} has no effect with "
+                f"router_aux_loss={form}: use bias, or leave it out"
+            )
+
+    @property
+    def head_size(self) -> int:
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def mlp_size(self) -> int:
+        return self.intermediate_size or 64 * math.ceil(self.hidden_size * 8 / 3 / 64)
+
+    @property
+    def expert_size(self) -> int:
+        return self.moe_intermediate_size or self.mlp_size
+
+    @property
+    def normalizes_topk(self) -> bool:
+        return self.num_experts_per_tok > 1 if self.norm_topk_prob is None else self.norm_topk_prob
+
+    @property
+    def aux_coef(self) -> float:
+        return 0.01 if self.router_aux_loss_coef is None else self.router_aux_loss_coef
+
+    @property
+    def bias_rate(self) -> float:
+        return 0.001 if self.router_bias_rate is None else self.router_bias_rate
+
+
+EXPERT_FIELDS = (
+    "num_experts",
+    "num_experts_per_tok",
+    "num_shared_experts",
+    "moe_intermediate_size",
+    "norm_topk_prob",
+    "router_aux_loss",
+    "router_aux_loss_coef",
+    "router_z_loss_coef",
+    "router_bias_rate",
+)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the text comes from and how it becomes batches."""
+
+    data_path: tuple[str, ...] = option((), "Text: files, folders, globs, '-', or sample:NAME.")
+    text_field: str = option("text", "Field of a JSONL or Parquet row that holds the text.")
+    strict: bool = option(False, "Stop at the first bad line instead of listing it.")
+    tokenizer: str | None = option(None, "Hugging Face tokenizer folder; default: train one.")
+    tokenizer_sample_bytes: int = option(
+        64 * 2**20, "Text a new tokenizer is trained on, in bytes.", low=1
+    )
+    validation_fraction: float = option(0.01, "Share of documents held out.", low=0.0, high=0.5)
+    validation_path: tuple[str, ...] = option((), "Held-out text of its own instead of a share.")
+    max_seq_len: int = option(512, "Tokens in a training window.", low=2)
+    packing: str = option(
+        "pack",
+        "Windows cut from the stream, or one padded document a row.",
+        choices=("pack", "pad"),
+    )
+    document_mask: bool = option(True, "A document never attends to its neighbours in a window.")
+    shuffle: bool = option(True, "Shuffle the windows anew in each epoch.")
+    num_workers: int = option(
+        1, "Batches built ahead in threads; 0 builds in line.", low=0, free=True
+    )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Budget, optimizer, schedule and precision."""
+
+    epochs: float = option(1.0, "Passes over the data, unless steps or tokens is set.", low=0.0)
+    steps: int | None = option(None, "Budget in optimizer steps.", low=1)
+    tokens: int | None = option(None, "Budget in training tokens.", low=1)
+    batch_size: int = option(32, "Windows in a micro-batch, over all processes.", low=1)
+    accumulation_steps: int = option(1, "Micro-batches in an optimizer step.", low=1)
+    optimizer: str = option(
+        "muon",
+        "Muon for the hidden matrices, AdamW for the rest; or AdamW.",
+        choices=("muon", "adamw"),
+    )
+    learning_rate: float | None = option(
+        None, "Peak rate; default follows from the optimizer and model size.", low=0.0
+    )
+    beta1: float = option(0.9, "AdamW's first decay rate.", low=0.0, high=1.0)
+    beta2: float = option(0.95, "AdamW's second decay rate.", low=0.0, high=1.0)
+    adam_eps: float = option(1e-8, "AdamW's epsilon.", low=0.0)
+    weight_decay: float = option(0.1, "Decoupled decay, on matrices only.", low=0.0)
+    muon_momentum: float = option(0.95, "Muon's Nesterov momentum.", low=0.0, high=1.0)
+    grad_clip: float = option(1.0, "Largest gradient norm; 0 leaves it alone.", low=0.0)
+    schedule: str = option(
+        "wsd",
+        "Learning rate over the run.",
+        choices=("wsd", "cosine", "linear", "constant"),
+    )
+    warmup_steps: int | None = option(None, "Warm-up in steps; default warmup_ratio.", low=0)
+    warmup_ratio: float = option(0.02, "Warm-up as a share of the run.", low=0.0, high=1.0)
+    decay_ratio: float = option(0.5, "Share of the run in which wsd decays.", low=0.0, high=1.0)
+    min_lr_ratio: float = option(0.0, "Final rate as a share of the peak.", low=0.0, high=1.0)
+    seed: int = option(1337, "Seed of the weights and of the data's order.", low=0)
+    device: str = option(
+        "auto", "Where to train.", choices=("auto", "cpu", "cuda", "mps"), free=True
+    )
+    dtype: str = option(
+        "auto",
+        "Precision of the forward pass; the weights stay float32.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    compile: str = option(
+        "auto", "torch.compile: auto weighs its warm-up.", choices=("auto", "on", "off"), free=True
+    )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run writes, prints and keeps."""
+
+    out_dir: str = option("runs/default", "Folder of the run.", free=True)
+    log_interval: int = option(10, "Steps between two records of progress.", low=1, free=True)
+    eval_interval: int | None = option(
+        None, "Steps between two validations; default a tenth of the run.", low=1, free=True
+    )
+    eval_tokens: int = option(
+        2**16,
+        "Held-out tokens of an intermediate validation; the last takes all.",
+        low=1,
+        free=True,
+    )
+    save_interval: int | None = option(
+        None, "Steps between two checkpoints; default with each validation.", low=1, free=True
+    )
+    save_minutes: float = option(
+        10.0, "A checkpoint is at most this old, in minutes.", low=0.0, free=True
+    )
+    keep_checkpoints: int = option(
+        2, "Newest checkpoints kept; the best is kept too.", low=1, free=True
+    )
+    sample_prompts: tuple[str, ...] = option(
+        (),
+        "Prompts continued with each validation; default: openings of held-out texts.",
+        free=True,
+    )
+    sample_tokens: int = option(48, "Tokens of each sample; 0 draws none.", low=0, free=True)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run. Sections become TOML tables; field names are unique over all of them."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def with_values(self, **values: Any) -> Config:
+        """A copy with fields replaced by bare name, e.g. `hidden_size=256`, and checked.
+
+        Raises:
+            ConfigError: a name is unknown, a value does not fit, or two fields disagree.
+        """
+        changes: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            spec = FIELDS.get(name) or _unknown(name)
+            changes.setdefault(spec.section, {})[name] = spec.parse(value)
+        sections = {
+            section: dataclasses.replace(getattr(self, section), **change)
+            for section, change in changes.items()
+        }
+        return dataclasses.replace(self, **sections).validated()
+
+    def validated(self) -> Config:
+        """This config, or a ConfigError that names the field at fault and the fix."""
+        for name, spec in FIELDS.items():
+            spec.check(getattr(getattr(self, spec.section), name))
+        m, t = self.model, self.training
+        m.validated()
+        if t.steps is not None and t.tokens is not None:
+            raise ConfigError("training.steps and training.tokens both set a budget: give one")
+        if m.max_position_embeddings and m.max_position_embeddings < self.data.max_seq_len:
+            raise ConfigError(
+                f"data.max_seq_len={self.data.max_seq_len} is longer than "
+                f"model.max_position_embeddings={m.max_position_embeddings}"
+            )
+        return self
+
+    def flat(self) -> dict[str, Any]:
+        """All values by bare field name."""
+        return {name: getattr(getattr(self, spec.section), name) for name, spec in FIELDS.items()}
+
+    def to_tables(self) -> dict[str, dict[str, Any]]:
+        """TOML tables; fields that are None (to be derived) are left out, as TOML has no null."""
+        return {
+            section.name: {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in dataclasses.asdict(getattr(self, section.name)).items()
+                if value is not None
+            }
+            for section in fields(self)
+        }
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.to_tables())
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One field of one section: what `--help`, parsing and validation need to know."""
+
+    section: str
+    name: str
+    type: type
+    optional: bool
+    default: Any
+    metadata: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        return f"{self.section}.{self.name}"
+
+    @property
+    def type_name(self) -> str:
+        return "list of str" if self.type is tuple else self.type.__name__
+
+    def parse(self, value: Any) -> Any:
+        """`value` (text from a flag, or TOML data) as this field's type, or a ConfigError."""
+        if value is None or (self.optional and value == "none"):
+            if self.optional:
+                return None
+            raise ConfigError(f"{self.label} needs a value of type {self.type_name}")
+        try:
+            return _PARSERS[self.type](value)
+        except (ValueError, TypeError, OverflowError):
+            raise ConfigError(
+                f"{self.label}={value!r} is not a valid {self.type_name}"
+                + (" (use true or false)" if self.type is bool else "")
+            ) from None
+
+    def check(self, value: Any) -> None:
+        low, high, choices = (self.metadata[key] for key in ("low", "high", "choices"))
+        if value is None:
+            return
+        if choices and value not in choices:
+            raise ConfigError(
+                f"{self.label}={value!r} is not one of {', '.join(choices)}{nearest(value, choices)}"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{self.label}={value} is not finite")
+        if low is not None and value < low:
+            raise ConfigError(f"{self.label}={value} is below its least value {low}")
+        if high is not None and value > high:
+            raise ConfigError(f"{self.label}={value} is above its largest value {high}")
+
+
+def parse_bool(value: Any) -> bool:
+    """Booleans by their words, so that `--use_moe False` is false.
+
+    Raises:
+        ValueError: the value is no boolean.
+    """
+    words = {"true": True, "yes": True, "on": True, "1": True}
+    words |= {"false": False, "no": False, "off": False, "0": False}
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() not in words:
+        raise ValueError(value)
+    return words[str(value).lower()]
+
+
+def _parse_int(value: Any) -> int:
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(value)
+    if isinstance(value, str) and not value.lstrip("-").replace("_", "").isdigit():
+        number = float(value)  # 1e9 tokens is how people write a budget
+        if not number.is_integer():
+            raise ValueError(value)
+        return int(number)
+    return int(value)
+
+
+def _parse_float(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError(value)
+    return float(value)
+
+
+def _parse_str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(value)
+    return value
+
+
+def _parse_strings(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(_parse_str(v) for v in value)
+
+
+_PARSERS: dict[type, Any] = {
+    bool: parse_bool,
+    int: _parse_int,
+    float: _parse_float,
+    str: _parse_str,
+    tuple: _parse_strings,
+}
+
+
+def _collect_fields() -> dict[str, FieldSpec]:
+    specs: dict[str, FieldSpec] = {}
+    for section, section_type in typing.get_type_hints(Config).items():
+        hints = typing.get_type_hints(section_type)
+        for f in fields(section_type):
+            hint, optional = hints[f.name], False
+            if isinstance(hint, types.UnionType):
+                hint, optional = typing.get_args(hint)[0], True
+            hint = typing.get_origin(hint) or hint
+            assert f.name not in specs, f"{f.name} stands in two sections"
+            specs[f.name] = FieldSpec(section, f.name, hint, optional, f.default, f.metadata)
+    return specs
+
+
+FIELDS: dict[str, FieldSpec] = _collect_fields()
+ALIASES = {"warmup_iters": "warmup_steps"}  # names of the scripts our users come from
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _unknown(name: str) -> typing.NoReturn:
+    raise ConfigError(f"unknown setting {name!r}{nearest(name, FIELDS)}")
+
+
+def preset_names() -> list[str]:
+    folder = PACKAGED_PRESETS if PACKAGED_PRESETS.is_dir() else SOURCE_PRESETS
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """Values of the preset `configs/NAME.toml`, by bare field name."""
+    if name not in preset_names():
+        raise ConfigError(
+            f"unknown preset {name!r}{nearest(name, preset_names())} "
+            f"(presets: {', '.join(preset_names())})"
+        )
+    folder = PACKAGED_PRESETS if PACKAGED_PRESETS.is_dir() else SOURCE_PRESETS
+    return load_toml(folder / f"{name}.toml")
+
+
+def load_toml(path: str | Path) -> dict[str, Any]:
+    """Values of a config file, by bare field name; each must stand in its own table.
+
+    Raises:
+        ConfigError: the file is missing, is no TOML, or has an unknown table or field.
+    """
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    values: dict[str, Any] = {}
+    sections = [f.name for f in fields(Config)]
+    for section, table in tables.items():
+        if section not in sections or not isinstance(table, dict):
+            raise ConfigError(
+                f"{path}: unknown table [{section}]{nearest(section, sections)} "
+                f"(tables: {', '.join(sections)})"
+            )
+        for name, value in table.items():
+            if name not in FIELDS or FIELDS[name].section != section:
+                home = f"; it belongs in [{FIELDS[name].section}]" if name in FIELDS else ""
+                raise ConfigError(
+                    f"{path}: unknown setting {section}.{name}{home or nearest(name, FIELDS)}"
+                )
+            values[name] = value
+    return values
+
+
+def load_config(preset: str | None = None, file: str | Path | None = None, **values: Any) -> Config:
+    """The config of a run from its layers.
+
+    Raises:
+        ConfigError: as `Config.with_values` and `load_toml`.
+    """
+    layers = (load_preset(preset) if preset else {}) | (load_toml(file) if file else {}) | values
+    return Config().with_values(**layers)

@@ -1,0 +1,164 @@
+"""From the step to its batch: a pure function, so the step is all the state a loader has."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jielong.config import IGNORED, DataConfig, TrainingConfig
+
+
+class Stream(Protocol):
+    """A split of tokens: documents one after another, each from its start token to its end."""
+
+    documents: np.ndarray  # (documents,) int64: where each begins
+
+    def __len__(self) -> int: ...
+    def read(self, start: int, stop: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's share of a micro-batch.
+
+    Shapes: tokens, targets and document_ids (B, T); targets are the tokens moved on by one, −100
+    where none counts. `windows` (B,) names the rows for whoever must find the text again.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    document_ids: Tensor | None
+    windows: np.ndarray
+
+    @property
+    def target_count(self) -> int:
+        return int((self.targets != IGNORED).sum())
+
+
+class Batches:
+    """The training batches of a split, by step.
+
+    Packed windows start every `max_seq_len` tokens and hold one more, so each token is an input
+    once and a target once. A padded row holds one document of at most `max_seq_len` tokens,
+    whose middle is cut out if it is longer, so that its end token stays.
+    """
+
+    def __init__(self, stream: Stream, data: DataConfig, training: TrainingConfig) -> None:
+        self.stream, self.data, self.seed = stream, data, training.seed
+        self.batch_size = training.batch_size
+        self.windows_per_step = training.batch_size * training.accumulation_steps
+        if data.packing == "pad":
+            self.windows = len(stream.documents)
+        else:
+            self.windows = max(1, -(-(len(stream) - 1) // data.max_seq_len))
+        self.steps_per_epoch = -(-self.windows // self.windows_per_step)
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def total_steps(self, training: TrainingConfig) -> int:
+        """The run's budget in steps, from whichever of steps, tokens and epochs is given."""
+        if training.steps is not None:
+            return training.steps
+        if training.tokens is not None:
+            tokens_per_step = self.windows_per_step * self.data.max_seq_len
+            return max(1, round(training.tokens / tokens_per_step))
+        return max(1, round(training.epochs * self.steps_per_epoch))
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The windows of an epoch in the order they are read: each exactly once."""
+        if self._order[0] != epoch:
+            order = np.arange(self.windows)
+            if self.data.shuffle:
+                order = np.random.default_rng([self.seed, epoch]).permutation(self.windows)
+            self._order = (epoch, order)
+        return self._order[1]
+
+    def step_windows(self, step: int) -> np.ndarray:
+        """Windows of the global batch at `step`; the last batch of an epoch may be smaller."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        first = position * self.windows_per_step
+        return self.order(epoch)[first : first + self.windows_per_step]
+
+    def micro_batches(self, step: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
+        """This rank's share of each micro-batch of `step`, on the CPU.
+
+        Ranks split each micro-batch, so the tokens of a step do not depend on their number. A rank
+        left without a window repeats one with every target ignored: all ranks must take part.
+        """
+        windows = self.step_windows(step)
+        batches = []
+        for first in range(0, len(windows), self.batch_size):
+            share = np.array_split(windows[first : first + self.batch_size], world_size)[rank]
+            batch = self.load(share if len(share) else windows[:1])
+            if not len(share):
+                batch.targets.fill_(IGNORED)
+            batches.append(batch)
+        return batches
+
+    def load(self, windows: np.ndarray) -> Batch:
+        """The batch of the given windows."""
+        padded = self.data.packing == "pad"
+        rows = [self._padded_row(w) if padded else self._packed_row(w) for w in windows]
+        tokens, targets, ids = (np.stack(column) for column in zip(*rows, strict=True))
+        masked = self.data.document_mask and not padded
+        return Batch(
+            torch.from_numpy(tokens),
+            torch.from_numpy(targets),
+            torch.from_numpy(ids) if masked else None,
+            windows,
+        )
+
+    def _packed_row(self, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        T = self.data.max_seq_len
+        start = int(window) * T
+        read = self.stream.read(start, min(start + T + 1, len(self.stream))).astype(np.int64)
+        targets = np.full(T, IGNORED, np.int64)
+        targets[: len(read) - 1] = read[1:]
+        tokens = np.zeros(T, np.int64)  # only the stream's very end falls short of a window
+        tokens[: len(read[:T])] = read[:T]
+        first, last = np.searchsorted(self.stream.documents, [start + 1, start + len(read)])
+        begins = np.asarray(self.stream.documents[first:last]) - start  # in 1 … T
+        targets[begins - 1] = IGNORED  # what comes next is another text: nothing to learn from it
+        ids = np.zeros(T + 1, np.int32)
+        ids[begins] = 1
+        return tokens, targets, ids[:T].cumsum(dtype=np.int32)
+
+    def _padded_row(self, document: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        T, starts = self.data.max_seq_len, self.stream.documents
+        start = int(starts[document])
+        stop = int(starts[document + 1]) if document + 1 < len(starts) else len(self.stream)
+        read = self.stream.read(start, min(stop, start + T)).astype(np.int64)
+        if stop - start > T:
+            read[-1] = self.stream.read(stop - 1, stop)[0]
+        row = np.full(T, IGNORED, np.int64)
+        row[: len(read)] = read
+        return np.maximum(row[:-1], 0), row[1:], np.zeros(T - 1, np.int32)
+
+
+def read_ahead(
+    batches: Batches, steps: range, rank: int = 0, world_size: int = 1, workers: int = 0
+) -> Generator[list[Batch], None, None]:
+    """The micro-batches of each step in turn, built `workers` steps ahead in threads.
+
+    The batches are the same for any number of workers.
+    """
+    if not workers:
+        yield from (batches.micro_batches(step, rank, world_size) for step in steps)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
+        ahead: list[Future[list[Batch]]] = []
+        try:
+            for step in steps:
+                ahead.append(pool.submit(batches.micro_batches, step, rank, world_size))
+                if len(ahead) > workers:
+                    yield ahead.pop(0).result()
+            while ahead:
+                yield ahead.pop(0).result()
+        finally:
+            for future in ahead:
+                future.cancel()

@@ -1,0 +1,292 @@
+"""Bytes → documents: JSON lines, plain text, Parquet and the Hugging Face hub, one by one.
+
+Everything streams: memory is bounded by the longest line (at most LINE_BYTES), whatever the size of
+a file, compressed or not. What cannot be used comes out as a `BadLine`, in its place in the order.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from jielong.errors import DataError
+
+LINE_BYTES = 64 * 2**20
+BUFFER_BYTES = 2**20
+PARQUET_ROWS = 1024
+ZSTD_STEP_BYTES = 2**11  # a byte of zstd gives at most 2^15
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text and where it begins: a file, and a line or row of it, counted from 1."""
+
+    text: str
+    source: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line or row that holds no usable text, and why."""
+
+    source: str
+    line: int
+    reason: str
+
+
+Item = Document | BadLine
+
+
+@contextmanager
+def open_bytes(path: Path | None, name: str) -> Iterator[io.BufferedReader]:
+    """The bytes of a file, or of standard input for None, decompressed as they are read.
+
+    Raises:
+        DataError: the compressed data is damaged; it turns up where it is read.
+    """
+    openers: dict[str, Callable[[FileIO], Any]] = {
+        ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+        ".zst": ZstdReader,
+    }
+    opener = openers.get(path.suffix.lower() if path else "", lambda raw: raw)
+    with FileIO(path or 0, closefd=path is not None) as raw:
+        try:
+            yield io.BufferedReader(opener(raw), BUFFER_BYTES)
+        except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+            raise DataError(
+                f"{name}: the compressed data is damaged or cut short ({error}); "
+                "fetch the file again"
+            ) from None
+
+
+class ZstdReader(io.RawIOBase):
+    """Decompresses zstd frames, one after another; unlike the library's reader it notices a file
+    that ends within a frame. Little is read at a time, so that even a bomb expands in steps.
+    """
+
+    def __init__(self, raw: FileIO) -> None:
+        self._raw = io.BufferedReader(raw, BUFFER_BYTES)
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, out: Any) -> int:
+        while not self._ready:
+            data = self._raw.read(ZSTD_STEP_BYTES)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("it ends within a zstd frame")
+                return 0
+            self._ready = memoryview(b"".join(self._decompress(data)))
+        count = min(len(out), len(self._ready))
+        out[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def _decompress(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            yield frame.decompress(data)
+            data = frame.unused_data if frame.eof else b""
+            self._frame = None if frame.eof else frame
+
+
+def skip_to_text(stream: io.BufferedReader, name: str) -> bytes:
+    """Passes over a byte order mark and returns the first visible byte, which stays unread."""
+    head = stream.peek(16)[:4]
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{name}: is UTF-16; convert it: iconv -f UTF-16 -t UTF-8")
+    if head[:3] == b"\xef\xbb\xbf":
+        stream.read(3)
+    return stream.peek(1).lstrip()[:1]
+
+
+def read_jsonl(
+    stream: io.BufferedReader, name: str, text_field: str, line_bytes: int = LINE_BYTES
+) -> Iterator[Item]:
+    """The field `text_field` of each line's object. Longer lines are bad, and never held whole."""
+    for number, line in _lines(stream, line_bytes):
+        if line is None:
+            yield BadLine(name, number, f"line is longer than {line_bytes:,} bytes")
+        elif line.strip():  # blank lines between records are harmless
+            yield _record(line, name, number, text_field)
+
+
+def _record(line: bytes, name: str, number: int, text_field: str) -> Item:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        reason = "invalid UTF-8" if not _is_utf8(line) else f"invalid JSON: {error.msg}"
+        return BadLine(name, number, reason)
+    if not isinstance(row, dict):
+        return BadLine(name, number, f"holds a {_type_name(row)}, not an object")
+    if text_field not in row:
+        seen = ", ".join(list(row)[:20]) or "none"
+        return BadLine(name, number, f"no field {text_field!r}; fields seen: {seen}")
+    return _checked(row[text_field], name, number, text_field)
+
+
+def _checked(text: Any, name: str, number: int, text_field: str) -> Item:
+    if not isinstance(text, str):
+        return BadLine(name, number, f"field {text_field!r} holds a {_type_name(text)}, no text")
+    if not text or text.isspace():
+        return BadLine(name, number, "empty text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return BadLine(name, number, "invalid Unicode: a lone surrogate")
+    return Document(text, name, number)
+
+
+def read_text(stream: io.BufferedReader, name: str, limit: int) -> Iterator[Item]:
+    """The whole text, or documents of at most `limit` bytes if it is longer."""
+    lines: list[bytes] = []
+    size, begin, cut = 0, 1, False
+    for _, line in _lines(stream, limit, split=True):
+        assert line is not None
+        while lines and size + len(line) > limit:
+            cut, count = True, _good_cut(lines)
+            yield from _text_document(lines[:count], name, begin, cut)
+            begin += sum(part.endswith(b"\n") for part in lines[:count])
+            lines = lines[count:]
+            size = sum(map(len, lines))
+        lines.append(line)
+        size += len(line)
+    if lines or not cut:
+        yield from _text_document(lines, name, begin, cut)
+
+
+def _good_cut(lines: list[bytes]) -> int:
+    """How many lines to cut off: up to a blank line, if one lies in the last half, or all."""
+    for count in range(len(lines), len(lines) // 2, -1):
+        if not lines[count - 1].strip():
+            return count
+    return len(lines)
+
+
+def _text_document(lines: list[bytes], name: str, begin: int, cut: bool) -> Iterator[Item]:
+    data = b"".join(lines)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        number = begin + data.count(b"\n", 0, error.start)
+        yield BadLine(
+            name, number, "invalid UTF-8; if it is GBK, convert it: iconv -f GB18030 -t UTF-8"
+        )
+        return
+    text = text.strip("\r\n") if cut else text
+    if text and not text.isspace():
+        yield Document(text, name, begin)
+    elif not cut:
+        yield BadLine(name, begin, "empty text")
+
+
+def read_parquet(path: Path, name: str, text_field: str) -> Iterator[Item]:
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            schema = file.schema_arrow
+            if text_field not in schema.names:
+                raise DataError(
+                    f"{name}: no column {text_field!r}; columns seen: "
+                    f"{', '.join(schema.names)}; choose one with --text-field"
+                )
+            kind = schema.field(text_field).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not any(t(kind) for t in (pa.types.is_string, pa.types.is_large_string)):
+                raise DataError(f"{name}: column {text_field!r} holds {kind}, not strings")
+            number = 0
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[text_field]):
+                for cell in batch.column(0):
+                    number += 1
+                    yield _parquet_cell(cell, name, number, text_field)
+    except pa.ArrowException as error:
+        raise DataError(f"{name}: not a readable Parquet file ({error})") from None
+
+
+def _parquet_cell(cell: Any, name: str, number: int, text_field: str) -> Item:
+    try:
+        return _checked(cell.as_py(), name, number, text_field)
+    except UnicodeDecodeError:
+        return BadLine(name, number, "invalid UTF-8")
+
+
+def read_hub(address: str, text_field: str) -> Iterator[Item]:
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(
+            f"{address}: needs the datasets library: pip install 'jielong[hub]'"
+        ) from None
+    name, _, split = address.removeprefix("hf://").partition("@")
+    name, _, config = name.partition(":")
+    try:
+        rows = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+        for number, row in enumerate(rows, 1):
+            if text_field not in row:
+                raise DataError(
+                    f"{address}: no column {text_field!r}; columns seen: {', '.join(row)}; "
+                    "choose one with --text-field"
+                )
+            yield _checked(row[text_field], address, number, text_field)
+    except DataError:
+        raise
+    except Exception as error:  # the library's failures share no base class
+        raise DataError(f"{address}: cannot be loaded: {error}") from None
+
+
+def _lines(
+    stream: io.BufferedReader, limit: int, split: bool = False
+) -> Iterator[tuple[int, bytes | None]]:
+    """Numbered lines. One longer than `limit` bytes comes as None, never held whole; with `split`
+    it comes in parts that do not cut a character."""
+    number = 0
+    while line := stream.readline(limit + 1):
+        number += 1
+        if len(line) <= limit:
+            yield number, line
+        elif split:
+            while len(line) > limit:
+                at = _character_start(line, limit)
+                yield number, line[:at]
+                line = line[at:] + (b"" if line.endswith(b"\n") else stream.readline(limit))
+            yield number, line
+        else:
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(BUFFER_BYTES)
+            yield number, None
+
+
+def _character_start(data: bytes, at: int) -> int:
+    """The last place up to `at` where a UTF-8 character begins."""
+    for place in range(at, max(at - 4, 0), -1):
+        if data[place] & 0xC0 != 0x80:
+            return place
+    return at
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _type_name(value: Any) -> str:
+    names = {"NoneType": "null", "int": "number", "float": "number", "bool": "boolean"}
+    return names.get(type(value).__name__, {"dict": "object"}.get(type(value).__name__, "list"))

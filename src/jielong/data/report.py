@@ -1,0 +1,171 @@
+"""What a person wants to know of a prepared dataset before spending hours on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jielong.data.shards import Dataset, TokenStream
+from jielong.tokenizer import Tokenizer
+
+CHUNK = 2**20  # documents looked at together
+PERCENTILES = (5, 25, 50, 75, 95, 100)
+SAMPLE_TOKENS = 60
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """Counts of a prepared dataset. `documents`, `tokens` and `text_bytes` span both splits.
+
+    `length_percentiles` are tokens per document, bos and eos among them, to within 0.1%.
+    `padding_share` and `truncated_share` tell what one document a row of `max_seq_len`, padded or
+    cut, would have wasted: of all the positions, and of all the tokens.
+    """
+
+    folder: Path
+    reused: bool
+    documents: int
+    bad_lines: int
+    tokens: int
+    text_bytes: int
+    vocab_size: int
+    dtype: str
+    validation_documents: int
+    validation_tokens: int
+    length_percentiles: dict[int, int]
+    duplicate_share: float
+    duplicates_exact: bool
+    shared_documents: int
+    marked_documents: int
+    max_seq_len: int
+    padding_share: float
+    truncated_share: float
+    samples: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def bytes_per_token(self) -> float:
+        return self.text_bytes / self.tokens
+
+    def lines(self) -> list[str]:
+        """The report as text."""
+        p = self.length_percentiles
+        repeats = f"{'' if self.duplicates_exact else 'about '}{self.duplicate_share:.1%}"
+        held = f"{self.validation_documents:,} documents, {self.validation_tokens:,} tokens"
+        lines = [
+            f"dataset {self.folder}" + (" (already prepared: reused)" if self.reused else ""),
+            f"  documents      {self.documents:,}; {repeats} repeat another",
+            f"  bad lines      {self.bad_lines:,}"
+            + (f": see {self.folder / 'bad-lines.jsonl'}" if self.bad_lines else ""),
+            f"  tokens         {self.tokens:,} as {self.dtype}, vocabulary {self.vocab_size:,}",
+            f"  text           {self.text_bytes / 1e6:,.2f} MB, "
+            f"{self.bytes_per_token:.2f} bytes a token",
+            f"  lengths        median {p[50]:,} tokens; 5% {p[5]:,}, 25% {p[25]:,}, 75% {p[75]:,}, "
+            f"95% {p[95]:,}, longest {p[100]:,}",
+            f"  held out       {held if self.validation_documents else 'nothing'}",
+            f"  packing saves  {self.padding_share:.1%} of positions from padding and "
+            f"{self.truncated_share:.1%} of tokens from truncation",
+            f"                 (against one document a row at max_seq_len {self.max_seq_len:,})",
+            *(f"  note           {note}" for note in self.notes),
+        ]
+        if self.shared_documents:
+            lines.append(
+                f"  note           {self.shared_documents:,} training documents also occur in the "
+                "held-out text: its loss will flatter"
+            )
+        if self.marked_documents:
+            lines.append(
+                f"  note           {self.marked_documents:,} documents bring their own bos or eos "
+                "in the text: none was added twice"
+            )
+        return lines + [f"  as trained on  {sample}" for sample in self.samples]
+
+
+def describe(
+    dataset: Dataset, tokenizer: Tokenizer, max_seq_len: int, reused: bool = False
+) -> PrepareReport:
+    """The report of a dataset on disk. Memory is bounded, however many documents it has."""
+    streams = [dataset.train] + ([dataset.validation] if dataset.validation else [])
+    lengths: Counter[int] = Counter()
+    padded = cut = 0
+    for stream in streams:
+        for chunk in _lengths(stream):
+            lengths.update(_rounded(chunk))
+            padded += int(np.maximum(max_seq_len - chunk, 0).sum())
+            cut += int(np.maximum(chunk - max_seq_len, 0).sum())
+    documents, tokens = lengths.total(), sum(map(len, streams))
+    counts = dataset.manifest["counts"]
+    held = dataset.validation
+    return PrepareReport(
+        folder=dataset.folder,
+        reused=reused,
+        documents=documents,
+        bad_lines=counts["bad_lines"],
+        tokens=tokens,
+        text_bytes=sum(stream.text_bytes for stream in streams),
+        vocab_size=dataset.manifest["vocab_size"],
+        dtype=np.dtype(dataset.manifest["dtype"]).name,
+        validation_documents=len(held.documents) if held else 0,
+        validation_tokens=len(held) if held else 0,
+        length_percentiles=_percentiles(lengths),
+        duplicate_share=counts["duplicate_share"],
+        duplicates_exact=counts["duplicates_exact"],
+        shared_documents=counts["shared_documents"],
+        marked_documents=counts["marked_documents"],
+        max_seq_len=max_seq_len,
+        padding_share=padded / (documents * max_seq_len),
+        truncated_share=cut / tokens,
+        samples=_samples(dataset.train, tokenizer),
+        notes=_notes(tokenizer),
+    )
+
+
+def _lengths(stream: TokenStream) -> list[np.ndarray]:
+    """Tokens of each document, in chunks."""
+    starts, total = stream.documents, len(stream.documents)
+    chunks = []
+    for begin in range(0, total, CHUNK):
+        end = min(begin + CHUNK, total)
+        after = starts[end] if end < total else len(stream)
+        chunks.append(np.diff(starts[begin:end], append=after))
+    return chunks
+
+
+def _rounded(lengths: np.ndarray) -> dict[int, int]:
+    """How often each length occurs, to 11 binary digits, so that few differ."""
+    shift = np.maximum(np.frexp(lengths.astype(np.float64))[1] - 11, 0)
+    values, counts = np.unique(lengths >> shift << shift, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _percentiles(lengths: Counter[int]) -> dict[int, int]:
+    values = np.array(sorted(lengths))
+    seen = np.cumsum([lengths[value] for value in values.tolist()])
+    ranks = {p: max(1, -(-p * int(seen[-1]) // 100)) for p in PERCENTILES}  # nearest rank
+    return {p: int(values[np.searchsorted(seen, rank)]) for p, rank in ranks.items()}
+
+
+def _samples(stream: TokenStream, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The beginnings of two documents decoded from their tokens, special tokens and all."""
+    count = len(stream.documents)
+    texts = []
+    for i in sorted({0, count // 2}):
+        start = int(stream.documents[i])
+        stop = int(stream.documents[i + 1]) if i + 1 < count else len(stream)
+        shown = tokenizer.decode(stream.read(start, min(stop, start + SAMPLE_TOKENS)).tolist())
+        cut = stop - start > SAMPLE_TOKENS
+        shown = shown.rstrip("\ufffd") if cut else shown
+        texts.append(shown.replace("\n", "⏎") + (" …" if cut else ""))
+    return tuple(texts)
+
+
+def _notes(tokenizer: Tokenizer) -> tuple[str, ...]:
+    notes = []
+    if tokenizer.eos_id is None:
+        notes.append("the tokenizer has no eos token: the model cannot learn where a text ends")
+    if tokenizer.bos_id is None and tokenizer.eos_id is None:
+        notes.append("the tokenizer has no bos token either: no token separates documents")
+    return tuple(notes)

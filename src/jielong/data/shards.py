@@ -1,0 +1,258 @@
+"""A prepared dataset: a folder of flat token files, written once, read at random.
+
+`dataset.json`               the manifest: tokenizer, counts, settings, SHA-256 of every file
+`train-00000.bin` …          tokens, little-endian uint16, or uint32 for vocabularies above 65,536
+`train.documents.bin`        int64, little-endian: where each document begins in the split's tokens
+`validation…`                the same for the held-out documents, if there are any
+`bad-lines.jsonl`            what of the text could not be used, if anything
+`tokenizer/`                 the tokenizer the tokens were made with
+`sources.json`               size and time of each source, to tell whether it has changed since
+
+A document is its bos token, its own and its eos, as far as the tokenizer has them. A split's shards
+are one stream cut every `SHARD_TOKENS` tokens: documents run across the cuts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from jielong.errors import DataError
+
+FORMAT = "jielong-dataset-1"
+SHARD_TOKENS = 2**27
+MANIFEST = "dataset.json"
+AGAIN = "delete the folder and prepare it again"
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest of uint16 and uint32 that holds every id of the vocabulary."""
+    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+
+
+class TokenStream:
+    """The tokens of a split as one long array on disk.
+
+    Reads go through the file, not a memory map: a file cut short while in use is then an error
+    rather than a crash (SIGBUS), and resident memory does not grow with what was read. Threads may
+    share a stream.
+
+    Attributes:
+        documents: (documents,) int64, where each document begins; memory-mapped.
+        text_bytes: UTF-8 bytes of the text the tokens were made from.
+    """
+
+    def __init__(self, folder: Path, split: dict[str, Any], dtype: np.dtype) -> None:
+        self._paths = [folder / name for name in split["shards"]]
+        self._files = [path.open("rb", buffering=0) for path in self._paths]
+        self._lock = threading.Lock()
+        self._dtype = dtype
+        self._shard_tokens: int = split["shard_tokens"]
+        self._length: int = split["tokens"]
+        self.text_bytes: int = split["text_bytes"]
+        self.documents: np.ndarray = np.memmap(
+            folder / split["documents_file"], dtype="<i8", mode="r", shape=(split["documents"],)
+        )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """A copy of tokens [start, stop): (stop − start,) uint16 or uint32.
+
+        Raises:
+            DataError: a file has been cut short or removed since it was opened.
+        """
+        if not 0 <= start <= stop <= self._length:
+            raise IndexError(f"tokens {start}:{stop} of a stream of {self._length}")
+        out = np.empty(stop - start, dtype=self._dtype)
+        filled = 0
+        while filled < len(out):
+            shard, offset = divmod(start + filled, self._shard_tokens)
+            count = min(len(out) - filled, self._shard_tokens - offset)
+            self._read_into(shard, offset, out[filled : filled + count])
+            filled += count
+        return out
+
+    def _read_into(self, shard: int, offset: int, out: np.ndarray) -> None:
+        view = out.data.cast("B")
+        place = offset * self._dtype.itemsize
+        while view:
+            got = self._read_at(self._files[shard], place, view)
+            if not got:
+                raise DataError(f"{self._paths[shard]}: ends too soon, at byte {place}: {AGAIN}")
+            view, place = view[got:], place + got
+
+    def _read_at(self, file: BinaryIO, place: int, view: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(file.fileno(), [view], place)
+        with self._lock:  # without preadv the position is shared by all threads
+            file.seek(place)
+            return file.readinto(view)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An open prepared dataset; `validation` is None where nothing was held out."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    train: TokenStream
+    validation: TokenStream | None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what decides the tokens: tokenizer, splits and the hashes of their files."""
+        return str(self.manifest["fingerprint"])
+
+
+def open_dataset(folder: str | Path, verify: bool = True) -> Dataset:
+    """Opens a prepared dataset; with `verify`, after hashing every file of it.
+
+    Raises:
+        DataError: there is none, or a file of it is missing, cut short or altered.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    for name, entry in manifest["files"].items():
+        _check_file(folder / name, entry, verify)
+    dtype = np.dtype(manifest["dtype"])
+    streams = {
+        name: TokenStream(folder, split, dtype) for name, split in manifest["splits"].items()
+    }
+    return Dataset(folder, manifest, streams["train"], streams.get("validation"))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a prepared dataset, checked against its own fingerprint."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make the dataset with `jielong prepare`")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise DataError(f"{path}: format {manifest['format']!r} is not {FORMAT!r}: {AGAIN}")
+        sound = manifest["fingerprint"] == fingerprint_of(manifest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise DataError(f"{path}: the manifest is damaged: {AGAIN}")
+    return manifest
+
+
+def fingerprint_of(manifest: dict[str, Any]) -> str:
+    """What `Dataset.fingerprint` is, computed from the rest of a manifest."""
+    keys = ("format", "tokenizer_fingerprint", "vocab_size", "special_ids", "dtype", "splits")
+    decisive = {key: manifest[key] for key in (*keys, "files")}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
+    try:
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            raise DataError(f"{path}: has {size} bytes, not {entry['bytes']}: {AGAIN}")
+        if verify:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != entry["sha256"]:
+                raise DataError(f"{path}: its content has changed or is damaged: {AGAIN}")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}): {AGAIN}") from None
+
+
+class ShardWriter:
+    """Writes one split: documents in, shards, offsets and their part of the manifest out."""
+
+    def __init__(
+        self, folder: Path, split: str, vocab_size: int, shard_tokens: int = SHARD_TOKENS
+    ) -> None:
+        self.tokens = self.documents = self.text_bytes = 0
+        self._folder, self._split = folder, split
+        self._vocab_size, self._dtype = vocab_size, token_dtype(vocab_size)
+        self._shard_tokens = shard_tokens
+        self._offsets: HashedFile | None = None
+        self._shards: list[HashedFile] = []
+
+    def write(
+        self, tokens: np.ndarray, lengths: Sequence[int] | np.ndarray, text_bytes: int
+    ) -> None:
+        """Appends documents: their tokens, flat, and the tokens (at least 1) that each has.
+
+        Raises:
+            DataError: an id lies outside the vocabulary.
+        """
+        if not len(lengths):
+            return
+        largest = int(tokens.max())
+        if largest >= self._vocab_size:
+            raise DataError(
+                f"token {largest} lies outside the vocabulary of {self._vocab_size}: "
+                "the tokenizer is inconsistent; fetch or train it again"
+            )
+        if self._offsets is None:
+            self._offsets = HashedFile(self._folder / f"{self._split}.documents.bin")
+        starts = self.tokens + np.cumsum([0, *lengths[:-1]], dtype="<i8")
+        self._offsets.write(starts.tobytes())
+        self.documents += len(lengths)
+        self.text_bytes += text_bytes
+        rest = tokens.astype(self._dtype)
+        while len(rest):
+            room = self._shard_tokens - self.tokens % self._shard_tokens
+            if room == self._shard_tokens:
+                if self._shards:
+                    self._shards[-1].close()
+                name = f"{self._split}-{len(self._shards):05d}.bin"
+                self._shards.append(HashedFile(self._folder / name))
+            self._shards[-1].write(rest[:room].tobytes())
+            self.tokens += len(rest[:room])
+            rest = rest[room:]
+
+    def close(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Finishes the files; returns the split's and its files' entries for the manifest.
+
+        There must have been a document.
+        """
+        assert self._offsets is not None
+        files = [*self._shards, self._offsets]
+        for file in files:
+            file.close()
+        split = {
+            "tokens": self.tokens,
+            "documents": self.documents,
+            "text_bytes": self.text_bytes,
+            "shards": [file.path.name for file in self._shards],
+            "shard_tokens": self._shard_tokens,
+            "documents_file": self._offsets.path.name,
+        }
+        return split, {file.path.name: file.entry for file in files}
+
+
+class HashedFile:
+    """A file that is hashed as it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("wb")
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self._bytes += len(data)
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        return {"bytes": self._bytes, "sha256": self._hash.hexdigest()}

@@ -1,0 +1,161 @@
+"""Files, folders, globs, standard input and named corpora → documents, one by one.
+
+A plain text file (.txt, .md) is one document, unless it is longer than 1/64 of all the text given
+(taken between 4 KiB and 1 MiB): then it is cut, at blank lines where there are any, into documents
+of at most that length. So a folder of stories keeps its stories whole, and a single long file still
+gives enough documents to hold some out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jielong.data.readers import (
+    BadLine,
+    Document,
+    Item,
+    open_bytes,
+    read_hub,
+    read_jsonl,
+    read_parquet,
+    read_text,
+    skip_to_text,
+)
+from jielong.data.samples import fetch_sample
+from jielong.errors import DataError
+
+__all__ = ["BadLine", "Document", "Item", "Source", "expand_sources", "read_documents"]
+
+KINDS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".txt": "text",
+    ".md": "text",
+    ".parquet": "parquet",
+}
+COMPRESSIONS = (".gz", ".zst")
+READABLE = ", ".join(KINDS) + ", or one of them with .gz or .zst behind it"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to read: `kind` is jsonl, text, parquet, stdin or hub; `name` is shown to people.
+
+    `size` (bytes) and `mtime_ns` are None where there is no file.
+    """
+
+    name: str
+    kind: str
+    path: Path | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+
+
+def expand_sources(paths: Sequence[str]) -> list[Source]:
+    """The sources that `paths` name: files, folders (searched through, in sorted order), globs,
+    `-` for standard input, `sample:NAME`, `hf://NAME[:CONFIG][@SPLIT]`.
+
+    Raises:
+        DataError: something does not exist, matches nothing, or is of no known kind.
+    """
+    sources: list[Source] = []
+    for path in map(str, paths):
+        if path == "-":
+            sources.append(Source("standard input", "stdin"))
+        elif path.startswith("hf://"):
+            sources.append(Source(path, "hub"))
+        elif path.startswith("sample:"):
+            sources += [_file_source(p) for p in fetch_sample(path.removeprefix("sample:"))]
+        else:
+            sources += [_file_source(p) for p in _files(path)]
+    if not sources:
+        raise DataError("no text given: name a file, folder or sample with --data-path")
+    return sources
+
+
+def read_documents(paths: Sequence[str], text_field: str) -> Iterator[Item]:
+    """Every document of `paths` in order, and every line that is none.
+
+    Raises:
+        DataError: a path cannot be read (see `expand_sources`), a compressed or Parquet file is
+            damaged, or a Parquet file has no column `text_field` of strings.
+    """
+    sources = expand_sources(paths)
+    sizes = [source.size for source in sources]
+    known = sum(size for size in sizes if size is not None)
+    limit = 2**16 if None in sizes else min(max(known // 64, 2**12), 2**20)
+    for source in sources:
+        try:
+            yield from _read(source, text_field, limit)
+        except OSError as error:
+            raise DataError(f"{source.name}: cannot be read: {error.strerror or error}") from None
+
+
+def _read(source: Source, text_field: str, text_limit: int) -> Iterator[Item]:
+    if source.kind == "hub":
+        yield from read_hub(source.name, text_field)
+    elif source.kind == "parquet":
+        assert source.path is not None
+        yield from read_parquet(source.path, source.name, text_field)
+    else:
+        with open_bytes(source.path, source.name) as stream:
+            first = skip_to_text(stream, source.name)
+            if source.kind == "jsonl" and first == b"[":
+                raise DataError(
+                    f"{source.name}: holds one JSON array, not an object a line; "
+                    f"convert it: jq -c '.[]' {source.name} > corpus.jsonl"
+                )
+            if source.kind == "jsonl" or (source.kind == "stdin" and first == b"{"):
+                yield from read_jsonl(stream, source.name, text_field)
+            else:
+                yield from read_text(stream, source.name, text_limit)
+
+
+def _files(path: str) -> list[Path]:
+    """The readable files at a path or glob, sorted."""
+    here = Path(path).expanduser()
+    if here.is_file():
+        return [here]
+    if here.is_dir():
+        inside = sorted(
+            p for p in here.rglob("*") if p.is_file() and _kind(p) and not _hidden(p, here)
+        )
+        if not inside:
+            raise DataError(f"{path}: no text in this folder; readable are {READABLE}")
+        return inside
+    if any(char in path for char in "*?["):
+        matches = sorted(Path(p) for p in glob.glob(str(here), recursive=True))  # noqa: PTH207
+        files = [p for p in matches if p.is_file() and _kind(p)]
+        if not files:
+            raise DataError(f"{path}: matches no readable file; readable are {READABLE}")
+        return files
+    parent = here.parent
+    names = [p.name for p in parent.iterdir()] if parent.is_dir() else []
+    close = difflib.get_close_matches(here.name, names, n=1)
+    hint = f"; did you mean {parent / close[0]}?" if close else ""
+    raise DataError(f"{path}: no such file or folder{hint}")
+
+
+def _file_source(path: Path) -> Source:
+    kind = _kind(path)
+    if kind is None:
+        raise DataError(f"{path}: cannot tell what it holds; readable are {READABLE}")
+    stat = path.stat()
+    return Source(str(path), kind, path, stat.st_size, stat.st_mtime_ns)
+
+
+def _kind(path: Path) -> str | None:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+        return None if suffixes[-1:] == [".parquet"] else KINDS.get("".join(suffixes[-1:]))
+    return KINDS.get("".join(suffixes[-1:]))
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)

@@ -1,0 +1,71 @@
+"""Which device and precision a run gets, and the words that say so."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from typing import Any
+
+import torch
+
+from jielong.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device `name` stands for; `auto` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            name = "cuda"
+        else:
+            name = "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        built = torch.version.cuda or "none: this is a CPU build of torch"
+        raise ConfigError(
+            f"training.device=cuda, but torch sees no GPU (CUDA of the build: {built}); "
+            "install a CUDA build of torch, or use --device cpu"
+        )
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("training.device=mps, but this torch has no MPS; use --device cpu")
+    return torch.device("cuda", local_rank) if name == "cuda" else torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Precision of the forward pass; `auto` is the fastest that the hardware really has.
+
+    Raises:
+        ConfigError: float16 on a CPU, where its gradients would vanish without a scaler.
+    """
+    if name == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        # is_bf16_supported() also counts emulation; the hardware begins with compute 8.0
+        has_bf16 = torch.cuda.get_device_capability(device)[0] >= 8
+        return torch.bfloat16 if has_bf16 else torch.float16
+    if name == "float16" and device.type == "cpu":
+        raise ConfigError("training.dtype=float16 needs a GPU; use float32 or auto on a CPU")
+    return DTYPES[name]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    """Mixed precision around a forward pass; nothing for float32."""
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+def describe(device: torch.device, dtype: torch.dtype) -> str:
+    """One line: device, precision and build of torch."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif device.type == "cpu":
+        name = f"{torch.get_num_threads()} threads, {platform.machine()}"
+    else:
+        name = "Apple GPU"
+    precision = str(dtype).removeprefix("torch.")
+    return f"device {device.type} ({name}) · {precision} · torch {torch.__version__}"

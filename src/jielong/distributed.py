@@ -1,0 +1,106 @@
+"""Ranks and sums over ranks. One process needs none of it and pays nothing for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+TIMEOUT_MINUTES = 10
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all: rank of world_size, and local_rank on its machine."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, value: Tensor) -> Tensor:
+        """`value` summed over all ranks, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def sum_number(self, value: float) -> float:
+        """A number summed over all ranks, in float64."""
+        if self.world_size == 1:
+            return value
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        return float(self.sum(torch.tensor(value, dtype=torch.float64, device=device)))
+
+    def agree(self, *flags: bool) -> list[bool]:
+        """Each flag, true on all ranks where any rank raised it."""
+        if self.world_size == 1:
+            return list(flags)
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        raised = torch.tensor(flags, dtype=torch.int32, device=device)
+        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        return [bool(flag) for flag in raised.tolist()]
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every rank, in order of rank."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait_for_main(self) -> None:
+        """Returns when rank 0 has come here too, however long it prepares before."""
+        if self.world_size > 1:
+            group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+            dist.barrier(group)
+            dist.destroy_process_group(group)
+
+
+def launched_by_torchrun() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextlib.contextmanager
+def join_ranks(device_type: str) -> Iterator[Ranks]:
+    """This process's place among those torchrun started; leaves the group at the end."""
+    if not launched_by_torchrun():
+        yield Ranks()
+        return
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if device_type == "cuda":
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group(
+        "nccl" if device_type == "cuda" else "gloo", timeout=timedelta(minutes=TIMEOUT_MINUTES)
+    )
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank)
+    finally:
+        dist.destroy_process_group()
+
+
+def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
+    """The model, its gradients averaged over ranks in the last micro-batch's backward pass."""
+    if ranks.world_size == 1:
+        return model
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+@contextlib.contextmanager
+def gradient_sync(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Without `wanted`, gradients only accumulate: one reduction an update is enough."""
+    if isinstance(model, DistributedDataParallel) and not wanted:
+        with model.no_sync():
+            yield
+    else:
+        yield

@@ -1,0 +1,21 @@
+"""Errors that are the user's to mend. The command line prints them as one line, never a traceback."""
+
+
+class JielongError(Exception):
+    """A mistake in what we were given. The message names the file, line or field, and the fix."""
+
+
+class ConfigError(JielongError):
+    """A field is unknown, out of range, or at odds with another."""
+
+
+class DataError(JielongError):
+    """A text, tokenizer or prepared dataset that cannot be used."""
+
+
+class CheckpointError(JielongError):
+    """A checkpoint that is missing, damaged, or belongs to another model."""
+
+
+class TrainingError(JielongError):
+    """Training cannot go on; the last good checkpoint stands."""

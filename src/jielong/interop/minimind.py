@@ -1,0 +1,192 @@
+"""MiniMind's own checkpoints (`pretrain_512.pth`), both ways."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jielong.checkpoint import write_model_folder
+from jielong.config import ModelConfig
+from jielong.errors import CheckpointError
+from jielong.interop.minimind_config import Reading, read_architecture, read_config_file
+from jielong.interop.output import new_files, new_folder
+from jielong.model.transformer import DEFAULT_CONTEXT, Transformer
+from jielong.model.weights import fill_weights
+from jielong.tokenizer import Tokenizer
+
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save begin: since 1.6, and before
+WRAPPERS = ("_orig_mod.", "module.")  # torch.compile and DDP, where a script saved through them
+
+
+def import_minimind(
+    file: str | Path,
+    tokenizer: str | Path,
+    out_dir: str | Path,
+    config_file: str | Path | None = None,
+) -> Reading:
+    """Turns a MiniMind checkpoint into a model folder that jielong and transformers open.
+
+    Args:
+        file: MiniMind2's or MiniMind-3's `.pth`, dense or mixture of experts; also a file of its
+            `checkpoints/` for resuming, of which the weights are taken.
+        tokenizer: Hugging Face tokenizer folder, such as MiniMind's `model/`.
+        out_dir: a new folder; it appears only when everything in it is written.
+        config_file: MiniMind's config as JSON, for what shapes cannot tell.
+
+    Returns:
+        The architecture, and which of its settings were assumed from the family's defaults.
+
+    Raises:
+        CheckpointError: the file is no such checkpoint, or would run code when loaded; a weight is
+            missing, unexpected or misshapen; or the tokenizer is of another size.
+        ConfigError: the config is of another architecture, or at odds with the weights.
+        DataError: the tokenizer cannot be loaded.
+    """
+    file, where = Path(file), str(file)
+    given = read_config_file(Path(config_file)) if config_file is not None else {}
+    state = load_state(file)
+    reading = read_architecture(state, given, where, str(config_file))
+    loaded = Tokenizer.load(tokenizer)
+    if loaded.vocab_size != reading.config.vocab_size:
+        raise CheckpointError(
+            f"{where}: has a vocabulary of {reading.config.vocab_size} tokens, the tokenizer "
+            f"{tokenizer} has {loaded.vocab_size}: give the one it was trained with"
+        )
+    model = Transformer(reading.config)
+    fill_weights(model, state, where)
+    with new_folder(out_dir) as folder:
+        write_model_folder(folder, model, loaded)
+    return reading
+
+
+def export_minimind(model: Transformer, tokenizer: Tokenizer, out_dir: str | Path) -> Path:
+    """Writes `pretrain_{hidden_size}[_moe].pth`, in half precision, as MiniMind's code loads it.
+
+    Beside it stand the settings for `MiniMindConfig(**…)`, as `.json`, and the tokenizer.
+
+    Returns:
+        The path of the `.pth`.
+
+    Raises:
+        CheckpointError: MiniMind has no place for the architecture or for a weight's size, or a
+            file is there already; nothing is written.
+    """
+    config = model.config
+    if reason := no_place(config):
+        raise CheckpointError(f"MiniMind has no place for this model: {reason}")
+    state = {name: value.detach().cpu().half() for name, value in model.state_dict().items()}
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise CheckpointError(f"weight {name} does not fit in half precision (over 65504)")
+    name = f"pretrain_{config.hidden_size}{'_moe' if config.use_moe else ''}"
+    with new_files(out_dir) as folder:
+        torch.save(state, folder / f"{name}.pth")
+        record = json.dumps(minimind_settings(config, tokenizer), indent=1)
+        (folder / f"{name}.json").write_text(record)
+        tokenizer.save(folder)
+    return Path(out_dir) / f"{name}.pth"
+
+
+def load_state(file: Path) -> dict[str, Tensor]:
+    """The weights in a file of `torch.save`, read without running anything that is in it.
+
+    Raises:
+        CheckpointError: it is missing, damaged, no such file, or holds more than tensors.
+    """
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(4)
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
+    if start != ZIP and not start.startswith(PICKLE):
+        raise CheckpointError(f"{file}: not a file of torch.save (a MiniMind .pth)")
+    if start == ZIP:
+        _check_sums(file)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{file}: holds objects other than tensors, which could run code: refused"
+        ) from None
+    except Exception as error:  # torch raises many kinds on a damaged file
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{file}: damaged or no MiniMind checkpoint: {first}") from None
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]  # a resume file holds optimizer and step beside the weights
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{file}: holds no dictionary of weights")
+    for name, value in state.items():
+        plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+        if not isinstance(name, str) or not plain or not value.is_floating_point():
+            raise CheckpointError(f"{file}: {name!r} is no weight: not a MiniMind checkpoint")
+    for prefix in WRAPPERS:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def _check_sums(file: Path) -> None:
+    """Compares the records of a zip file with their CRC-32, which torch.load passes over."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
+        raise CheckpointError(f"{file}: truncated or damaged; fetch it again") from None
+    if damaged is not None:
+        raise CheckpointError(f"{file}: damaged (in {damaged}); fetch it again")
+
+
+def no_place(config: ModelConfig) -> str | None:
+    """Why MiniMind's code could not hold this architecture; none if it can."""
+    if not config.tie_word_embeddings:
+        return "its output head is tied to the embedding, this one's is not"
+    if config.use_moe and config.router_aux_loss == "bias":
+        return "its router has no balancing bias (router_aux_loss = bias)"
+    if config.qk_norm and config.num_shared_experts:
+        return "MiniMind-3 (QK-norm) has no shared experts"
+    if not config.qk_norm and config.head_size * config.num_attention_heads != config.hidden_size:
+        return (
+            f"MiniMind2 (no QK-norm) takes heads of hidden_size / heads, not of {config.head_size}"
+        )
+    return None
+
+
+def minimind_settings(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Arguments of MiniMind's own config class for this architecture."""
+    settings: dict[str, Any] = {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "use_moe": config.use_moe,
+        "vocab_size": config.vocab_size,
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "intermediate_size": config.mlp_size,
+        "max_position_embeddings": config.max_position_embeddings or DEFAULT_CONTEXT,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+    }
+    if config.qk_norm:
+        settings |= {"head_dim": config.head_size, "tie_word_embeddings": True}
+    if not config.use_moe:
+        return settings
+    experts = {
+        "num_experts_per_tok": config.num_experts_per_tok,
+        "norm_topk_prob": config.normalizes_topk,
+    }
+    if config.qk_norm:
+        names = {"num_experts": config.num_experts, "moe_intermediate_size": config.expert_size}
+    else:
+        names = {
+            "n_routed_experts": config.num_experts,
+            "n_shared_experts": config.num_shared_experts,
+            "intermediate_size": config.expert_size,
+        }
+    return settings | experts | names

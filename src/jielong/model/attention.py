@@ -1,0 +1,124 @@
+"""Causal self-attention: grouped queries, rotary positions, optional QK-norm, key-value cache."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jielong.config import ModelConfig
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, preallocated for `max_len` of them.
+
+    Shapes: `keys`, `values`: (layers, batch, kv heads, max_len, head size).
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch_size: int,
+        max_len: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        shape = (
+            config.num_hidden_layers,
+            batch_size,
+            config.num_key_value_heads,
+            max_len,
+            config.head_size,
+        )
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.max_len = max_len
+        self.length = 0  # tokens held; the model advances it after its last layer
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores k, v (B, KV, T, D) of one layer; returns all held so far (B, KV, length + T, D)."""
+        end = self.length + k.shape[2]
+        self.keys[layer, :, :, self.length : end] = k
+        self.values[layer, :, :, self.length : end] = v
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding (Su et al. 2021), in the half-split layout of Llama and Qwen."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, head_size: int, max_len: int, theta: float) -> None:
+        super().__init__()
+        powers = torch.arange(0, head_size, 2, dtype=torch.float64) / head_size
+        angles = torch.outer(torch.arange(max_len, dtype=torch.float64), theta**-powers)
+        angles = torch.cat([angles, angles], dim=-1)  # (max_len, D)
+        self.register_buffer("cos", angles.cos().float(), persistent=False)
+        self.register_buffer("sin", angles.sin().float(), persistent=False)
+
+    def forward(self, start: int, length: int) -> tuple[Tensor, Tensor]:
+        """cos, sin (length, D) of the positions start … start + length − 1."""
+        return self.cos[start : start + length], self.sin[start : start + length]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x (B, H, T, D) turned by the angles of its positions; computed in float32."""
+    first, second = x.chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    return (x * cos + turned * sin).to(x.dtype)
+
+
+def attention_mask(document_ids: Tensor) -> Tensor:
+    """Who may look at whom: earlier positions of the same document.
+
+    Args:
+        document_ids: (B, T), equal for tokens of one document.
+
+    Returns:
+        (B, 1, T, T) bool, true where query (row) may attend to key (column).
+    """
+    T = document_ids.shape[1]
+    same = document_ids[:, None, :, None] == document_ids[:, None, None, :]
+    causal = torch.ones(T, T, dtype=torch.bool, device=document_ids.device).tril()
+    return same & causal
+
+
+class Attention(nn.Module):
+    """Grouped-query attention (Ainslie et al. 2023) with the parameter names of Llama and Qwen3."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_size = D = config.head_size
+        self.q_proj = nn.Linear(config.hidden_size, self.heads * D, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, self.kv_heads * D, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * D, bias=False)
+        self.o_proj = nn.Linear(self.heads * D, config.hidden_size, bias=False)
+        self.q_norm = nn.RMSNorm(D, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(D, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """x (B, T, hidden) → (B, T, hidden); `mask` as from `attention_mask`, none means causal."""
+        B, T, _ = x.shape
+        D = self.head_size
+        q = self.q_norm(self.q_proj(x).view(B, T, self.heads, D)).transpose(1, 2)  # (B, H, T, D)
+        k = self.k_norm(self.k_proj(x).view(B, T, self.kv_heads, D)).transpose(1, 2)
+        v = self.v_proj(x).view(B, T, self.kv_heads, D).transpose(1, 2)  # (B, KV, T, D)
+        q, k = rotate(q, *rotary), rotate(k, *rotary)
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        past = k.shape[2] - T
+        if past and T > 1:  # a chunk after a cached prefix: causal, shifted by the prefix
+            mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, enable_gqa=True
+        )
+        return self.o_proj(out.transpose(1, 2).reshape(B, T, self.heads * D))

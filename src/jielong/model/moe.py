@@ -1,0 +1,236 @@
+"""Mixture of experts: a router, routed SwiGLU experts, and optional shared ones.
+
+Names in a checkpoint are those of Qwen3-MoE (`mlp.gate`, `mlp.experts.N`) and, for shared experts,
+of MiniMind2-MoE (`mlp.shared_experts.N`). In memory the experts are stacks of matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jielong.config import ModelConfig
+from jielong.model.feedforward import FeedForward
+from jielong.model.grouped import gather_rows, grouped_linear, scatter_rows
+
+
+PARTS = ("gate_proj", "up_proj", "down_proj")  # of an expert
+
+
+@dataclass
+class Routing:
+    """Where a layer's router sends each token.
+
+    `logits`, `scores`: (B, T, E) in float32, scores being the softmax; `experts`, `weights`:
+    (B, T, k), the experts chosen and the factors of their outputs.
+    """
+
+    logits: Tensor
+    scores: Tensor
+    experts: Tensor
+    weights: Tensor
+
+
+class Router(nn.Linear):
+    """Softmax over the experts, then the top k (Fedus et al. 2021; Lepikhin et al. 2020).
+
+    With one expert a token, normalised weights are the constant 1 and the language-model loss then
+    trains no router; hence `norm_topk_prob` is off by default there.
+
+    `e_score_correction_bias` (E,) exists with `router_aux_loss = "bias"`: added to the scores for
+    the choice only, never for the weights (Wang et al. 2024; DeepSeek-V3).
+    """
+
+    e_score_correction_bias: Tensor | None
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config.hidden_size, config.num_experts, bias=False)
+        self.top_k, self.normalize = config.num_experts_per_tok, config.normalizes_topk
+        corrects = config.router_aux_loss == "bias"
+        bias = torch.zeros(config.num_experts) if corrects else None
+        self.register_buffer("e_score_correction_bias", bias)
+        self.bias_rate = config.bias_rate
+
+    def forward(self, x: Tensor) -> Routing:  # type: ignore[override]
+        """x (B, T, H); float32 throughout, since a rounded score changes the choice."""
+        with torch.autocast(x.device.type, enabled=False):
+            logits = F.linear(x.float(), self.weight.float())  # (B, T, E)
+            scores = logits.softmax(dim=-1)
+            ranked = scores
+            if self.e_score_correction_bias is not None:
+                ranked = scores + self.e_score_correction_bias
+            experts = ranked.topk(self.top_k, dim=-1).indices  # (B, T, k)
+            weights = scores.gather(-1, experts)
+            if self.normalize:
+                weights = weights / weights.sum(dim=-1, keepdim=True)
+        return Routing(logits, scores, experts, weights)
+
+
+class Experts(nn.Module):
+    """E SwiGLU layers, as stacks of matrices, each run on its own tokens only."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        E, H, width = config.num_experts, config.hidden_size, config.expert_size
+        self.gate_proj = nn.Parameter(torch.empty(E, width, H).normal_(std=0.02))
+        self.up_proj = nn.Parameter(torch.empty(E, width, H).normal_(std=0.02))
+        self.down_proj = nn.Parameter(torch.empty(E, H, width).normal_(std=0.02))
+        self.register_state_dict_post_hook(_split_experts)
+        self.register_load_state_dict_pre_hook(_join_experts)
+
+    def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """Σ weight · expert(x) over each token's k experts; no token is dropped.
+
+        Args:
+            x: (N, H).
+            experts, weights: (N, k).
+        """
+        N, k = experts.shape
+        E = len(self.down_proj)
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        choices = experts.flatten()  # (N·k,)
+        if torch.is_grad_enabled():
+            # one more row for each expert, whose output no one reads: grouped kernels hang or
+            # leave rubbish in the gradient where a group is empty, and DDP wants every gradient
+            choices = torch.cat([choices, torch.arange(E, device=x.device)])
+        ordered, order = choices.sort(stable=True)
+        ends = torch.searchsorted(
+            ordered, torch.arange(E, device=x.device), right=True, out_int32=True
+        )
+        # where each choice stands among the ordered, and then the rows that no one reads
+        places, unread = order.argsort().tensor_split([N * k])
+        rows = gather_rows(x, (order // k).clamp(max=N - 1), places)
+        gate = F.silu(grouped_linear(rows, self.gate_proj, ends))
+        out = grouped_linear(gate * grouped_linear(rows, self.up_proj, ends), self.down_proj, ends)
+        out = scatter_rows(out, places, unread).view(N, k, -1) * weights[..., None].to(out.dtype)
+        return out.squeeze(1) if k == 1 else out.sum(dim=1)
+
+
+class MixtureOfExperts(nn.Module):
+    """The feed-forward layer of a Qwen3-MoE, with ungated shared experts if the config has any."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate = Router(config)
+        self.experts = Experts(config)
+        self.shared_experts = nn.ModuleList(
+            FeedForward(config.hidden_size, config.expert_size)
+            for _ in range(config.num_shared_experts)
+        )
+
+    def forward(self, x: Tensor, routings: list[Routing] | None = None) -> Tensor:
+        """x (B, T, H) → (B, T, H); appends what the router did to `routings`."""
+        routing = self.gate(x)
+        if routings is not None:
+            routings.append(routing)
+        out = self.experts(
+            x.flatten(0, 1), routing.experts.flatten(0, 1), routing.weights.flatten(0, 1)
+        )
+        out = out.view(x.shape)
+        for expert in self.shared_experts:
+            out = out + expert(x)
+        return out
+
+
+def balance(
+    routings: list[Routing],
+    counted: Tensor,
+    config: ModelConfig,
+    sum_over_ranks: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The routers' losses, summed over layers and times their coefficients, and what balances.
+
+    Tokens that count nothing, such as padding, have no part in either. Weighted by its number of
+    counted tokens, each rank's loss adds up to that of one process with the whole micro-batch.
+
+    Args:
+        routings: one of each layer.
+        counted: (B, T) bool.
+        sum_over_ranks: adds up the loads of all ranks, where a micro-batch is spread over several.
+
+    Returns:
+        A scalar, a mean over counted tokens; and the load (layers, E): choices of each expert in
+        the micro-batch, over all ranks if they are summed.
+    """
+    k = config.num_experts_per_tok
+    ones = counted.float().repeat_interleave(k, dim=1)  # (B, T·k)
+    blank = ones.new_zeros(len(counted), config.num_experts)
+    rows = torch.stack(
+        [blank.scatter_add(1, routing.experts.flatten(1), ones) for routing in routings]
+    )  # (layers, B, E)
+    load = rows.sum(dim=1)
+    if sum_over_ranks is not None:
+        load = sum_over_ranks(load)
+    shares = load / (load.sum(dim=1, keepdim=True) / k).clamp_min(1)  # of tokens: Σ over E is k
+    losses = [
+        router_loss(*layer, counted, config) for layer in zip(routings, rows, shares, strict=True)
+    ]
+    return torch.stack(losses).sum(), load
+
+
+def router_loss(
+    routing: Routing, row_load: Tensor, shares: Tensor, counted: Tensor, config: ModelConfig
+) -> Tensor:
+    """One layer's auxiliary losses: a mean over the counted tokens.
+
+    `batch` is E · Σ fᵢ · Pᵢ with f the share of tokens that chose expert i and P its mean score,
+    over the micro-batch (Switch, Fedus et al. 2021): k when balanced. `sequence` takes f / k and P
+    within each row, then the mean over rows, by their tokens (DeepSeekMoE, Dai et al. 2024): 1 when
+    balanced. The z-loss is the mean of logsumexp(logits)² (ST-MoE, Zoph et al. 2022).
+
+    Args:
+        row_load: (B, E) choices of each expert in each row.
+        shares: (E,) f over the micro-batch.
+        counted: (B, T) bool.
+    """
+    E, k = config.num_experts, config.num_experts_per_tok
+    tokens = counted.sum(dim=1, keepdim=True)  # (B, 1)
+    n = tokens.sum().clamp_min(1)
+    score_sum = (routing.scores * counted[..., None]).sum(dim=1)  # (B, E)
+    total = shares.new_zeros(())
+    if config.router_aux_loss == "batch":
+        total = total + config.aux_coef * E * (shares * score_sum.sum(dim=0)).sum() / n
+    elif config.router_aux_loss == "sequence":
+        row_shares = row_load / (k * tokens).clamp_min(1)
+        total = total + config.aux_coef * E * (row_shares * score_sum).sum() / n
+    if config.router_z_loss_coef:
+        squares = routing.logits.logsumexp(dim=-1).square() * counted
+        total = total + config.router_z_loss_coef * squares.sum() / n
+    return total
+
+
+@torch.no_grad()
+def update_router_bias(model: nn.Module, load: Tensor) -> None:
+    """Moves each router's bias by a fixed step towards balance, after an optimizer step.
+
+    Nothing happens to a model whose routers have none.
+
+    Args:
+        load: (layers, E) choices in the whole global batch, the same on every rank.
+    """
+    routers = [module for module in model.modules() if isinstance(module, Router)]
+    for router, counts in zip(routers, load, strict=True):
+        if router.e_score_correction_bias is not None:
+            step = (counts.mean() - counts).sign()
+            router.e_score_correction_bias.add_(step, alpha=router.bias_rate)
+
+
+def _split_experts(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Stacks → one matrix a name, as views, so that copying into them fills the stacks."""
+    for part in PARTS:
+        for expert, matrix in enumerate(state.pop(prefix + part)):
+            state[f"{prefix}{expert}.{part}.weight"] = matrix
+
+
+def _join_experts(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """The way back; where an expert is missing, torch then reports its stack as missing."""
+    for part in PARTS:
+        names = [f"{prefix}{expert}.{part}.weight" for expert in range(len(getattr(module, part)))]
+        if all(name in state for name in names):
+            state[prefix + part] = torch.stack([state.pop(name) for name in names])

@@ -1,0 +1,172 @@
+"""The decoder: a Llama or Qwen3, with Hugging Face's parameter names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jielong.config import IGNORED, ModelConfig
+from jielong.model.attention import Attention, KVCache, Rotary, attention_mask
+from jielong.model.feedforward import FeedForward
+from jielong.model.loss import linear_cross_entropy
+from jielong.model.moe import MixtureOfExperts, Routing, balance
+
+DEFAULT_CONTEXT = 512
+
+
+@dataclass
+class ModelOutput:
+    """What a forward pass gives: logits (B, T, V), or with targets the summed loss in nats.
+
+    A mixture of experts adds, with targets, `balance_loss`: the routers' losses of all layers times
+    their coefficients, a mean over the targets; and `expert_load` (layers, experts): choices of
+    each expert among the tokens that have a target.
+    """
+
+    logits: Tensor | None = None
+    loss: Tensor | None = None
+    balance_loss: Tensor | None = None
+    expert_load: Tensor | None = None
+
+
+class DecoderLayer(nn.Module):
+    """Attention and feed-forward, each on a normalised copy of the residual stream."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = (
+            MixtureOfExperts(config)
+            if config.use_moe
+            else FeedForward(config.hidden_size, config.mlp_size)
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        routings: list[Routing] | None = None,
+    ) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
+        hidden = self.post_attention_layernorm(x)
+        if isinstance(self.mlp, MixtureOfExperts):
+            return x + self.mlp(hidden, routings)
+        return x + self.mlp(hidden)
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and last norm: `model.…` in a checkpoint."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, layer) for layer in range(config.num_hidden_layers)
+        )
+        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        context = config.max_position_embeddings or DEFAULT_CONTEXT
+        self.rotary = Rotary(config.head_size, context, config.rope_theta)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        document_ids: Tensor | None = None,
+        cache: KVCache | None = None,
+        routings: list[Routing] | None = None,
+    ) -> Tensor:
+        start = cache.length if cache is not None else 0
+        rotary = self.rotary(start, tokens.shape[1])
+        mask = attention_mask(document_ids) if document_ids is not None else None
+        x = self.embed_tokens(tokens)  # (B, T, H)
+        for layer in self.layers:
+            x = layer(x, rotary, mask, cache, routings)
+        if cache is not None:
+            cache.length += tokens.shape[1]
+        return self.norm(x)
+
+
+class Transformer(nn.Module):
+    """A causal language model.
+
+    Args:
+        config: the architecture. Weights are drawn from torch's global generator.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        self.apply(_draw_weights)
+        for name, p in self.named_parameters():
+            if "o_proj" in name or "down_proj" in name:
+                nn.init.zeros_(p)  # each layer begins as the identity of the residual stream
+
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        cache: KVCache | None = None,
+        sum_over_ranks: Callable[[Tensor], Tensor] | None = None,
+    ) -> ModelOutput:
+        """Predicts each next token.
+
+        Args:
+            tokens: (B, T) ids.
+            targets: (B, T) the next ids, −100 where none counts; then only the loss is computed.
+            document_ids: (B, T), equal within a document; none means one document a row.
+            cache: keys and values of the tokens before these; extended in place.
+            sum_over_ranks: adds up the experts' loads where ranks share a micro-batch.
+
+        Returns:
+            `logits` (B, T, V), or with targets `loss`: the sum over targets, in nats.
+        """
+        if targets is None:
+            return ModelOutput(logits=self.logits(self.hidden_states(tokens, document_ids, cache)))
+        routings: list[Routing] = []
+        hidden = self.model(tokens, document_ids, cache, routings)
+        loss = linear_cross_entropy(hidden.flatten(0, 1), self.lm_head.weight, targets.flatten())
+        if not routings:
+            return ModelOutput(loss=loss)
+        balance_loss, load = balance(routings, targets != IGNORED, self.config, sum_over_ranks)
+        return ModelOutput(loss=loss, balance_loss=balance_loss, expert_load=load)
+
+    def hidden_states(
+        self, tokens: Tensor, document_ids: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        """Last normalised hidden states (B, T, H) of tokens (B, T)."""
+        return self.model(tokens, document_ids, cache)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(…, H) → (…, V)."""
+        return self.lm_head(hidden)
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm_head.weight.device
+
+    def num_parameters(self) -> int:
+        """Parameters, each counted once where embedding and head are tied."""
+        return sum(p.numel() for p in self.parameters())
+
+    def num_active_parameters(self) -> int:
+        """Parameters that one token passes: of the routed experts only those it is sent to."""
+        c = self.config
+        routed = sum(p.numel() for name, p in self.named_parameters() if ".experts." in name)
+        idle = routed * (c.num_experts - c.num_experts_per_tok) // c.num_experts
+        return self.num_parameters() - idle
+
+
+def _draw_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)

@@ -1,0 +1,102 @@
+"""Weights in safetensors files, and into a model, strictly."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from jielong.errors import CheckpointError
+from jielong.model.transformer import Transformer
+
+WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """A safetensors file with the metadata that transformers asks for."""
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    try:
+        save_file(contiguous, path, metadata={"format": "pt"})
+    except Exception as error:  # safetensors wraps the operating system's error in its own
+        raise OSError(f"{path.name}: {error}") from error
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or no safetensors file.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing") from None
+    except Exception as error:
+        raise CheckpointError(f"{path}: damaged or no safetensors file: {error}") from None
+
+
+def load_folder_tensors(folder: Path) -> dict[str, Tensor]:
+    """All weights of a Hugging Face model folder, in one file or in shards with an index.
+
+    Raises:
+        CheckpointError: a file or weight is missing, added, damaged, outside the folder or
+            quantized.
+    """
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").exists() or not index.exists():
+        tensors = load_tensors(folder / "model.safetensors")
+    else:
+        tensors = _load_shards(folder, index)
+    for name, value in tensors.items():
+        if value.dtype not in WEIGHT_DTYPES:
+            raise CheckpointError(
+                f"{folder}: weight {name} is {value.dtype}: quantized, or damaged"
+            )
+    # Llama folders of 2023 carry the rotary frequencies, which the config gives as well
+    return {name: t for name, t in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
+
+
+def _load_shards(folder: Path, index: Path) -> dict[str, Tensor]:
+    try:
+        shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted({str(name) for name in shard_of.values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError(f"{index}: damaged, or has no weight_map") from None
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+\.safetensors", name):  # no path: it stays in the folder
+            raise CheckpointError(f"{index}: {name!r} is no name of a shard")
+        shard = load_tensors(folder / name)
+        if odd := shard.keys() ^ {key for key, home in shard_of.items() if home == name}:
+            raise CheckpointError(f"{folder / name}: {min(odd)} is missing, or not in the index")
+        tensors |= shard
+    return tensors
+
+
+def fill_weights(model: Transformer, tensors: dict[str, Tensor], where: str) -> None:
+    """Copies tensors by name into the model, in its own precision, strictly.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected or misshapen; the model is unchanged.
+    """
+    expected = model.state_dict()
+    if model.config.tie_word_embeddings:
+        tensors = {name: t for name, t in tensors.items() if name != "lm_head.weight"}
+        expected.pop("lm_head.weight")
+    for name in sorted(expected.keys() - tensors.keys()):
+        raise CheckpointError(f"{where}: weight {name} is missing")
+    for name in sorted(tensors.keys() - expected.keys()):
+        raise CheckpointError(f"{where}: weight {name} has no place in this architecture")
+    for name, value in tensors.items():
+        if value.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{where}: weight {name} has shape {tuple(value.shape)}, "
+                f"the config asks for {tuple(expected[name].shape)}"
+            )
+    with torch.no_grad():
+        for name, value in tensors.items():
+            expected[name].copy_(value)

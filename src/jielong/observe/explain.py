@@ -1,0 +1,41 @@
+"""Numbers in words: what a run is about to do, and whether its first loss is as it should be."""
+
+from __future__ import annotations
+
+import math
+
+from jielong.config import Config
+from jielong.training.schedule import Schedule
+
+FIRST_LOSS_TOLERANCE = 0.5  # nats
+
+
+def explain_first_loss(loss: float, vocab_size: int) -> str:
+    """The loss before any update beside that of a model that knows nothing: ln(vocabulary)."""
+    expected = math.log(vocab_size)
+    beside = f"first loss {loss:.2f}; a guess among {vocab_size} tokens costs ln = {expected:.2f}"
+    if abs(loss - expected) <= FIRST_LOSS_TOLERANCE:
+        return f"{beside}: as it should be"
+    if loss > expected:
+        return f"{beside}: higher, so the weights start out sure of wrong answers"
+    return f"{beside}: lower, so the text is very uniform, or the model sees its answers"
+
+
+def run_summary(
+    config: Config, parameters: int, train_tokens: int, schedule: Schedule, peak_rate: float
+) -> list[str]:
+    """Model, data and budget of a run, in a few lines."""
+    m, t, d = config.model, config.training, config.data
+    windows = t.batch_size * t.accumulation_steps
+    tokens = schedule.total_steps * windows * d.max_seq_len
+    kind = "Qwen3" if m.qk_norm else "Llama"
+    epochs = tokens / max(1, train_tokens)
+    return [
+        f"model {parameters / 1e6:.2f}M parameters ({kind}: {m.num_hidden_layers} layers × "
+        f"{m.hidden_size}, {m.num_attention_heads} heads, {m.num_key_value_heads} kv, "
+        f"vocabulary {m.vocab_size})",
+        f"budget {schedule.total_steps} steps of {windows} × {d.max_seq_len} tokens = "
+        f"{tokens / 1e6:.1f}M tokens ({epochs:.2g} epochs, {tokens / parameters:.1f} a parameter)",
+        f"optimizer {t.optimizer}, peak rate {peak_rate:.2g}, {schedule.kind}, "
+        f"warm-up {schedule.warmup_steps} steps",
+    ]

@@ -1,0 +1,172 @@
+"""What a run says: a live bar or plain lines, and every record in metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from jielong.evaluation.likelihood import Likelihood
+from jielong.training.step import StepResult
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a line, each with its `kind` and `step`."""
+
+    def __init__(self, path: Path, resume_step: int, enabled: bool = True) -> None:
+        """Opens it to append; records of later steps than `resume_step` will come again.
+
+        Args:
+            enabled: false on all ranks but one: nothing is written there.
+        """
+        self.file: TextIO | None = None
+        if not enabled:
+            return
+        kept = []
+        if path.exists():
+            for line in path.read_bytes().splitlines():
+                try:
+                    if orjson.loads(line)["step"] <= resume_step:
+                        kept.append(line + b"\n")
+                except (orjson.JSONDecodeError, KeyError, TypeError):
+                    continue  # a line cut short by a crash
+        temporary = path.with_suffix(".jsonl.partial")
+        temporary.write_bytes(b"".join(kept))
+        temporary.replace(path)
+        self.file = path.open("a", encoding="utf-8")
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        # NaN is no JSON; a diverged loss becomes null
+        clean = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in values.items()
+        }
+        record = {"kind": kind, "step": step, **clean}
+        if self.file:
+            self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self.file.flush()
+
+    def train(
+        self, step: int, means: Averages, rate: float, result: StepResult, tokens: int
+    ) -> None:
+        """The record of a stretch of training: means since the last, and the last step's norm."""
+        self.write(
+            "train",
+            step,
+            loss=means.loss,
+            learning_rate=rate,
+            grad_norm=result.grad_norm,
+            tokens=tokens,
+            tokens_per_second=means.tokens_per_second,
+            time=time.time(),
+        )
+
+    def close(self) -> None:
+        if self.file:
+            self.file.close()
+
+
+class Averages:
+    """Means since the last record: loss over all targets, speed over all tokens."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.nats, self.targets, self.steps, self.seconds = 0.0, 0, 0, 0.0
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leaves the time since the last step out of the speed: it went to something else."""
+        self.last = time.perf_counter()
+
+    def add(self, result: StepResult) -> None:
+        now = time.perf_counter()
+        self.seconds, self.last = self.seconds + now - self.last, now
+        self.steps += 1
+        if result.applied:
+            self.nats += result.loss * result.tokens
+            self.targets += result.tokens
+
+    @property
+    def loss(self) -> float:
+        return self.nats / self.targets if self.targets else math.nan
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.targets / max(1e-9, self.seconds)
+
+
+class Display:
+    """Progress on the screen: a live bar on a terminal, lines elsewhere, nothing if not `shown`."""
+
+    def __init__(self, shown: bool = True) -> None:
+        self.console = Console(quiet=not shown, highlight=False, soft_wrap=True)
+        self.shown = shown
+        self.total_steps = 0
+        self.trained_s, self.trained_steps = 0.0, 0  # of this process, without validations
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+
+    def start(self, step: int, total_steps: int) -> None:
+        """Training begins after `step` of `total_steps` steps."""
+        self.total_steps = total_steps
+        if self.shown and self.console.is_terminal:
+            self.bar = Progress(
+                BarColumn(bar_width=24), TextColumn("{task.description}"), console=self.console
+            )
+            self.task = self.bar.add_task("starting …", total=total_steps, completed=step)
+            self.bar.start()
+
+    def line(self, text: str = "", style: str | None = None) -> None:
+        self.console.print(text, style=style, markup=False)
+
+    def progress(self, step: int, means: Averages, rate: float, grad_norm: float) -> None:
+        """Shows the means since the last record, after `step` steps."""
+        self.trained_s += means.seconds
+        self.trained_steps += means.steps
+        left = (self.total_steps - step) * self.trained_s / max(1, self.trained_steps)
+        text = (
+            f"step {step}/{self.total_steps} · loss {means.loss:.4f} · lr {rate:.2e} · "
+            f"grad {grad_norm:.2f} · {means.tokens_per_second:,.0f} tok/s · {duration(left)} left"
+        )
+        if self.bar:
+            self.bar.update(self.task, completed=step, description=text)
+        else:
+            self.line(text)
+
+    def validation(self, step: int, likelihood: Likelihood) -> None:
+        self.line(
+            f"── step {step} · held-out loss {likelihood.loss:.4f} · perplexity "
+            f"{likelihood.perplexity:.2f} · {likelihood.bits_per_byte:.4f} bits/byte",
+            style="bold",
+        )
+
+    def sample(self, prompt: str, text: str) -> None:
+        """A prompt and its continuation, on one line."""
+        whole = Text("   " + shorten(prompt), style="dim").append(shorten(text), style="not dim")
+        self.console.print(whole)
+
+    def close(self) -> None:
+        if self.bar:
+            self.bar.stop()
+
+
+def shorten(text: str) -> str:
+    """Text on one line, its line ends shown."""
+    return text.replace("\n", " ⏎ ")
+
+
+def duration(seconds: float) -> str:
+    """E.g. `1h 02m`, `3m 20s`, `12s`."""
+    seconds = round(seconds)
+    if seconds >= 3600:
+        return f"{seconds // 3600}h {seconds % 3600 // 60:02d}m"
+    return f"{seconds // 60}m {seconds % 60:02d}s" if seconds >= 60 else f"{seconds}s"

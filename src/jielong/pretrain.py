@@ -1,0 +1,208 @@
+"""The story of a run, top to bottom: prepare, build, resume, loop, log, evaluate, save."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jielong.build import Parts, Progress, build, restore, save
+from jielong.checkpoint import checkpoints
+from jielong.config import Config
+from jielong.data.batches import Batch, read_ahead
+from jielong.device import autocast, choose_device, choose_dtype, describe
+from jielong.distributed import join_ranks
+from jielong.errors import TrainingError
+from jielong.evaluation.likelihood import evaluate_stream
+from jielong.generation.generate import generate_samples
+from jielong.generation.sampling import Sampling
+from jielong.observe.explain import explain_first_loss, run_summary
+from jielong.observe.metrics import Averages, Display, MetricsFile
+from jielong.run import RunFolder, StopSignals
+from jielong.stages import ensure_dataset, ensure_tokenizer
+from jielong.training.compilation import compile_layers, wants_compile
+from jielong.training.step import StepResult, train_step
+
+MAX_SKIPPED = 5  # updates refused in a row before the run stops
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run ended: its newest checkpoint, held-out likelihood, and what stopped it."""
+
+    folder: Path
+    checkpoint: Path
+    step: int
+    total_steps: int
+    validation: dict[str, Any] | None
+    signal: int | None  # of SIGINT, SIGTERM, SIGUSR1; none if the budget was spent
+
+
+def pretrain(config: Config, override: bool = False, quiet: bool = False) -> RunResult:
+    """Pretrains a model, or goes on where the run in `config.run.out_dir` stopped.
+
+    Args:
+        config: all settings; missing stages (tokenizer, dataset) are made.
+        override: resume although settings changed that alter the result.
+        quiet: print nothing; metrics.jsonl is written all the same.
+
+    Raises:
+        JielongError: ConfigError, DataError, CheckpointError or TrainingError, in plain words.
+    """
+    device_type = choose_device(config.training.device).type
+    with join_ranks(device_type) as ranks, contextlib.ExitStack() as stack:
+        device = choose_device(config.training.device, ranks.local_rank)
+        dtype = choose_dtype(config.training.dtype, device)
+        screen = Display(shown=ranks.is_main and not quiet)
+        stack.callback(screen.close)
+        screen.line(describe(device, dtype))
+        run = RunFolder(config.run.out_dir)
+        if ranks.is_main:
+            stack.enter_context(run.hold())
+            run.settle_config(config, override)
+            ensure_dataset(config, ensure_tokenizer(config, run, screen.line), run, screen.line)
+        ranks.wait_for_main()
+        parts = build(config, run, ranks, device, dtype)
+        progress, notes = restore(parts)
+        about = run_summary(
+            parts.config,
+            parts.model.num_parameters(),
+            len(parts.dataset.train),
+            parts.schedule,
+            parts.optimizer.peak,
+        )
+        for line in [*about, *notes]:
+            screen.line(line)
+        if progress.step < parts.schedule.total_steps:
+            compile_if_it_pays(parts, screen)
+            with StopSignals() as signals:
+                train(parts, progress, screen, signals)
+                received = signals.received
+        else:
+            screen.line("this run is complete; a larger budget needs --override")
+            received = None
+        newest = checkpoints(run.checkpoints)[-1]
+        total = parts.schedule.total_steps
+        return RunResult(run.path, newest, progress.step, total, progress.validation, received)
+
+
+def compile_if_it_pays(parts: Parts, screen: Display) -> None:
+    """Compiles the layers where `--compile` and the length of the run say so."""
+    total = parts.schedule.total_steps
+    tokens = total * parts.batches.windows_per_step * parts.config.data.max_seq_len
+    device = parts.model.device
+    if wants_compile(parts.config, parts.model.num_parameters(), tokens, device):
+        screen.line("compiling …")
+        batch = parts.batches.micro_batches(0, parts.ranks.rank, parts.ranks.world_size)[0]
+        problem = compile_layers(parts.model, batch, parts.dtype)
+        if problem:
+            screen.line(f"torch.compile does not work here, going on without: {problem}", "yellow")
+
+
+def train(parts: Parts, progress: Progress, screen: Display, signals: StopSignals) -> None:
+    """The loop: step, log, validate, save; until the budget is spent or a signal asks to stop."""
+    c, total, ranks = parts.config, parts.schedule.total_steps, parts.ranks
+    eval_interval = c.run.eval_interval or max(1, total // 10)
+    save_interval = c.run.save_interval or eval_interval
+    records = MetricsFile(parts.run.metrics_file, progress.step, enabled=ranks.is_main)
+    screen.start(progress.step, total)
+    means, last_save = Averages(), time.monotonic()
+    steps = range(progress.step, total)
+    read = read_ahead(parts.batches, steps, ranks.rank, ranks.world_size, c.data.num_workers)
+    with contextlib.closing(records), contextlib.closing(read):
+        for step, micro_batches in zip(steps, read, strict=True):
+            factor = parts.schedule.factor(step)
+            result = train_step(
+                parts.forward,
+                parts.optimizer,
+                micro_batches,
+                factor=factor,
+                grad_clip=c.training.grad_clip,
+                dtype=parts.dtype,
+                ranks=ranks,
+                scaler=parts.scaler,
+            )
+            guard(parts, progress, result, micro_batches, screen)
+            done = progress.step = step + 1
+            progress.tokens += result.tokens
+            means.add(result)
+            if step == 0:
+                screen.line(explain_first_loss(result.loss, c.model.vocab_size))
+            if done % c.run.log_interval == 0 or done == total:
+                rate = parts.optimizer.peak * factor
+                screen.progress(done, means, rate, result.grad_norm)
+                records.train(done, means, rate, result, progress.tokens)
+                means.reset()
+            if done % eval_interval == 0 or done == total:
+                validate(parts, progress, screen, records)
+                means.restart_clock()
+            overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
+            stop, overdue = ranks.agree(signals.received is not None, overdue)
+            if done % save_interval == 0 or done == total or stop or overdue:
+                save(parts, progress)
+                last_save = time.monotonic()
+                means.restart_clock()
+            if stop:
+                screen.line(f"stopped after step {done}; the same command goes on from there")
+                break
+
+
+def guard(
+    parts: Parts, progress: Progress, result: StepResult, batches: list[Batch], screen: Display
+) -> None:
+    """Counts updates refused for a loss or gradient that is not finite.
+
+    Raises:
+        TrainingError: too many in a row: more of the same would not help.
+    """
+    if result.applied:
+        progress.skipped = 0
+        return
+    progress.skipped += 1
+    windows = ", ".join(str(w) for batch in batches for w in batch.windows[:4])
+    what = f"loss {result.loss}, gradient norm {result.grad_norm}"
+    screen.line(
+        f"step {progress.step + 1}: {what} at windows {windows} …: update skipped", style="yellow"
+    )
+    limit = MAX_SKIPPED * (4 if parts.scaler.is_enabled() else 1)  # a scaler finds its scale so
+    if progress.skipped >= limit:
+        raise TrainingError(
+            f"{what} in {limit} steps in a row, up to step {progress.step + 1}: the last "
+            f"checkpoint in {parts.run.checkpoints} is from before them; "
+            "try a lower --learning-rate, a longer --warmup-steps, or --dtype float32"
+        )
+
+
+def validate(parts: Parts, progress: Progress, screen: Display, records: MetricsFile) -> None:
+    """Likelihood of the held-out split, and a sample; draws nothing from training's randomness."""
+    c, ranks, step = parts.config, parts.ranks, progress.step
+    if parts.dataset.validation is not None:
+        likelihood = evaluate_stream(
+            parts.model,
+            parts.dataset.validation,
+            c.data.max_seq_len,
+            c.training.batch_size,
+            parts.tokenizer.token_bytes(),
+            max_tokens=None if step == parts.schedule.total_steps else c.run.eval_tokens,
+            autocast=autocast(parts.model.device, parts.dtype),
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            sum_over_ranks=ranks.sum_number,
+        )
+        progress.validation = {"step": step, **dataclasses.asdict(likelihood)}
+        if likelihood.loss < (math.inf if progress.best_loss is None else progress.best_loss):
+            progress.best_step, progress.best_loss = step, likelihood.loss
+        screen.validation(step, likelihood)
+        records.write("validation", step, **dataclasses.asdict(likelihood))
+    if ranks.is_main and c.run.sample_tokens:
+        sampling = Sampling(seed=c.training.seed)
+        texts = generate_samples(
+            parts.model, parts.tokenizer, parts.prompts, c.run.sample_tokens, sampling
+        )
+        for prompt, text in zip(parts.prompts, texts, strict=True):
+            screen.sample(prompt, text)
+            records.write("sample", step, prompt=prompt, text=text)

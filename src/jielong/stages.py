@@ -1,0 +1,102 @@
+"""The stages before training: a tokenizer and a prepared dataset, made where they are missing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from jielong.config import Config
+from jielong.data.prepare import prepare
+from jielong.data.shards import Dataset, open_dataset
+from jielong.data.sources import Document, read_documents
+from jielong.errors import ConfigError, DataError
+from jielong.run import RunFolder
+from jielong.tokenizer import Tokenizer, train_tokenizer
+
+Say = Callable[[str], None]
+
+
+def ensure_tokenizer(config: Config, run: RunFolder, say: Say) -> Tokenizer:
+    """The tokenizer given, the run's own, or one trained on the corpus.
+
+    Raises:
+        DataError: it cannot be loaded or trained.
+    """
+    given = config.data.tokenizer or _beside_dataset(config)
+    if given is not None:
+        return Tokenizer.load(given)
+    if not (run.tokenizer / "tokenizer.json").exists():
+        say(f"training a tokenizer of {config.model.vocab_size} tokens …")
+        tokenizer = train_on_corpus(config)
+        tokenizer.save(run.tokenizer)
+        say(f"tokenizer of {tokenizer.vocab_size} tokens: {run.tokenizer}")
+    return Tokenizer.load(run.tokenizer)
+
+
+def train_on_corpus(config: Config) -> Tokenizer:
+    """A byte-level BPE tokenizer of the corpus at `data_path`."""
+    _need_data(config)
+
+    def texts() -> Iterator[str]:
+        for item in read_documents(config.data.data_path, config.data.text_field):
+            if isinstance(item, Document):
+                yield item.text
+
+    return train_tokenizer(texts(), config.model.vocab_size, config.data.tokenizer_sample_bytes)
+
+
+def ensure_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder, say: Say) -> None:
+    """Prepares the dataset where it is missing; one given as `data_path` is used as it is."""
+    if prepared_folder(config) is None:
+        _need_data(config)
+        for line in prepare(config, tokenizer, run.data, say).lines():
+            say(line)
+
+
+def load_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Dataset:
+    """The prepared dataset of a run, verified.
+
+    Raises:
+        DataError: it is damaged, or was made with another tokenizer.
+    """
+    folder = prepared_folder(config) or run.data
+    dataset = open_dataset(folder)
+    if dataset.manifest["tokenizer_fingerprint"] != tokenizer.fingerprint:
+        raise DataError(
+            f"{folder}: made with the tokenizer {dataset.manifest['tokenizer_fingerprint'][:12]}, "
+            f"not with {tokenizer.fingerprint[:12]}: give its own --tokenizer, or prepare it again"
+        )
+    return dataset
+
+
+def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
+    """The config with the sizes that depend on the tokenizer and the window filled in."""
+    context = config.model.max_position_embeddings or config.data.max_seq_len
+    model = dataclasses.replace(
+        config.model, vocab_size=tokenizer.vocab_size, max_position_embeddings=context
+    )
+    return dataclasses.replace(config, model=model).validated()
+
+
+def prepared_folder(config: Config) -> Path | None:
+    """The folder of a dataset that `jielong prepare` made, if that is what `data_path` names."""
+    paths = config.data.data_path
+    if len(paths) == 1 and (Path(paths[0]) / "dataset.json").is_file():
+        return Path(paths[0])
+    return None
+
+
+def _beside_dataset(config: Config) -> Path | None:
+    folder = prepared_folder(config)
+    if folder is not None and (folder / "tokenizer" / "tokenizer.json").is_file():
+        return folder / "tokenizer"
+    return None
+
+
+def _need_data(config: Config) -> None:
+    if not config.data.data_path:
+        raise ConfigError(
+            "data.data_path is missing: give --data-path FILE (JSONL, Parquet, text, a folder), "
+            "or sample:shakespeare to try"
+        )

@@ -1,0 +1,318 @@
+"""Text to token ids and back: train a byte-level BPE, or load any Hugging Face tokenizer folder.
+
+The work is done by the `tokenizers` library; this module adds what training needs around it:
+which ids begin and end a document, how many bytes a token stands for, a stable fingerprint, and
+a decoder that streams without ever showing half a character.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from jielong.errors import ConfigError, DataError
+from jielong.text_pieces import PIECE_CHARS, groups, safe_pieces, sample, short_runs
+
+PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # ids 0, 1, 2, as MiniMind has them
+LEAST_VOCAB_SIZE = 3 + 256
+KEPT_FILES = ("special_tokens_map.json", "chat_template.jinja")  # carried along by load and save
+
+
+class Tokenizer:
+    """A `tokenizers.Tokenizer` and the ids that begin (bos), end (eos) and pad a document."""
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        config: dict[str, Any],
+        ids: dict[str, int | None],
+        files: dict[str, str] | None = None,
+    ) -> None:
+        backend.no_padding()  # settings of whoever saved it: neither may touch training text
+        backend.no_truncation()
+        self._backend = backend
+        self._config = config
+        self._files = files or {}
+        self.bos_id, self.eos_id, self.pad_id = ids["bos"], ids["eos"], ids["pad"]
+        self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tokenizer:
+        """The tokenizer in a Hugging Face folder (any that has `tokenizer.json`).
+
+        Raises:
+            DataError: the folder or file is missing or is no tokenizer.
+        """
+        folder = Path(folder)
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no such file; give a Hugging Face tokenizer folder, "
+                "or train one with `jielong tokenizer`"
+            )
+        try:
+            backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        except Exception as error:  # the library raises bare Exception on a malformed file
+            raise DataError(f"{path}: not a valid tokenizer ({error}); fetch it again") from None
+        if not backend.get_vocab_size():
+            raise DataError(f"{path}: the vocabulary is empty; fetch the file again")
+        ids = {role: _special_id(folder, backend, role) for role in ("bos", "eos", "pad")}
+        files = {
+            name: (folder / name).read_text(encoding="utf-8")
+            for name in KEPT_FILES
+            if (folder / name).is_file()
+        }
+        return cls(backend, _read_json(folder / "tokenizer_config.json"), ids, files)
+
+    def save(self, folder: str | Path, model_max_length: int | None = None) -> None:
+        """Writes a folder that `load` and `transformers.AutoTokenizer` read."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+        }
+        for role, token_id in self.special_ids.items():
+            if token_id is not None:
+                config[f"{role}_token"] = self._backend.id_to_token(token_id)
+        config |= self._config
+        if model_max_length is not None:
+            config["model_max_length"] = model_max_length
+        files = self._files | {
+            "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n",
+            "tokenizer.json": self._backend.to_str(pretty=True) + "\n",
+        }
+        for name, text in files.items():
+            partial = folder / f".{name}.partial"
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(folder / name)
+
+    @property
+    def special_ids(self) -> dict[str, int | None]:
+        return {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the tokenizer's canonical JSON: equal if and only if it encodes alike."""
+        canonical = json.dumps(json.loads(self._backend.to_str()), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Token ids of `text`; no bos or eos is added.
+
+        With `special`, names such as `<|im_end|>` in the text become their special token;
+        without, they are encoded as the characters they are.
+
+        Raises:
+            DataError: the text holds half a surrogate pair, which no UTF-8 can spell.
+        """
+        backend = self._backend if special else self._literal_backend
+        try:
+            return backend.encode(text, add_special_tokens=False).ids
+        except (TypeError, UnicodeEncodeError):
+            raise DataError("the text is not valid Unicode (a lone surrogate): remove it") from None
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text, uint32, over all cores; no bos or eos is added."""
+        flat, lengths = self.encode_flat(texts)
+        return np.split(flat, np.cumsum(lengths)[:-1]) if len(texts) else []
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """As `encode_batch`, in one array: (tokens,) uint32 and the (texts,) int64 lengths."""
+        long = self.is_byte_level and any(len(text) > PIECE_CHARS for text in texts)
+        cut = [safe_pieces(text) if long else [text] for text in texts]
+        arrays, sizes = [np.empty(0, np.uint32)], [np.empty(0, np.int64)]
+        for group in groups(itertools.chain.from_iterable(cut)):
+            encodings = self._backend.encode_batch_fast(group, add_special_tokens=False)
+            sizes.append(np.fromiter(map(len, encodings), np.int64, count=len(encodings)))
+            ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
+            arrays.append(np.fromiter(ids, np.uint32, count=int(sizes[-1].sum())))
+        lengths = np.concatenate(sizes)
+        if long:
+            firsts = np.cumsum([0, *map(len, cut[:-1])])
+            lengths = np.add.reduceat(lengths, firsts)
+        return np.concatenate(arrays), lengths
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
+
+    def stream(self, skip_special: bool = False) -> StreamDecoder:
+        """A decoder that takes ids one by one and returns text as soon as it is whole."""
+        return StreamDecoder(self, skip_special)
+
+    def token_bytes(self) -> np.ndarray:
+        """(vocab_size,) int64: bytes of UTF-8 text each token stands for, 0 for special tokens.
+
+        Beyond byte-level tokenizers the count assumes SentencePiece's spelling (`▁`, `<0x0A>`).
+        """
+        count = np.zeros(self.vocab_size, dtype=np.int64)
+        for i, piece in self._pieces.items():
+            count[i] = 0 if i in self.special_tokens else len(piece)
+        return count
+
+    @cached_property
+    def special_tokens(self) -> frozenset[int]:
+        """Ids of every special token, among them bos, eos and pad."""
+        added = self._backend.get_added_tokens_decoder()
+        special = {i for i, token in added.items() if token.special}
+        return frozenset(special | {i for i in self.special_ids.values() if i is not None})
+
+    @cached_property
+    def is_byte_level(self) -> bool:
+        decoder = json.loads(self._backend.to_str())["decoder"] or {}
+        kinds = [decoder.get("type")] + [d["type"] for d in decoder.get("decoders", [])]
+        return "ByteLevel" in kinds
+
+    @cached_property
+    def _literal_backend(self) -> tokenizers.Tokenizer:
+        # A copy, since the switch lives in the object and other threads may be encoding.
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        backend.encode_special_tokens = True
+        return backend
+
+    @cached_property
+    def _pieces(self) -> dict[int, bytes]:
+        """Bytes of text each id stands for."""
+        added = self._backend.get_added_tokens_decoder()
+        table = _byte_of_char()
+        pieces: dict[int, bytes] = {}
+        for token, i in self._backend.get_vocab(with_added_tokens=True).items():
+            if i in added:
+                pieces[i] = token.encode()
+            elif self.is_byte_level and all(char in table for char in token):
+                pieces[i] = bytes(table[char] for char in token)
+            elif byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", token):
+                pieces[i] = bytes.fromhex(byte[1])
+            else:
+                pieces[i] = token.replace("▁", " ").removeprefix("##").encode()
+        return pieces
+
+
+class StreamDecoder:
+    """Decodes ids one by one; what `push` and `flush` return joins to what `decode` returns."""
+
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special = skip_special
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._ids: list[int] = []  # for tokenizers whose tokens are not bytes:
+        self._shown = ""  # the ids since the last safe point, and their text shown so far
+
+    def push(self, token_id: int) -> str:
+        """Text that this token completes: possibly none, never half a character."""
+        tokenizer = self._tokenizer
+        if self._skip_special and token_id in tokenizer.special_tokens:
+            return ""
+        if tokenizer.is_byte_level:
+            return self._utf8.decode(tokenizer._pieces.get(token_id, b""))
+        self._ids.append(int(token_id))
+        text = tokenizer.decode(self._ids)
+        if text.endswith("\ufffd"):  # the first bytes of a character
+            return ""
+        fresh = text[len(self._shown) :]
+        self._shown = text
+        if fresh and len(self._ids) > 32:  # a short tail keeps the spacing that decoding depends on
+            tail = tokenizer.decode(self._ids[-8:])
+            if "\ufffd" not in tail:  # else it begins inside a character
+                self._ids, self._shown = self._ids[-8:], tail
+        return fresh
+
+    def flush(self) -> str:
+        """What is left at the end: an unfinished character, as U+FFFD."""
+        if self._tokenizer.is_byte_level:
+            return self._utf8.decode(b"", final=True)
+        rest = self._tokenizer.decode(self._ids)[len(self._shown) :]
+        self._ids, self._shown = [], ""
+        return rest
+
+
+def train_tokenizer(documents: Iterable[str], vocab_size: int, sample_bytes: int) -> Tokenizer:
+    """A byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2) of at most `vocab_size` tokens.
+
+    Any text round-trips, since all 256 bytes are tokens. It learns from a sample of at most
+    `sample_bytes` of UTF-8 spread evenly over the documents, so memory is bounded whatever their
+    number; the same documents give the same tokenizer. Where the text has too few repeated pairs,
+    the vocabulary stays smaller: see `vocab_size` of the result.
+
+    Raises:
+        ConfigError: `vocab_size` leaves no room for the special tokens and the bytes.
+        DataError: there is no text.
+    """
+    if vocab_size < LEAST_VOCAB_SIZE:
+        raise ConfigError(
+            f"model.vocab_size={vocab_size} is too small: 3 special tokens and 256 bytes "
+            f"need at least {LEAST_VOCAB_SIZE}"
+        )
+    texts = sample(documents, sample_bytes)
+    if not texts:
+        raise DataError("no text to train a tokenizer on: check --data-path and --text-field")
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator((p for text in texts for p in short_runs(text)), trainer)
+    return Tokenizer(backend, {}, {"pad": 0, "bos": 1, "eos": 2})
+
+
+def _byte_of_char() -> dict[str, int]:
+    """GPT-2's spelling of bytes: printable ones as themselves, the rest from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+def _special_id(folder: Path, backend: tokenizers.Tokenizer, role: str) -> int | None:
+    """Id of the bos, eos or pad token as the folder's files declare it; the first that does."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        declared = _read_json(folder / name)
+        if f"{role}_token" not in declared:
+            continue
+        token = declared[f"{role}_token"]
+        token = token.get("content") if isinstance(token, dict) else token
+        if token is None:
+            return None
+        token_id = backend.token_to_id(token)
+        if token_id is None:
+            raise DataError(
+                f"{folder / name}: {role}_token {token!r} is not in tokenizer.json; "
+                "the two files belong to different tokenizers"
+            )
+        return token_id
+    declared_id = _read_json(folder / "config.json").get(f"{role}_token_id")
+    declared_id = declared_id[0] if isinstance(declared_id, list) and declared_id else declared_id
+    if not isinstance(declared_id, int) or backend.id_to_token(declared_id) is None:
+        return None
+    return declared_id
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty if there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not valid JSON ({error}); fetch it again") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: holds no JSON object; fetch it again")
+    return value

@@ -1,0 +1,48 @@
+"""torch.compile where it pays: its warm-up weighed against the length of the run."""
+
+from __future__ import annotations
+
+import torch
+
+from jielong.config import Config
+from jielong.data.batches import Batch
+from jielong.device import autocast
+from jielong.model.transformer import Transformer
+
+# Training arithmetic below which compiling costs more than it saves. Counted, not timed, so that
+# a resumed run decides as the first did: about ten minutes of work each.
+LEAST_FLOPS = {"cpu": 3e13, "cuda": 3e16, "mps": float("inf")}
+
+
+def wants_compile(config: Config, parameters: int, tokens: int, device: torch.device) -> bool:
+    """Whether a run over `tokens` tokens should compile its layers."""
+    if config.training.compile != "auto":
+        return config.training.compile == "on"
+    return 6.0 * parameters * tokens >= LEAST_FLOPS[device.type]
+
+
+def compile_layers(model: Transformer, batch: Batch, dtype: torch.dtype) -> str | None:
+    """Compiles each decoder layer and tries a batch; on failure the model runs uncompiled.
+
+    The layers are alike, so the first one's code serves all: a fraction of the warm-up that the
+    whole model takes.
+
+    Returns:
+        None, or why it does not compile here.
+    """
+    for layer in model.model.layers:
+        layer.compile()
+    device = model.device
+    try:
+        with autocast(device, dtype):
+            ids = None if batch.document_ids is None else batch.document_ids.to(device)
+            loss = model(batch.tokens.to(device), batch.targets.to(device), ids).loss
+        loss.backward()
+    except Exception as error:
+        for layer in model.model.layers:
+            layer._compiled_call_impl = None
+        torch.compiler.reset()
+        return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    finally:
+        model.zero_grad(set_to_none=True)
+    return None

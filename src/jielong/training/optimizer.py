@@ -1,0 +1,164 @@
+"""AdamW, and Muon for the hidden matrices: grouping, rates, and state that saves by name."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jielong.config import Config
+from jielong.errors import CheckpointError
+
+# Quintic coefficients that bring singular values near 1 in five steps (Jordan et al. 2024).
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
+MATCH_ADAM_RMS = 0.2  # an update's root mean square beside AdamW's (Liu et al. 2025)
+
+
+def default_learning_rate(config: Config) -> float:
+    """Peak rate from width: wide layers need smaller steps (measured: docs/experiments.md)."""
+    scale = 0.1 if config.training.optimizer == "muon" else 0.03
+    return float(f"{scale * config.model.hidden_size**-0.5:.2g}")
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrices, roughly, by Newton–Schulz iteration.
+
+    Args:
+        matrices: (N, rows, columns), a batch. Works in bfloat16 on CUDA and in float32 elsewhere:
+            on a CPU without bfloat16 instructions that is a hundred times faster.
+
+    Returns:
+        The same shape, in float32; singular values lie within about 0.7 … 1.2.
+    """
+    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    wide = x.shape[-2] <= x.shape[-1]
+    x = x if wide else x.mT  # the Gram matrix is then the smaller one
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide else x.mT).float()
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised (Jordan et al. 2024), scaled to the size of AdamW's updates.
+
+    Matrices of one shape are stacked and orthogonalised in one batch. A parameter of more than two
+    dimensions is a stack of matrices (of experts), each orthogonalised by itself.
+    """
+
+    def __init__(self, params: Any, lr: float, momentum: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for p in group["params"]:
+                if p.grad is not None:
+                    by_shape[p.shape].append(p)
+            for shape, params in by_shape.items():
+                momenta = torch.stack([self._momentum(p, group["momentum"]) for p in params])
+                updates = orthogonalize(momenta.flatten(0, -3)).view(momenta.shape)
+                scale = MATCH_ADAM_RMS * max(shape[-2:]) ** 0.5
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(params, list(updates.unbind()), alpha=-group["lr"] * scale)
+
+    def _momentum(self, p: Tensor, momentum: float) -> Tensor:
+        assert p.grad is not None
+        state = self.state[p]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
+        return p.grad.lerp(buffer, momentum)  # Nesterov
+
+
+class Optimizer:
+    """The optimizers of a run behind one `step`, with their state by parameter name."""
+
+    def __init__(self, model: nn.Module, config: Config) -> None:
+        t = config.training
+        self.peak = (
+            t.learning_rate if t.learning_rate is not None else default_learning_rate(config)
+        )
+        self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+        hidden = [
+            p
+            for name, p in model.named_parameters()
+            if p.ndim >= 2 and "layers." in name and "mlp.gate." not in name  # a router's: a head
+        ]
+        muon = hidden if t.optimizer == "muon" else []
+        rest = [p for p in self.names if not any(p is m for m in muon)]
+        groups = [
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": t.weight_decay},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                [group for group in groups if group["params"]],
+                lr=self.peak,
+                betas=(t.beta1, t.beta2),
+                eps=t.adam_eps,
+                fused=True,
+            )
+        ]
+        if muon:
+            self.parts.append(Muon(muon, self.peak, t.muon_momentum, t.weight_decay))
+
+    def step(self, factor: float) -> None:
+        """One update at `factor` of the peak rate."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = self.peak * factor
+            part.step()
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """State as `{parameter name}/{quantity}`, e.g. `model.norm.weight/exp_avg`."""
+        return {
+            f"{self.names[p]}/{quantity}": value
+            for part in self.parts
+            for p, state in part.state.items()
+            for quantity, value in state.items()
+        }
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Restores what `state_tensors` gave.
+
+        Raises:
+            CheckpointError: a parameter's state is missing, misshapen, or belongs to none of ours.
+        """
+        left = dict(tensors)
+        for part in self.parts:
+            quantities = (
+                ("momentum_buffer",)
+                if isinstance(part, Muon)
+                else ("step", "exp_avg", "exp_avg_sq")
+            )
+            for p in (p for group in part.param_groups for p in group["params"]):
+                keys = {quantity: f"{self.names[p]}/{quantity}" for quantity in quantities}
+                if not any(key in left for key in keys.values()):
+                    continue  # a checkpoint of step 0: no state yet
+                state = part.state[p]
+                for quantity, key in keys.items():
+                    if key not in left:
+                        raise CheckpointError(f"optimizer state {key} is missing")
+                    value = left.pop(key)
+                    if quantity != "step" and value.shape != p.shape:
+                        raise CheckpointError(
+                            f"optimizer state {key} has shape {tuple(value.shape)}, "
+                            f"the parameter {tuple(p.shape)}"
+                        )
+                    device = "cpu" if quantity == "step" and not p.is_cuda else p.device
+                    state[quantity] = value.to(device, copy=True)
+        if left:
+            raise CheckpointError(
+                f"optimizer state {min(left)} belongs to no parameter of this optimizer"
+            )

@@ -1,0 +1,116 @@
+"""One optimizer update: exact over micro-batches and ranks, refused if anything is not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jielong.data.batches import Batch
+from jielong.device import autocast
+from jielong.distributed import Ranks, gradient_sync
+from jielong.model.moe import update_router_bias
+from jielong.model.transformer import ModelOutput
+from jielong.training.optimizer import Optimizer
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What happened in a step: mean loss over `tokens` targets of all ranks, gradient norm.
+
+    `loss` is the language model's alone. A mixture of experts adds `balance_loss`, the routers'
+    part of the objective, and `expert_load` (layers, experts), choices of each expert.
+    """
+
+    loss: float
+    tokens: int
+    grad_norm: float
+    applied: bool
+    balance_loss: float | None = None
+    expert_load: Tensor | None = None
+
+
+class _Totals:
+    """Sums over micro-batches; kept on the device, so that no forward pass waits for a number."""
+
+    def __init__(self, device: torch.device, tokens: int) -> None:
+        self.tokens = max(1, tokens)
+        self.nats = torch.zeros((), device=device)
+        self.balance: Tensor | None = None
+        self.load: Tensor | None = None
+
+    def objective(self, output: ModelOutput, batch: Batch) -> Tensor:
+        """This micro-batch's part of the objective; the routers' weighs as its share of targets."""
+        assert output.loss is not None
+        self.nats += output.loss.detach()
+        objective = output.loss / self.tokens
+        if output.balance_loss is None or output.expert_load is None:
+            return objective
+        balance = output.balance_loss * (batch.target_count / self.tokens)
+        if self.balance is None or self.load is None:
+            self.balance, self.load = (
+                torch.zeros_like(balance),
+                torch.zeros_like(output.expert_load),
+            )
+        self.balance += balance.detach()
+        self.load += output.expert_load
+        return objective + balance
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    batches: Sequence[Batch],
+    *,
+    factor: float,
+    grad_clip: float,
+    dtype: torch.dtype,
+    ranks: Ranks,
+    scaler: torch.amp.GradScaler,
+) -> StepResult:
+    """Accumulates the micro-batches' gradients and applies one update.
+
+    The objective is the sum of all targets' losses over their number in the whole global batch, so
+    N micro-batches give the gradient of one batch N times as large, whatever the padding.
+
+    Args:
+        factor: share of the peak learning rate.
+        grad_clip: largest norm of the gradient; 0 leaves it alone.
+        dtype: precision of the forward pass.
+    """
+    device = next(model.parameters()).device
+    tokens = int(ranks.sum_number(sum(batch.target_count for batch in batches)))
+    totals = _Totals(device, tokens)
+    optimizer.zero_grad()
+    for i, batch in enumerate(batches):
+        last = i == len(batches) - 1
+        with gradient_sync(model, wanted=last), autocast(device, dtype):
+            output = model(
+                batch.tokens.to(device, non_blocking=True),
+                batch.targets.to(device, non_blocking=True),
+                None if batch.document_ids is None else batch.document_ids.to(device),
+                sum_over_ranks=ranks.sum if ranks.world_size > 1 else None,
+            )
+            # DDP averages gradients over ranks; the objective is their sum
+            objective = totals.objective(output, batch) * ranks.world_size
+            scaler.scale(objective).backward()
+    for part in optimizer.parts:
+        scaler.unscale_(part)
+    parameters = list(model.parameters())
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    mean = float(ranks.sum(totals.nats)) / totals.tokens
+    grad_norm = float(norm)
+    # gradients and loss are the same on every rank after their sums, so all decide alike
+    applied = bool(torch.isfinite(norm)) and math.isfinite(mean)
+    if applied:
+        if grad_clip > 0:
+            nn.utils.clip_grads_with_norm_(parameters, grad_clip, norm)
+        optimizer.step(factor)
+        if totals.load is not None:
+            update_router_bias(model, totals.load)
+    scaler.update()
+    balance = None if totals.balance is None else float(ranks.sum(totals.balance))
+    return StepResult(mean, tokens, grad_norm, applied, balance, totals.load)

@@ -1,0 +1,37 @@
+import json
+
+import pytest
+
+from jielong.config import load_config
+from jielong.tokenizer import train_tokenizer
+
+
+def story(i):
+    return f"Story {i}.\n" + " ".join(f"word{(i * j) % 97}" for j in range(20 + i % 30))
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return train_tokenizer([story(i) for i in range(50)] + ["床前明月光，疑是地上霜。"], 320, 2**20)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Writes texts (or raw lines, as bytes) to a JSONL file; returns its path."""
+
+    def write(texts, name="corpus.jsonl"):
+        path = tmp_path / name
+        rows = (t if isinstance(t, bytes) else json.dumps({"text": t}).encode() for t in texts)
+        path.write_bytes(b"".join(row + b"\n" for row in rows))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def config_of():
+    def make(path, **values):
+        paths = path if isinstance(path, tuple) else (path,)
+        return load_config(data_path=tuple(map(str, paths)), **values)
+
+    return make
