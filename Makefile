@@ -37,7 +37,7 @@ demo-zh: $(VENV)/installed
 	@command -v npm >/dev/null || { echo "make demo-zh fetches its poems with npm, which is not" \
 		"here: install Node.js (it brings npm), or run make demo"; exit 1; }
 	@$(BIN)/jielong pretrain --preset small --data-path sample:poems --out-dir runs/demo-zh \
-		--tokens 2e6 --sample-prompts "春眠不覺曉" "床前明月光" "大江東去"
+		--tokenizer-sample-bytes 4194304 --tokens 2e6 --sample-prompts "春眠不覺曉" "床前明月光" "大江東去"
 
 test: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest

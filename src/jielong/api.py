@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jielong
+import jielong.pretrain as story
 from jielong import checkpoint
-from jielong import pretrain as story
 from jielong.config import Config, load_config
 from jielong.device import choose_device
 from jielong.evaluation.likelihood import Likelihood, evaluate_documents
@@ -99,3 +100,7 @@ def evaluate(
         DataError: there is no text.
     """
     return evaluate_documents(model, tokenizer, texts, context_length(model), batch_tokens)
+
+
+# importing the module jielong.pretrain has put itself where the function belongs
+jielong.pretrain = pretrain

@@ -19,7 +19,7 @@ from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
 from jielong.model.weights import load_tensors
 from jielong.run import RunFolder
-from jielong.stages import ensure_tokenizer, load_dataset, with_vocabulary
+from jielong.stages import ensure_tokenizer, load_dataset, with_architecture
 from jielong.tokenizer import Tokenizer
 from jielong.training.optimizer import Optimizer
 from jielong.training.schedule import Schedule
@@ -68,9 +68,12 @@ def build(
     """
     tokenizer = ensure_tokenizer(config, run, lambda line: None)
     dataset = load_dataset(config, tokenizer, run)
-    config = with_vocabulary(config, tokenizer)
+    config = with_architecture(config, tokenizer)
     torch.manual_seed(config.training.seed)
-    model = Transformer(config.model).to(device)
+    model = Transformer(config.model)
+    if config.training.init_from:
+        ckpt.load_weights(model, ckpt.find_model_folder(config.training.init_from))
+    model.to(device)
     batches = Batches(dataset.train, config.data, config.training)
     return Parts(
         config=config,

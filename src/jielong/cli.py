@@ -21,6 +21,7 @@ from jielong.config import (
     FieldSpec,
     load_config,
     nearest,
+    parse_bool,
     preset_names,
 )
 from jielong.errors import ConfigError, JielongError
@@ -79,9 +80,14 @@ def build_parser() -> Parser:
     parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
-    p = verbs.add_parser("pretrain", help="train a model: all stages that are missing; resumes")
+    p = verbs.add_parser(
+        "pretrain",
+        help="train a model: all stages that are missing; resumes",
+        usage="jielong pretrain [--preset NAME] [--config FILE] --data-path TEXT [settings]",
+    )
     p.add_argument("--preset", help=f"settings to start from: {', '.join(preset_names())}")
     p.add_argument("--config", metavar="FILE", help="settings from a TOML file, over the preset's")
+    p.add_argument("--use-wandb", nargs="?", const="true", metavar="BOOL", help="--tracker wandb")
     p.add_argument("--override", action="store_true", help="resume with settings that changed")
     _add_fields(p, list(FIELDS))
     p.set_defaults(command=pretrain)
@@ -172,9 +178,15 @@ def _config(arguments: argparse.Namespace) -> Config:
 
 
 def pretrain(arguments: argparse.Namespace) -> int:
-    from jielong.pretrain import pretrain as run
+    from jielong.api import pretrain as run
 
-    config = load_config(arguments.preset, arguments.config, **_field_values(arguments))
+    values = _field_values(arguments)
+    if arguments.use_wandb is not None:
+        try:
+            values["tracker"] = "wandb" if parse_bool(arguments.use_wandb) else "none"
+        except ValueError:
+            raise ConfigError(f"use_wandb={arguments.use_wandb!r}: use true or false") from None
+    config = load_config(arguments.preset, arguments.config, **values)
     result = run(config, arguments.override)
     if int(os.environ.get("RANK", "0")):
         return 128 + result.signal if result.signal else 0
@@ -207,7 +219,9 @@ def _continue_prompts(checkpoint: Path, config: Config) -> None:
     model, tokenizer = load(checkpoint, config.training.device)
     for prompt in config.run.sample_prompts:
         print(f"\n── {prompt}", end="")
-        for piece in write(model, tokenizer, prompt, FINAL_SAMPLE_TOKENS, seed=config.training.seed):
+        for piece in write(
+            model, tokenizer, prompt, FINAL_SAMPLE_TOKENS, seed=config.training.seed
+        ):
             print(piece, end="", flush=True)
         print()
     print()

@@ -178,7 +178,7 @@ class DataConfig:
     strict: bool = option(False, "Stop at the first bad line instead of listing it.")
     tokenizer: str | None = option(None, "Hugging Face tokenizer folder; default: train one.")
     tokenizer_sample_bytes: int = option(
-        64 * 2**20, "Text a new tokenizer is trained on, in bytes.", low=1
+        16 * 2**20, "Text a new tokenizer is trained on, in bytes.", low=1
     )
     validation_fraction: float = option(0.01, "Share of documents held out.", low=0.0, high=0.5)
     validation_path: tuple[str, ...] = option((), "Held-out text of its own instead of a share.")
@@ -227,6 +227,9 @@ class TrainingConfig:
     warmup_ratio: float = option(0.02, "Warm-up as a share of the run.", low=0.0, high=1.0)
     decay_ratio: float = option(0.5, "Share of the run in which wsd decays.", low=0.0, high=1.0)
     min_lr_ratio: float = option(0.0, "Final rate as a share of the peak.", low=0.0, high=1.0)
+    init_from: str | None = option(
+        None, "Model folder whose architecture and weights a new run starts from."
+    )
     seed: int = option(1337, "Seed of the weights and of the data's order.", low=0)
     device: str = option(
         "auto", "Where to train.", choices=("auto", "cpu", "cuda", "mps"), free=True
@@ -270,6 +273,13 @@ class RunConfig:
         "Prompts continued with each validation; default: openings of held-out texts.",
         free=True,
     )
+    tracker: str = option(
+        "none",
+        "Records also go to Weights & Biases, TensorBoard or SwanLab.",
+        choices=("none", "wandb", "tensorboard", "swanlab"),
+        free=True,
+    )
+    tracker_project: str = option("jielong", "The tracker's project.", free=True)
     sample_tokens: int = option(48, "Tokens of each sample; 0 draws none.", low=0, free=True)
 
 
@@ -447,7 +457,8 @@ def _collect_fields() -> dict[str, FieldSpec]:
 
 
 FIELDS: dict[str, FieldSpec] = _collect_fields()
-ALIASES = {"warmup_iters": "warmup_steps"}  # names of the scripts our users come from
+# names of the scripts our users come from
+ALIASES = {"warmup_iters": "warmup_steps", "wandb_project": "tracker_project"}
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:

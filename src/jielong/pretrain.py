@@ -22,8 +22,9 @@ from jielong.generation.generate import generate_samples
 from jielong.generation.sampling import Sampling
 from jielong.observe.explain import explain_first_loss, run_summary
 from jielong.observe.metrics import Averages, Display, MetricsFile
+from jielong.observe.trackers import start_tracker
 from jielong.run import RunFolder, StopSignals
-from jielong.stages import ensure_dataset, ensure_tokenizer
+from jielong.stages import ensure_dataset, ensure_tokenizer, spool_stdin
 from jielong.training.compilation import compile_layers, wants_compile
 from jielong.training.step import StepResult, train_step
 
@@ -64,6 +65,7 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
         if ranks.is_main:
             stack.enter_context(run.hold())
             run.settle_config(config, override)
+            config = spool_stdin(config, run)
             ensure_dataset(config, ensure_tokenizer(config, run, screen.line), run, screen.line)
         ranks.wait_for_main()
         parts = build(config, run, ranks, device, dtype)
@@ -108,7 +110,12 @@ def train(parts: Parts, progress: Progress, screen: Display, signals: StopSignal
     c, total, ranks = parts.config, parts.schedule.total_steps, parts.ranks
     eval_interval = c.run.eval_interval or max(1, total // 10)
     save_interval = c.run.save_interval or eval_interval
-    records = MetricsFile(parts.run.metrics_file, progress.step, enabled=ranks.is_main)
+    tracker = None
+    if ranks.is_main:
+        tracker = start_tracker(
+            c.run.tracker, c.run.tracker_project, parts.run.path, c.flat(), screen.line
+        )
+    records = MetricsFile(parts.run.metrics_file, progress.step, ranks.is_main, tracker)
     screen.start(progress.step, total)
     means, last_save = Averages(), time.monotonic()
     steps = range(progress.step, total)
@@ -130,7 +137,7 @@ def train(parts: Parts, progress: Progress, screen: Display, signals: StopSignal
             done = progress.step = step + 1
             progress.tokens += result.tokens
             means.add(result)
-            if step == 0:
+            if step == 0 and not c.training.init_from:
                 screen.line(explain_first_loss(result.loss, c.model.vocab_size))
             if done % c.run.log_interval == 0 or done == total:
                 rate = parts.optimizer.peak * factor

@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from jielong.checkpoint import find_model_folder
 from jielong.config import Config
 from jielong.data.prepare import prepare
 from jielong.data.shards import Dataset, open_dataset
 from jielong.data.sources import Document, read_documents
 from jielong.errors import ConfigError, DataError
+from jielong.model.folder import read_model_config
 from jielong.run import RunFolder
 from jielong.tokenizer import Tokenizer, train_tokenizer
 
+PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
+
 Say = Callable[[str], None]
+
+
+def spool_stdin(config: Config, run: RunFolder) -> Config:
+    """Standard input can be read once, the stages read twice: keeps a copy in the run's folder."""
+    if "-" not in config.data.data_path:
+        return config
+    copies = [run.path / "stdin.jsonl", run.path / "stdin.txt"]
+    if not any(copy.exists() for copy in copies):  # a resumed run has its copy
+        temporary = run.path / "stdin.partial"
+        with temporary.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        with temporary.open("rb") as file:
+            is_json = file.read(PEEK_BYTES).lstrip()[:1] == b"{"
+        temporary.replace(copies[0] if is_json else copies[1])
+    copy = next(str(copy) for copy in copies if copy.exists())
+    paths = tuple(copy if path == "-" else path for path in config.data.data_path)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, data_path=paths))
 
 
 def ensure_tokenizer(config: Config, run: RunFolder, say: Say) -> Tokenizer:
@@ -24,6 +47,8 @@ def ensure_tokenizer(config: Config, run: RunFolder, say: Say) -> Tokenizer:
         DataError: it cannot be loaded or trained.
     """
     given = config.data.tokenizer or _beside_dataset(config)
+    if given is None and config.training.init_from:
+        given = find_model_folder(config.training.init_from)
     if given is not None:
         return Tokenizer.load(given)
     if not (run.tokenizer / "tokenizer.json").exists():
@@ -50,7 +75,8 @@ def ensure_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder, say: Sa
     """Prepares the dataset where it is missing; one given as `data_path` is used as it is."""
     if prepared_folder(config) is None:
         _need_data(config)
-        for line in prepare(config, tokenizer, run.data, say).lines():
+        report = prepare(config, tokenizer, run.data, say)
+        for line in report.lines()[: 1 if report.reused else None]:
             say(line)
 
 
@@ -70,12 +96,23 @@ def load_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Datase
     return dataset
 
 
-def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
-    """The config with the sizes that depend on the tokenizer and the window filled in."""
+def with_architecture(config: Config, tokenizer: Tokenizer) -> Config:
+    """The config with what follows from the tokenizer, the window and `init_from` filled in.
+
+    Raises:
+        ConfigError: the folder of `init_from` has no place for the tokenizer or the window.
+    """
     context = config.model.max_position_embeddings or config.data.max_seq_len
     model = dataclasses.replace(
         config.model, vocab_size=tokenizer.vocab_size, max_position_embeddings=context
     )
+    if config.training.init_from:
+        model = read_model_config(find_model_folder(config.training.init_from))
+        if model.vocab_size < tokenizer.vocab_size:
+            raise ConfigError(
+                f"training.init_from={config.training.init_from} has a vocabulary of "
+                f"{model.vocab_size}, the tokenizer {tokenizer.vocab_size}: use its own tokenizer"
+            )
     return dataclasses.replace(config, model=model).validated()
 
 

@@ -8,6 +8,7 @@ gives enough documents to hold some out.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import glob
 from collections.abc import Iterator, Sequence
@@ -70,7 +71,8 @@ def expand_sources(paths: Sequence[str]) -> list[Source]:
         elif path.startswith("hf://"):
             sources.append(Source(path, "hub"))
         elif path.startswith("sample:"):
-            sources += [_file_source(p) for p in fetch_sample(path.removeprefix("sample:"))]
+            files = [_file_source(p) for p in fetch_sample(path.removeprefix("sample:"))]
+            sources += [dataclasses.replace(file, name=path) for file in files]
         else:
             sources += [_file_source(p) for p in _files(path)]
     if not sources:

@@ -41,48 +41,47 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, sources: Tensor, places: Tensor) -> Tensor:
         ctx.save_for_backward(places)
-        ctx.count = len(x)
         return x.index_select(0, sources)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (places,) = ctx.saved_tensors
-        grad = grads[0].index_select(0, places)
-        if len(places) > ctx.count:
-            grad = grad.view(ctx.count, -1, grad.shape[-1]).sum(dim=1)
-        return grad, None, None
+        return F.embedding_bag(places, grads[0], mode="sum"), None, None
 
 
-class _ScatterRows(torch.autograd.Function):
+class _CombineRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, places: Tensor, unread: Tensor) -> Tensor:
-        ctx.save_for_backward(places, unread)
-        return rows.index_select(0, places)
+    def forward(ctx: Any, rows: Tensor, weights: Tensor, sources: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, weights, sources, places)
+        return F.embedding_bag(places, rows, mode="sum", per_sample_weights=weights)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        places, unread = ctx.saved_tensors
-        grad = grads[0].new_empty(len(places) + len(unread), grads[0].shape[-1])
-        grad.index_copy_(0, places, grads[0]).index_fill_(0, unread, 0.0)
-        return grad, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        rows, weights, sources, places = ctx.saved_tensors
+        grad = grads[0].index_select(0, sources)  # (M, H)
+        grad_weights = (grad * rows).sum(dim=1)[places]  # (N, k)
+        of_rows = weights.new_zeros(len(rows), 1)  # an unread row weighs nothing
+        of_rows[places.flatten(), 0] = weights.flatten()
+        return grad * of_rows, grad_weights, None, None
 
 
 def gather_rows(x: Tensor, sources: Tensor, places: Tensor) -> Tensor:
-    """x[sources], where row i of x stands at places[i·k … i·k + k − 1].
+    """x[sources].
 
     Args:
         x: (N, H).
-        sources: (M,) row indices. Rows at no place in `places` pass no gradient.
-        places: (N·k,).
+        sources: (M,) row indices.
+        places: (N, k), where each row went; a row at none of them passes no gradient.
     """
-    return _GatherRows.apply(x, sources, places)
+    return _GatherRows.apply(x, sources, places)  # type: ignore[no-any-return]
 
 
-def scatter_rows(rows: Tensor, places: Tensor, unread: Tensor) -> Tensor:
-    """rows[places]: undoes the order of `gather_rows`.
+def combine_rows(rows: Tensor, weights: Tensor, sources: Tensor, places: Tensor) -> Tensor:
+    """Σ over j of weights[:, j] · rows[places[:, j]]: (N, H), the way back from `gather_rows`.
 
     Args:
         rows: (M, H).
-        places, unread: (P,) and (M − P,), together each row once.
+        weights: (N, k), of the rows' dtype.
+        sources, places: as of `gather_rows`.
     """
-    return _ScatterRows.apply(rows, places, unread)
+    return _CombineRows.apply(rows, weights, sources, places)  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from jielong.config import ModelConfig
 from jielong.model.feedforward import FeedForward
-from jielong.model.grouped import gather_rows, grouped_linear, scatter_rows
+from jielong.model.grouped import combine_rows, gather_rows, grouped_linear
 
 
 PARTS = ("gate_proj", "up_proj", "down_proj")  # of an expert
@@ -103,13 +103,12 @@ class Experts(nn.Module):
         ends = torch.searchsorted(
             ordered, torch.arange(E, device=x.device), right=True, out_int32=True
         )
-        # where each choice stands among the ordered, and then the rows that no one reads
-        places, unread = order.argsort().tensor_split([N * k])
-        rows = gather_rows(x, (order // k).clamp(max=N - 1), places)
+        sources = (order // k).clamp(max=N - 1)  # (N·k + E,) the token of each row
+        places = order.argsort()[: N * k].view(N, k)  # the row of each choice
+        rows = gather_rows(x, sources, places)
         gate = F.silu(grouped_linear(rows, self.gate_proj, ends))
         out = grouped_linear(gate * grouped_linear(rows, self.up_proj, ends), self.down_proj, ends)
-        out = scatter_rows(out, places, unread).view(N, k, -1) * weights[..., None].to(out.dtype)
-        return out.squeeze(1) if k == 1 else out.sum(dim=1)
+        return combine_rows(out, weights.to(out.dtype), sources, places)
 
 
 class MixtureOfExperts(nn.Module):

@@ -107,6 +107,8 @@ class Transformer(nn.Module):
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self.apply(_draw_weights)
+        # embedding and head are often one matrix: a larger start would be sure of the last token
+        nn.init.normal_(self.model.embed_tokens.weight, std=min(0.02, 4 / config.hidden_size))
         for name, p in self.named_parameters():
             if "o_proj" in name or "down_proj" in name:
                 nn.init.zeros_(p)  # each layer begins as the identity of the residual stream

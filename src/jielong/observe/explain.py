@@ -29,13 +29,13 @@ def run_summary(
     windows = t.batch_size * t.accumulation_steps
     tokens = schedule.total_steps * windows * d.max_seq_len
     kind = "Qwen3" if m.qk_norm else "Llama"
-    epochs = tokens / max(1, train_tokens)
+    scale = f"{tokens / max(1, train_tokens):.2g} epochs, {tokens / parameters:.1f} a parameter"
     return [
         f"model {parameters / 1e6:.2f}M parameters ({kind}: {m.num_hidden_layers} layers × "
         f"{m.hidden_size}, {m.num_attention_heads} heads, {m.num_key_value_heads} kv, "
         f"vocabulary {m.vocab_size})",
         f"budget {schedule.total_steps} steps of {windows} × {d.max_seq_len} tokens = "
-        f"{tokens / 1e6:.1f}M tokens ({epochs:.2g} epochs, {tokens / parameters:.1f} a parameter)",
+        f"{tokens / 1e6:.1f}M tokens ({scale})",
         f"optimizer {t.optimizer}, peak rate {peak_rate:.2g}, {schedule.kind}, "
         f"warm-up {schedule.warmup_steps} steps",
     ]

@@ -14,18 +14,23 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from jielong.evaluation.likelihood import Likelihood
+from jielong.observe.trackers import Guarded
 from jielong.training.step import StepResult
 
 
 class MetricsFile:
     """metrics.jsonl: one JSON object a line, each with its `kind` and `step`."""
 
-    def __init__(self, path: Path, resume_step: int, enabled: bool = True) -> None:
+    def __init__(
+        self, path: Path, resume_step: int, enabled: bool = True, tracker: Guarded | None = None
+    ) -> None:
         """Opens it to append; records of later steps than `resume_step` will come again.
 
         Args:
             enabled: false on all ranks but one: nothing is written there.
+            tracker: where the numbers go too.
         """
+        self.tracker = tracker
         self.file: TextIO | None = None
         if not enabled:
             return
@@ -52,6 +57,9 @@ class MetricsFile:
         if self.file:
             self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
             self.file.flush()
+        if self.tracker and kind != "sample":
+            numbers = {k: v for k, v in clean.items() if isinstance(v, int | float)}
+            self.tracker.log(step, {f"{kind}/{name}": value for name, value in numbers.items()})
 
     def train(
         self, step: int, means: Averages, rate: float, result: StepResult, tokens: int
@@ -71,6 +79,8 @@ class MetricsFile:
     def close(self) -> None:
         if self.file:
             self.file.close()
+        if self.tracker:
+            self.tracker.close()
 
 
 class Averages:
@@ -151,7 +161,7 @@ class Display:
 
     def sample(self, prompt: str, text: str) -> None:
         """A prompt and its continuation, on one line."""
-        whole = Text("   " + shorten(prompt), style="dim").append(shorten(text), style="not dim")
+        whole = Text("   " + shorten(prompt) + " ▸", style="dim").append(shorten(text), "not dim")
         self.console.print(whole)
 
     def close(self) -> None:

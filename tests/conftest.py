@@ -1,0 +1,38 @@
+"""Tiny texts, tokenizers and runs for all tests; one thread each, so that tests may run side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch, and for the processes that tests start
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from tiny import TEXTS
+
+from jielong.tokenizer import Tokenizer, train_tokenizer
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(TEXTS, 288, 2**20)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A JSONL file of 60 short documents."""
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    return path

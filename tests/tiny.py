@@ -1,0 +1,157 @@
+"""Tiny models, streams and batches that several tests build on."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from jielong.config import IGNORED, Config, ModelConfig, load_config
+from jielong.data.batches import Batch
+from jielong.distributed import Ranks
+from jielong.model.transformer import Transformer
+from jielong.training.optimizer import Optimizer
+from jielong.training.step import StepResult, train_step
+
+TINY = ModelConfig(
+    vocab_size=64,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=48,
+    max_position_embeddings=64,
+)
+TEXTS = [
+    f"Tale {i}. " + " ".join(f"word{i * j % 17}" for j in range(4 + i * 7 % 23)) for i in range(60)
+]
+# settings of runs that take a second
+TINY_RUN: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_seq_len": 16,
+    "batch_size": 4,
+    "accumulation_steps": 2,
+    "steps": 24,
+    "validation_fraction": 0.1,
+    "log_interval": 1,
+    "eval_interval": 8,
+    "sample_tokens": 0,
+    "device": "cpu",
+}
+SOURCE = Path(__file__).parents[1] / "src"
+
+
+def with_random_weights(model: torch.nn.Module, seed: int = 0) -> None:
+    """Draws all weights anew: some begin at zero or one, and would hide a mistake."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            p.copy_(1 + 0.2 * noise if p.ndim == 1 else noise * p.shape[-1] ** -0.5)
+
+
+def tiny_model(seed: int = 0, **changes: Any) -> Transformer:
+    """A small model in eval mode, in which every weight matters."""
+    model = Transformer(dataclasses.replace(TINY, **changes).validated()).eval()
+    with_random_weights(model, seed)
+    return model
+
+
+class ListStream:
+    """A stream of documents held in memory."""
+
+    def __init__(self, documents: Sequence[Sequence[int]]) -> None:
+        lengths = [len(document) for document in documents]
+        self.documents = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
+        self.tokens = np.concatenate([np.asarray(d, dtype=np.uint16) for d in documents])
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self.tokens[start:stop].copy()
+
+
+def random_documents(count: int, longest: int, seed: int = 0, vocab: int = 64) -> list[list[int]]:
+    """Documents of 2 … `longest` tokens, from bos (1) to eos (2)."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, longest - 1, size=count)
+    return [[1, *rng.integers(3, vocab, size=n).tolist(), 2] for n in lengths]
+
+
+def random_batch(rows: int, length: int, seed: int = 0, ignored: float = 0.0) -> Batch:
+    """Random tokens and targets; a share of the targets ignored, unevenly over the rows."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(64, (rows, length + 1), generator=generator)
+    targets = tokens[:, 1:].clone()
+    shares = torch.linspace(0, 2 * ignored, rows)[:, None]
+    targets[torch.rand(rows, length, generator=generator) < shares] = IGNORED
+    return Batch(tokens[:, :-1], targets, None, np.arange(rows))
+
+
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """The rows of a batch as several micro-batches."""
+    rows = np.array_split(np.arange(len(batch.tokens)), parts)
+    return [
+        Batch(
+            batch.tokens[r],
+            batch.targets[r],
+            None if batch.document_ids is None else batch.document_ids[r],
+            batch.windows[r],
+        )
+        for r in rows
+    ]
+
+
+def one_step(
+    model: torch.nn.Module, optimizer: Optimizer, batches: Sequence[Batch], **changes: Any
+) -> StepResult:
+    """`train_step` in float32 on this process."""
+    settings: dict[str, Any] = {
+        "factor": 1.0,
+        "grad_clip": 1.0,
+        "dtype": torch.float32,
+        "ranks": Ranks(),
+        "scaler": torch.amp.GradScaler("cpu", enabled=False),
+    }
+    return train_step(model, optimizer, batches, **(settings | changes))
+
+
+def tiny_config(**values: Any) -> Config:
+    return load_config(**(TINY_RUN | values))
+
+
+def flags(values: dict[str, Any]) -> list[str]:
+    """Settings as flags of the command line."""
+    words = []
+    for name, value in values.items():
+        words += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    return words
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Of processes that tests start: they find our source, and use one thread."""
+    path = os.pathsep.join([str(SOURCE), str(Path(__file__).parent)])
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | changes
+
+
+def jielong(*words: str, **options: Any) -> subprocess.Popen[str]:
+    """Starts `jielong …` as a process; its output can be read as text."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "jielong", *words],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
