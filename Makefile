@@ -30,7 +30,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 install: $(VENV)/installed
 
 demo: $(VENV)/installed
-	@$(BIN)/jielong pretrain --preset small --data-path sample:shakespeare --out-dir runs/demo \
+	@$(BIN)/jielong pretrain --preset small --tokens 2.2e6 --data-path sample:shakespeare --out-dir runs/demo \
 		--sample-prompts "To be, or not to be" "Enter the King" "My love is"
 
 demo-zh: $(VENV)/installed

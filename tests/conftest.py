@@ -1,4 +1,4 @@
-"""Tiny texts, tokenizers and runs for all tests; one thread each, so that tests may run side by side."""
+"""Tiny texts and tokenizers for all tests; one thread each, so that they may run side by side."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
-from tiny import TEXTS
 
 from jielong.tokenizer import Tokenizer, train_tokenizer
+from tiny import TEXTS
 
 torch.set_num_threads(1)
 

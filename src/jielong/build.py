@@ -120,7 +120,8 @@ def save(parts: Parts, progress: Progress) -> None:
     ckpt.save_checkpoint(
         parts.run.checkpoints, parts.model, parts.tokenizer, parts.optimizer.state_tensors(), state
     )
-    ckpt.prune(parts.run.checkpoints, parts.config.run.keep_checkpoints, progress.best_step)
+    keep = parts.config.run.keep_checkpoints
+    ckpt.prune(parts.run.checkpoints, keep, progress.best_step, progress.step)
 
 
 def restore(parts: Parts) -> tuple[Progress, list[str]]:

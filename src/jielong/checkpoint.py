@@ -48,11 +48,12 @@ def save_checkpoint(
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; nothing is left behind.
     """
-    target = folder / f"step-{state.step:08d}"
+    target = folder / step_name(state.step)
     temporary = folder / f".{target.name}.{os.getpid()}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        for leftover in folder.glob(".step-*"):  # of a process killed while it saved
+            shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir()
         write_model_folder(temporary, model, tokenizer)
         save_tensors(optimizer, temporary / "optimizer.safetensors")
@@ -112,10 +113,18 @@ def load_weights(model: Transformer, folder: Path) -> None:
     fill_weights(model, load_folder_tensors(folder), str(folder))
 
 
+def step_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoints in `folder`, oldest first by step (never by clock)."""
     found = [path for path in folder.glob("step-*") if STEP_NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
@@ -141,8 +150,10 @@ def verify(checkpoint: Path) -> None:
         sums = json.loads((checkpoint / MANIFEST).read_text())["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         raise CheckpointError(f"{checkpoint}: {MANIFEST} is missing or damaged") from None
+    if not isinstance(sums, dict):
+        raise CheckpointError(f"{checkpoint}: {MANIFEST} is damaged")
     present = {path.name for path in checkpoint.iterdir()} - {MANIFEST}
-    if not isinstance(sums, dict) or present != set(sums):
+    if present != set(sums):
         odd = min(present ^ set(sums), default="?")
         raise CheckpointError(f"{checkpoint}: {odd} is missing, or not of this checkpoint")
     for name, expected in sums.items():
@@ -163,14 +174,18 @@ def load_training_state(checkpoint: Path) -> TrainingState:
     try:
         values = json.loads(path.read_text())
         return TrainingState(values.pop("step"), values)
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{path}: missing or damaged; training cannot resume here") from None
 
 
-def prune(folder: Path, keep: int, best: int | None) -> None:
-    """Removes all but the newest `keep` checkpoints and the one of step `best`."""
-    for path in checkpoints(folder)[:-keep]:
-        if best is None or path.name != f"step-{best:08d}":
+def prune(folder: Path, keep: int, best: int | None, step: int) -> None:
+    """Removes all but the newest `keep` checkpoints up to `step`, and the one of step `best`.
+
+    Later ones were passed over as damaged when the run resumed: they must not count as the newest.
+    """
+    known = [path for path in checkpoints(folder) if step_of(path) <= step]
+    for path in known[:-keep]:
+        if best is None or path.name != step_name(best):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -6,27 +6,18 @@ import argparse
 import dataclasses
 import json
 import os
-import re
 import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
-from jielong.config import (
-    ALIASES,
-    FIELDS,
-    Config,
-    FieldSpec,
-    load_config,
-    nearest,
-    parse_bool,
-    preset_names,
-)
+from jielong.config import FIELDS, Config, load_config, nearest, parse_bool, preset_names
 from jielong.errors import ConfigError, JielongError
+from jielong.flags import Parser, add_fields, add_out_dir, field_values, plain_flag
 
 FINAL_SAMPLE_TOKENS = 96
+EXPORT_DTYPES = {"hf": "bfloat16", "gguf": "f16", "minimind": "float16"}  # each with its default
 DATA_FIELDS = ("data_path", "text_field", "strict", "validation_fraction", "validation_path")
 
 
@@ -44,11 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `jielong … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"error: {error.filename or 'disk'}: {error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments of a command, `-` and `_` alike in the names of flags."""
-    plain = [_plain_flag(word) for word in argv]
+    plain = [plain_flag(word) for word in argv]
     parser = build_parser()
     arguments, unknown = parser.parse_known_args(plain)
     for word in unknown:
@@ -57,23 +51,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             raise ConfigError(f"unknown flag {word}{nearest(word, known)}; see --help")
         raise ConfigError(f"unexpected argument {word!r}; quote texts that hold spaces")
     return arguments
-
-
-def _plain_flag(word: str) -> str:
-    match = re.match(r"--[A-Za-z_][\w-]*", word)
-    return match[0].replace("_", "-") + word[match.end() :] if match else word
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are our own errors."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(
-            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
-        )
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def build_parser() -> Parser:
@@ -89,18 +66,18 @@ def build_parser() -> Parser:
     p.add_argument("--config", metavar="FILE", help="settings from a TOML file, over the preset's")
     p.add_argument("--use-wandb", nargs="?", const="true", metavar="BOOL", help="--tracker wandb")
     p.add_argument("--override", action="store_true", help="resume with settings that changed")
-    _add_fields(p, list(FIELDS))
+    add_fields(p, list(FIELDS))
     p.set_defaults(command=pretrain)
 
     p = verbs.add_parser("tokenizer", help="train a byte-level BPE tokenizer")
     names = ["data_path", "text_field", "vocab_size", "tokenizer_sample_bytes"]
-    _add_fields(p, names)
-    _add_out_dir(p)
+    add_fields(p, names)
+    add_out_dir(p)
     p.set_defaults(command=train_tokenizer)
 
     p = verbs.add_parser("prepare", help="turn text into a dataset of tokens")
-    _add_fields(p, [*DATA_FIELDS, "tokenizer", "max_seq_len"])
-    _add_out_dir(p)
+    add_fields(p, [*DATA_FIELDS, "tokenizer", "max_seq_len"])
+    add_out_dir(p)
     p.set_defaults(command=prepare)
 
     p = verbs.add_parser("generate", help="continue a text")
@@ -119,68 +96,41 @@ def build_parser() -> Parser:
 
     p = verbs.add_parser("evaluate", help="loss, perplexity and bits per byte of a text")
     p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
-    _add_fields(p, ["data_path", "text_field"])
+    add_fields(p, ["data_path", "text_field"])
     p.add_argument("--batch-tokens", type=int, default=8192, help="tokens in a forward pass")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.set_defaults(command=evaluate)
+
+    p = verbs.add_parser("import", help="make a model folder of a MiniMind .pth")
+    p.add_argument("file", metavar="FILE.pth")
+    p.add_argument("--tokenizer", required=True, metavar="DIR", help="its tokenizer folder")
+    p.add_argument("--config", metavar="FILE.json", help="its settings, where shapes cannot tell")
+    add_out_dir(p)
+    p.set_defaults(command=import_model)
+
+    p = verbs.add_parser("export", help="Hugging Face copy, GGUF, or MiniMind .pth of a model")
+    p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
+    p.add_argument("--format", required=True, choices=tuple(EXPORT_DTYPES), help="what to write")
+    p.add_argument("--dtype", help="hf: bfloat16, float16, float32; gguf: f16, f32, q8_0")
+    p.add_argument("--license", help="hf: identifier for the model card, e.g. apache-2.0")
+    p.add_argument("--push-to-hub", metavar="USER/NAME", help="hf: upload the folder there")
+    add_out_dir(p)
+    p.set_defaults(command=export_model)
 
     for verb in verbs.choices.values():
         verb.set_defaults(flags=[f for action in verb._actions for f in action.option_strings])
     return parser
 
 
-def _add_out_dir(parser: Parser) -> None:
-    parser.add_argument("--out-dir", required=True, metavar="DIR", help="folder to write")
-
-
-def _add_fields(parser: Parser, names: Sequence[str]) -> None:
-    groups = {name: parser.add_argument_group(name) for name in _sections(names)}
-    aliases = {name: alias for alias, name in ALIASES.items()}
-    for name in names:
-        spec = FIELDS[name]
-        flags = ["--" + n.replace("_", "-") for n in (name, aliases.get(name)) if n]
-        options: dict[str, Any] = {"default": argparse.SUPPRESS, "dest": f"field {name}"}
-        if spec.type is bool:
-            options |= {"nargs": "?", "const": "true", "metavar": "BOOL"}
-        elif spec.type is tuple:
-            options |= {"nargs": "+", "metavar": "TEXT"}
-        else:
-            options |= {"metavar": spec.type.__name__.upper()}
-        groups[spec.section].add_argument(*flags, help=_help(spec), **options)
-
-
-def _sections(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(FIELDS[name].section for name in names))
-
-
-def _help(spec: FieldSpec) -> str:
-    parts = [spec.metadata["help"].rstrip(".")]
-    if spec.metadata["choices"]:
-        parts.append("one of " + ", ".join(spec.metadata["choices"]))
-    if spec.default not in (None, ()):
-        default = str(spec.default).lower() if spec.type is bool else spec.default
-        parts.append(f"default {default}")
-    return "; ".join(parts).replace("%", "%%")
-
-
-def _field_values(arguments: argparse.Namespace) -> dict[str, Any]:
-    prefix = "field "
-    return {
-        name.removeprefix(prefix): value
-        for name, value in vars(arguments).items()
-        if name.startswith(prefix)
-    }
-
-
 def _config(arguments: argparse.Namespace) -> Config:
-    return load_config(**_field_values(arguments))
+    return load_config(**field_values(arguments))
 
 
 def pretrain(arguments: argparse.Namespace) -> int:
     from jielong.api import pretrain as run
 
-    values = _field_values(arguments)
+    values = field_values(arguments)
     if arguments.use_wandb is not None:
         try:
             values["tracker"] = "wandb" if parse_bool(arguments.use_wandb) else "none"
@@ -322,4 +272,39 @@ def evaluate(arguments: argparse.Namespace) -> int:
     print(f"bits per byte   {result.bits_per_byte:.4f}")
     print(f"text            {result.tokens:,} tokens, {result.bytes:,} bytes")
     print(f"speed           {result.tokens / max(result.seconds, 1e-9):,.0f} tokens/s")
+    return 0
+
+
+def import_model(arguments: argparse.Namespace) -> int:
+    from jielong.interop.minimind import import_minimind
+
+    found = import_minimind(
+        arguments.file, arguments.tokenizer, arguments.out_dir, arguments.config
+    )
+    print(f"{found.family} model: {arguments.out_dir}")
+    for name, value in found.assumed.items():
+        print(f"  assumed {name} = {value} (--config FILE.json says otherwise)")
+    return 0
+
+
+def export_model(arguments: argparse.Namespace) -> int:
+    from jielong.checkpoint import find_model_folder, load_model
+    from jielong.interop.gguf import export_gguf
+    from jielong.interop.huggingface import export_hf
+    from jielong.interop.minimind import export_minimind
+
+    kind, out = arguments.format, arguments.out_dir
+    dtype = arguments.dtype or EXPORT_DTYPES[kind]
+    if kind != "hf" and (arguments.license or arguments.push_to_hub):
+        raise ConfigError(f"--license and --push-to-hub go with --format hf, not {kind}")
+    if kind == "minimind" and dtype != "float16":
+        raise ConfigError(f"dtype={dtype}: MiniMind's files are float16")
+    if kind == "hf":
+        print(export_hf(arguments.model, out, dtype, arguments.license, arguments.push_to_hub))
+        return 0
+    model, tokenizer = load_model(find_model_folder(arguments.model))
+    if kind == "gguf":
+        print(export_gguf(model, tokenizer, out, dtype))
+    else:
+        print(export_minimind(model, tokenizer, out))
     return 0

@@ -175,7 +175,7 @@ class DataConfig:
 
     data_path: tuple[str, ...] = option((), "Text: files, folders, globs, '-', or sample:NAME.")
     text_field: str = option("text", "Field of a JSONL or Parquet row that holds the text.")
-    strict: bool = option(False, "Stop at the first bad line instead of listing it.")
+    strict: bool = option(False, "Stop at the first bad line instead of listing it.", free=True)
     tokenizer: str | None = option(None, "Hugging Face tokenizer folder; default: train one.")
     tokenizer_sample_bytes: int = option(
         16 * 2**20, "Text a new tokenizer is trained on, in bytes.", low=1

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jielong.build import Parts, Progress, build, restore, save
-from jielong.checkpoint import checkpoints
+from jielong.checkpoint import step_name
 from jielong.config import Config
 from jielong.data.batches import Batch, read_ahead
 from jielong.device import autocast, choose_device, choose_dtype, describe
@@ -87,7 +87,7 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
         else:
             screen.line("this run is complete; a larger budget needs --override")
             received = None
-        newest = checkpoints(run.checkpoints)[-1]
+        newest = run.checkpoints / step_name(progress.step)
         total = parts.schedule.total_steps
         return RunResult(run.path, newest, progress.step, total, progress.validation, received)
 
@@ -108,7 +108,7 @@ def compile_if_it_pays(parts: Parts, screen: Display) -> None:
 def train(parts: Parts, progress: Progress, screen: Display, signals: StopSignals) -> None:
     """The loop: step, log, validate, save; until the budget is spent or a signal asks to stop."""
     c, total, ranks = parts.config, parts.schedule.total_steps, parts.ranks
-    eval_interval = c.run.eval_interval or max(1, total // 10)
+    eval_interval = c.run.eval_interval or -(-total // 10)
     save_interval = c.run.save_interval or eval_interval
     tracker = None
     if ranks.is_main:

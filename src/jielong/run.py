@@ -30,6 +30,11 @@ class RunFolder:
         self.tokenizer = self.path / "tokenizer"
         self.data = self.path / "data"
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was made here that depends on the settings."""
+        return any(path.exists() for path in (self.tokenizer, self.data, self.checkpoints))
+
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
         """Keeps other processes from writing here; the system frees a dead holder's lock.
@@ -62,12 +67,12 @@ class RunFolder:
             lock.release()
 
     def settle_config(self, config: Config, override: bool = False) -> None:
-        """Writes the settings of a new run, or holds those of an old one to what they were.
+        """Writes the settings of a new run, or holds those of one begun to what they were.
 
         Raises:
             ConfigError: a field that alters the result differs from the run's; lists them all.
         """
-        if self.config_file.exists() and not override:
+        if self.config_file.exists() and self.begun and not override:
             stored = Config().with_values(**load_toml(self.config_file)).flat()
             differences = [
                 f"  {FIELDS[name].label}: {stored[name]!r} in the run, now {value!r}"

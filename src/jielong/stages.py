@@ -28,7 +28,9 @@ def spool_stdin(config: Config, run: RunFolder) -> Config:
     if "-" not in config.data.data_path:
         return config
     copies = [run.path / "stdin.jsonl", run.path / "stdin.txt"]
-    if not any(copy.exists() for copy in copies):  # a resumed run has its copy
+    if not (run.begun and any(copy.exists() for copy in copies)):  # a resumed run has its copy
+        for copy in copies:
+            copy.unlink(missing_ok=True)
         temporary = run.path / "stdin.partial"
         with temporary.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)

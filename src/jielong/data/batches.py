@@ -71,12 +71,13 @@ class Batches:
 
     def order(self, epoch: int) -> np.ndarray:
         """The windows of an epoch in the order they are read: each exactly once."""
-        if self._order[0] != epoch:
+        known, order = self._order  # read once: other threads may be at another epoch
+        if known != epoch:
             order = np.arange(self.windows)
             if self.data.shuffle:
                 order = np.random.default_rng([self.seed, epoch]).permutation(self.windows)
             self._order = (epoch, order)
-        return self._order[1]
+        return order
 
     def step_windows(self, step: int) -> np.ndarray:
         """Windows of the global batch at `step`; the last batch of an epoch may be smaller."""

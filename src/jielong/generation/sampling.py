@@ -50,7 +50,7 @@ class Sampling:
     top_k: int = 0
     top_p: float = 0.95
     min_p: float = 0.0
-    repetition_penalty: float = 1.1
+    repetition_penalty: float = 1.05
     seed: int | None = None
 
     def __post_init__(self) -> None:

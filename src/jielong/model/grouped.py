@@ -25,14 +25,26 @@ def grouped_linear(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     weights = weights.to(rows.dtype)
     alignment = 16 // rows.element_size()  # the kernels load 16 bytes at once
     if (
-        rows.device.type in ("cpu", "cuda")
-        and rows.dtype in GROUPED_DTYPES
-        and all(width % alignment == 0 for width in weights.shape[1:])
+        rows.device.type not in ("cpu", "cuda")
+        or rows.dtype not in GROUPED_DTYPES
+        or any(width % alignment for width in weights.shape[1:])
     ):
+        return _loop(rows, weights, ends)
+    if rows.dtype == torch.bfloat16:
         return F.grouped_mm(rows, weights.mT, offs=ends)
+    return _grouped_mm_uncompiled(rows, weights, ends)
+
+
+@torch.compiler.disable  # it would compile anew for other sizes of the groups
+def _loop(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
     groups = zip(rows.split(sizes), weights.unbind(), strict=True)
     return torch.cat([F.linear(group, weight) for group, weight in groups])
+
+
+@torch.compiler.disable  # torch.compile knows it in bfloat16 only
+def _grouped_mm_uncompiled(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    return F.grouped_mm(rows, weights.mT, offs=ends)
 
 
 class _GatherRows(torch.autograd.Function):
@@ -73,7 +85,7 @@ def gather_rows(x: Tensor, sources: Tensor, places: Tensor) -> Tensor:
         sources: (M,) row indices.
         places: (N, k), where each row went; a row at none of them passes no gradient.
     """
-    return _GatherRows.apply(x, sources, places)  # type: ignore[no-any-return]
+    return _GatherRows.apply(x, sources, places)
 
 
 def combine_rows(rows: Tensor, weights: Tensor, sources: Tensor, places: Tensor) -> Tensor:
@@ -84,4 +96,4 @@ def combine_rows(rows: Tensor, weights: Tensor, sources: Tensor, places: Tensor)
         weights: (N, k), of the rows' dtype.
         sources, places: as of `gather_rows`.
     """
-    return _CombineRows.apply(rows, weights, sources, places)  # type: ignore[no-any-return]
+    return _CombineRows.apply(rows, weights, sources, places)

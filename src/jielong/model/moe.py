@@ -18,7 +18,6 @@ from jielong.config import ModelConfig
 from jielong.model.feedforward import FeedForward
 from jielong.model.grouped import combine_rows, gather_rows, grouped_linear
 
-
 PARTS = ("gate_proj", "up_proj", "down_proj")  # of an expert
 
 

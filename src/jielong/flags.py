@@ -1,0 +1,77 @@
+"""Command-line flags from the config's own fields, so that help and validation cannot disagree."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from jielong.config import ALIASES, FIELDS, FieldSpec
+from jielong.errors import ConfigError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are our own errors."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def plain_flag(word: str) -> str:
+    """A flag with `-` for each `_` of its name; any other word as it is."""
+    match = re.match(r"--[A-Za-z_][\w-]*", word)
+    return match[0].replace("_", "-") + word[match.end() :] if match else word
+
+
+def add_out_dir(parser: Parser) -> None:
+    """A required folder to write to; `--out` for short."""
+    parser.add_argument("--out-dir", "--out", required=True, metavar="DIR", help="folder to write")
+
+
+def add_fields(parser: Parser, names: Sequence[str]) -> None:
+    """A flag for each of the config fields `names`, grouped by section."""
+    groups = {name: parser.add_argument_group(name) for name in _sections(names)}
+    aliases = {name: alias for alias, name in ALIASES.items()}
+    for name in names:
+        spec = FIELDS[name]
+        flags = ["--" + n.replace("_", "-") for n in (name, aliases.get(name)) if n]
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "dest": f"field {name}"}
+        if spec.type is bool:
+            options |= {"nargs": "?", "const": "true", "metavar": "BOOL"}
+        elif spec.type is tuple:
+            options |= {"nargs": "+", "metavar": "TEXT"}
+        else:
+            options |= {"metavar": spec.type.__name__.upper()}
+        groups[spec.section].add_argument(*flags, help=_help(spec), **options)
+
+
+def _sections(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(FIELDS[name].section for name in names))
+
+
+def _help(spec: FieldSpec) -> str:
+    parts = [spec.metadata["help"].rstrip(".")]
+    if spec.metadata["choices"]:
+        parts.append("one of " + ", ".join(spec.metadata["choices"]))
+    if spec.default not in (None, ()):
+        default = str(spec.default).lower() if spec.type is bool else spec.default
+        parts.append(f"default {default}")
+    elif "default" not in parts[0]:
+        parts.append("default none")
+    return "; ".join(parts).replace("%", "%%")
+
+
+def field_values(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The config fields that were given, by name."""
+    prefix = "field "
+    return {
+        name.removeprefix(prefix): value
+        for name, value in vars(arguments).items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,211 @@
+"""Batches are arithmetic: what a step trains on, whoever asks and however often."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jielong.config import IGNORED, DataConfig, TrainingConfig
+from jielong.data.batches import Batch, Batches, read_ahead
+from tiny import ListStream, random_documents
+
+documents = st.lists(
+    st.lists(st.integers(3, 60), max_size=12).map(lambda ids: [1, *ids, 2]), min_size=1, max_size=20
+)
+
+
+def batches_of(
+    docs: list[list[int]],
+    window: int = 8,
+    batch_size: int = 3,
+    accumulation_steps: int = 2,
+    seed: int = 7,
+    **data: object,
+) -> Batches:
+    return Batches(
+        ListStream(docs),
+        DataConfig(max_seq_len=window, **data),  # type: ignore[arg-type]
+        TrainingConfig(batch_size=batch_size, accumulation_steps=accumulation_steps, seed=seed),
+    )
+
+
+def target_places(batch: Batch, window: int) -> list[int]:
+    """Places in the stream of all tokens that a packed batch predicts."""
+    rows, columns = (batch.targets != IGNORED).nonzero(as_tuple=True)
+    return (torch.from_numpy(batch.windows)[rows] * window + columns + 1).tolist()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("window", [2, 8, 1000])
+def test_an_epoch_predicts_every_token_once_but_the_first_of_each_document(
+    world_size: int, window: int
+) -> None:
+    docs = random_documents(50, longest=15)
+    batches = batches_of(docs, window)
+    firsts = set(batches.stream.documents.tolist())
+    for epoch in range(2):
+        seen: Counter[int] = Counter()
+        for position in range(batches.steps_per_epoch):
+            step = epoch * batches.steps_per_epoch + position
+            for rank in range(world_size):
+                for batch in batches.micro_batches(step, rank, world_size):
+                    seen.update(target_places(batch, window))
+        assert seen == Counter(set(range(len(batches.stream))) - firsts)
+
+
+def test_epochs_differ_and_seeds_differ_and_shuffle_can_be_off() -> None:
+    docs = random_documents(50, longest=15)
+    batches = batches_of(docs)
+    first, second = batches.order(0).tolist(), batches.order(1).tolist()
+    assert sorted(first) == sorted(second) == list(range(batches.windows))
+    assert first != second != list(range(batches.windows))
+    assert first != batches_of(docs, seed=8).order(0).tolist()
+    still = batches_of(docs, shuffle=False)
+    assert still.order(0).tolist() == still.order(1).tolist() == list(range(batches.windows))
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    ids = (a.document_ids, b.document_ids)
+    same_ids = all(i is None for i in ids) or torch.equal(*ids)  # type: ignore[arg-type]
+    return torch.equal(a.tokens, b.tokens) and torch.equal(a.targets, b.targets) and same_ids
+
+
+def test_a_step_has_the_same_batch_whatever_was_asked_before() -> None:
+    docs = random_documents(60, longest=15)
+    one, other = batches_of(docs), batches_of(docs)
+    steps = range(3 * one.steps_per_epoch)
+    forward = {step: one.micro_batches(step) for step in steps}
+    backward = {step: other.micro_batches(step) for step in reversed(steps)}
+    for step in steps:
+        assert all(map(equal, forward[step], backward[step]))
+
+
+@pytest.mark.parametrize("packing", ["pack", "pad"])
+@pytest.mark.parametrize("world_size", [2, 3, 5])
+def test_ranks_together_have_the_batch_of_one(packing: str, world_size: int) -> None:
+    batches = batches_of(random_documents(40, longest=15), packing=packing)
+    for step in range(batches.steps_per_epoch):
+        whole = batches.micro_batches(step)
+        shares = [batches.micro_batches(step, rank, world_size) for rank in range(world_size)]
+        assert {len(share) for share in shares} == {len(whole)}
+        for i, batch in enumerate(whole):
+            parts = [share[i] for share in shares]
+            counts = [part.target_count for part in parts]
+            assert sum(counts) == batch.target_count
+            full = [part for part, count in zip(parts, counts, strict=True) if count]
+            for name in ("tokens", "targets"):
+                joined = torch.cat([getattr(part, name) for part in full])
+                assert torch.equal(joined, getattr(batch, name))
+
+
+@given(documents, st.integers(2, 30))
+@settings(max_examples=60, deadline=None)
+def test_windows_give_back_the_stream(docs: list[list[int]], window: int) -> None:
+    batches = batches_of(docs, window, shuffle=False)
+    stream = np.concatenate([np.array(doc) for doc in docs])
+    batch = batches.load(np.arange(batches.windows))
+    assert batch.document_ids is not None
+    tokens = batch.tokens.flatten().numpy()
+    assert tokens.shape == (batches.windows * window,)
+    covered = min(len(tokens), len(stream))
+    assert len(stream) - covered <= 1  # the last token may be a target alone
+    assert (tokens[:covered] == stream[:covered]).all()
+    belongs = np.repeat(np.arange(len(docs)), [len(doc) for doc in docs])
+    targets = batch.targets.flatten().numpy()
+    for place, target in enumerate(targets):
+        after = place + 1
+        counts = after < len(stream) and belongs[place] == belongs[after]
+        assert target == (stream[after] if counts else IGNORED)
+    for row, ids in enumerate(batch.document_ids.numpy()):
+        inside = belongs[row * window : row * window + window]
+        same = ids[: len(inside), None] == ids[None, : len(inside)]
+        assert (same == (inside[:, None] == inside[None, :])).all()
+
+
+@given(documents, st.integers(4, 20))
+@settings(max_examples=40, deadline=None)
+def test_a_padded_row_is_a_document_with_its_middle_cut_out(
+    docs: list[list[int]], length: int
+) -> None:
+    batches = batches_of(docs, length, packing="pad")
+    assert batches.windows == len(docs)
+    batch = batches.load(np.arange(len(docs)))
+    assert batch.document_ids is None
+    for doc, tokens, targets in zip(docs, batch.tokens, batch.targets, strict=True):
+        kept = doc if len(doc) <= length else [*doc[: length - 1], doc[-1]]
+        count = len(kept) - 1
+        assert tokens[:count].tolist() == kept[:-1]
+        assert targets[:count].tolist() == kept[1:]
+        assert (targets[count:] == IGNORED).all()
+        assert (tokens >= 0).all()
+
+
+def test_the_last_batch_of_an_epoch_is_what_is_left() -> None:
+    batches = batches_of([[1, *[5] * 78, 2]])  # 80 tokens: 79 targets: 10 windows of 8
+    assert batches.windows == 10 and batches.steps_per_epoch == 2
+    sizes = [[len(batch.tokens) for batch in batches.micro_batches(step)] for step in range(3)]
+    assert sizes == [[3, 3], [3, 1], [3, 3]]
+    last = batches_of([[1, *[5] * 78, 2]], accumulation_steps=1, batch_size=4)
+    assert [len(b.tokens) for b in last.micro_batches(2, rank=0, world_size=3)] == [1]
+    empty = last.micro_batches(2, rank=2, world_size=3)
+    assert [b.target_count for b in empty] == [0]  # takes part, counts nothing
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_batches_read_ahead_are_the_same(workers: int, rank: int) -> None:
+    batches = batches_of(random_documents(60, longest=15))
+    steps = range(2, 2 * batches.steps_per_epoch + 1)
+    in_line = list(read_ahead(batches, steps, rank, 2, workers=0))
+    ahead = list(read_ahead(batches, steps, rank, 2, workers=workers))
+    assert len(in_line) == len(ahead) == len(steps)
+    for a, b in zip(in_line, ahead, strict=True):
+        assert all(map(equal, a, b))
+
+
+def test_an_error_while_reading_ahead_reaches_the_reader_and_ends_the_threads() -> None:
+    class Broken(ListStream):
+        def read(self, start: int, stop: int) -> np.ndarray:
+            raise OSError("the disk is gone")
+
+    batches = Batches(Broken([[1, 5, 2]] * 40), DataConfig(max_seq_len=8), TrainingConfig())
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(read_ahead(batches, range(5), workers=2))
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [
+        ({"steps": 7}, 7),
+        ({"tokens": 480}, 10),  # 48 tokens a step
+        ({"tokens": 1}, 1),
+        ({"epochs": 1.0}, 2),
+        ({"epochs": 2.5}, 5),
+        ({"epochs": 0.01}, 1),
+    ],
+)
+def test_the_budget_in_steps(budget: dict[str, float], steps: int) -> None:
+    batches = batches_of([[1, *[5] * 78, 2]])  # 10 windows, 6 a step
+    training = TrainingConfig(batch_size=3, accumulation_steps=2, **budget)  # type: ignore[arg-type]
+    assert batches.total_steps(training) == steps
+
+
+def test_a_stream_of_one_token_is_one_window_without_targets() -> None:
+    batches = batches_of([[1]])
+    (batch,) = batches.micro_batches(0)
+    assert batch.target_count == 0 and batches.windows == 1
+
+
+def test_the_order_does_not_depend_on_how_steps_are_counted() -> None:
+    """Changing the accumulation keeps each epoch's order of windows."""
+    docs = random_documents(60, longest=15)
+    a = batches_of(docs, batch_size=2, accumulation_steps=3)
+    b = batches_of(docs, batch_size=3, accumulation_steps=2)
+    for step in range(math.ceil(a.windows / 6)):
+        assert a.step_windows(step).tolist() == b.step_windows(step).tolist()

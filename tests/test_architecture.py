@@ -1,0 +1,118 @@
+"""The shape of the source, read from its syntax tree."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "jielong"
+MODULES = sorted(SOURCE.rglob("*.py"))
+LEAVES = {"config", "errors", "device", "distributed", "text_pieces"}
+# what each part may import of ours, beside itself; a part is a package or a module at the top
+MAY_IMPORT = {
+    "errors": set(),
+    "config": {"errors"},
+    "device": {"errors"},
+    "distributed": {"errors"},
+    "text_pieces": set(),
+    "flags": {"config", "errors"},
+    "run": {"config", "errors"},
+    "tokenizer": LEAVES,
+    "model": LEAVES,
+    "data": LEAVES | {"tokenizer"},
+    "checkpoint": LEAVES | {"model", "tokenizer"},
+    "training": LEAVES | {"model", "data", "checkpoint"},
+    "generation": LEAVES | {"model", "tokenizer"},
+    "evaluation": LEAVES | {"model", "tokenizer", "data"},
+    "observe": LEAVES | {"evaluation", "training"},
+    "stages": LEAVES | {"checkpoint", "data", "model", "run", "tokenizer"},
+    "interop": LEAVES | {"checkpoint", "generation", "model", "tokenizer"},
+}
+MAY_IMPORT["build"] = LEAVES | {
+    *("checkpoint", "data", "evaluation", "generation", "model", "observe", "run", "stages"),
+    *("tokenizer", "training"),
+}
+MAY_IMPORT["pretrain"] = MAY_IMPORT["build"] | {"build"}
+DOORS = {"api", "cli", "__main__", "__init__"}  # may import anything; nothing imports them
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
+
+
+def imported_parts(tree: ast.Module) -> set[str]:
+    """Parts of ours that a module imports, anywhere in it."""
+    parts = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            if node.module == "jielong":
+                parts |= {alias.name for alias in node.names}
+            elif node.module and node.module.startswith("jielong."):
+                parts.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            parts |= {n[1] if len(n) > 1 else "__init__" for n in names if n[0] == "jielong"}
+    return parts
+
+
+def test_every_part_has_its_place() -> None:
+    parts = {part_of(path) for path in MODULES}
+    assert parts - DOORS - {"ui"} <= MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_one_way(path: Path) -> None:
+    part = part_of(path)
+    imported = imported_parts(ast.parse(path.read_text(encoding="utf-8"))) - {part}
+    if part in DOORS:
+        return
+    assert imported <= MAY_IMPORT[part], f"{part} must not import {imported - MAY_IMPORT[part]}"
+
+
+def test_the_order_of_imports_has_no_circle() -> None:
+    left = {part: set(allowed) for part, allowed in MAY_IMPORT.items()}
+    while left:
+        free = {part for part, needs in left.items() if not needs & left.keys()}
+        assert free, f"a circle among {sorted(left)}"
+        left = {part: needs for part, needs in left.items() if part not in free}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_files_and_functions_can_be_read_in_one_go(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if path.name != "config.py":  # a list of all settings
+        assert text.count("\n") <= 320
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and path.name != "cli.py":
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 70, node.name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not text or ast.get_docstring(ast.parse(text))
+
+
+def test_the_story_is_short() -> None:
+    assert (SOURCE / "pretrain.py").read_text(encoding="utf-8").count("\n") <= 250
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_unpickles(path: Path) -> None:
+    """Pickles run code; where torch.load must be, it reads weights only."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        assert called not in ("pickle.load", "pickle.loads", "pickle.Unpickler"), node.lineno
+        if called == "torch.load":
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert given.get("weights_only") == "True"

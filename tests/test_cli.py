@@ -1,0 +1,162 @@
+"""The command line: what it accepts, and that a mistake is one line and never a traceback."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jielong.cli import main, parse
+from jielong.config import FIELDS, Config, load_config
+from jielong.flags import field_values
+from tiny import environment
+
+
+def config_of(*words: str) -> Config:
+    arguments = parse(["pretrain", *words])
+    return load_config(arguments.preset, arguments.config, **field_values(arguments))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--hidden-size", "64", "--learning-rate", "1e-3"],
+        ["--hidden_size", "64", "--learning_rate", "1e-3"],
+        ["--hidden-size=64", "--learning_rate=1e-3"],
+    ],
+)
+def test_dashes_and_underscores_are_alike(words: list[str]) -> None:
+    config = config_of(*words)
+    assert (config.model.hidden_size, config.training.learning_rate) == (64, 1e-3)
+
+
+def test_underscores_in_values_stay() -> None:
+    config = config_of("--text_field", "my_text", "--data_path=some_file.jsonl")
+    assert config.data.text_field == "my_text"
+    assert config.data.data_path == ("some_file.jsonl",)
+    assert config_of("--data-path", "a_b", "c-d").data.data_path == ("a_b", "c-d")
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["--use_moe"], True),
+        (["--use-moe", "--steps", "3"], True),
+        (["--use_moe", "true"], True),
+        (["--use_moe=1"], True),
+        (["--use_moe", "False"], False),
+        (["--use-moe", "0"], False),
+        ([], False),
+    ],
+)
+def test_booleans_are_booleans(words: list[str], value: bool) -> None:
+    assert config_of(*words).model.use_moe is value
+
+
+def test_names_of_the_seed_script_are_taken_as_its_users_write_them() -> None:
+    line = """--epochs 2 --batch_size 8 --learning_rate 5e-4 --accumulation_steps 8 --grad_clip 1.0
+        --warmup_iters 10 --log_interval 100 --save_interval 100 --num_workers 1 --max_seq_len 340
+        --num_hidden_layers 8 --hidden_size 512 --use_moe False --dtype bfloat16 --device cpu
+        --out_dir out --data_path a.jsonl"""
+    config = config_of(*line.split())
+    assert config.training.warmup_steps == 10 and config.training.accumulation_steps == 8
+    assert config.run.save_interval == 100 and not config.model.use_moe
+
+
+def test_help_lists_every_setting_with_its_type_and_default(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    with pytest.raises(SystemExit) as end:
+        main(["pretrain", "--help"])
+    assert end.value.code == 0
+    entries = re.split(r"\n  (?=-)", capsys.readouterr().out)
+    for name, spec in FIELDS.items():
+        flag = "--" + name.replace("_", "-")
+        found = [" ".join(e.split()) for e in entries if re.match(rf"{flag}[ ,]", e)]
+        assert len(found) == 1, flag
+        kinds = {"bool": "BOOL", "list of str": "TEXT"}
+        assert kinds.get(spec.type_name, spec.type_name.upper()) in found[0], flag
+        default = "" if spec.default in (None, ()) else str(spec.default).lower()
+        assert f"default {default}".strip() in found[0].lower(), flag
+
+
+MISTAKES = {
+    "pretrain --hiden-size 3": ["--hiden-size", "did you mean --hidden-size"],
+    "pretrain --hidden-size wide": ["model.hidden_size", "'wide'"],
+    "pretrain --hidden-size": ["--hidden-size"],
+    "pretrain --preset smal": ["'smal'", "did you mean small"],
+    "pretrain --config nowhere.toml": ["nowhere.toml"],
+    "pretrain --use-moe maybe": ["model.use_moe"],
+    "pretrain --num-key-value-heads 3": ["num_key_value_heads"],
+    "pretrain --steps 5 --tokens 5 --data-path a": ["training.steps"],
+    "pretrain --preset tiny": ["data.data_path", "sample:shakespeare"],
+    "pretrain --preset tiny --data-path corpus.jsnol": ["corpus.jsnol", "corpus.jsonl"],
+    "pretrain --preset tiny --data-path empty.jsonl": ["text"],
+    "pretrain --preset tiny --data-path corpus.jsonl --text-field story": ["text"],
+    "pretrain --preset tiny --data-path corpus.jsonl --out-dir corpus.jsonl": ["run.out_dir"],
+    "pretrain --preset tiny --data-path corpus.jsonl --tokenizer nowhere": ["nowhere"],
+    "pretrain --preset tiny --data-path corpus.jsonl --dtype float16 --device cpu": ["dtype"],
+    "pretrain --preset tiny --data-path corpus.jsonl --init-from nowhere": ["nowhere"],
+    "tokenizer --out-dir out": ["data.data_path"],
+    "tokenizer --data-path corpus.jsonl": ["--out-dir"],
+    "tokenizer --data-path corpus.jsonl --vocab-size 10 --out-dir out": ["model.vocab_size", "259"],
+    "tokenizer --data-path corpus.jsonl --vocab-size 300 --out-dir corpus.jsonl/x": ["corpus"],
+    "prepare --data-path corpus.jsonl --out-dir out": ["data.tokenizer"],
+    "prepare --data-path corpus.jsonl --tokenizer nowhere --out-dir out": ["nowhere"],
+    "generate": ["RUN_OR_CHECKPOINT"],
+    "generate nowhere": ["nowhere"],
+    "generate nowhere --num-samples 0": ["num_samples"],
+    "generate nowhere --top-p x": ["--top-p"],
+    "evaluate nowhere": ["data.data_path"],
+    "evaluate nowhere --data-path corpus.jsonl": ["nowhere"],
+    "pretrian": ["pretrain"],
+    "": ["COMMAND"],
+    "pretrain --data-path corpus.jsonl --steps -1": ["training.steps"],
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES, ids=lambda line: line or "nothing")
+def test_a_mistake_is_one_line_and_exit_status_2(
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("corpus.jsonl").write_text('{"text": "one two three"}\n')
+    Path("empty.jsonl").write_text("")
+    before = sorted(tmp_path.iterdir())
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    for word in MISTAKES[line]:
+        assert word in said
+    left = {path.name for path in tmp_path.iterdir()} - {path.name for path in before}
+    assert left <= {"runs"}  # of a run that began
+
+
+def test_a_command_line_that_was_wrong_can_be_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run folder that the first try made does not hold the second to its mistake."""
+    monkeypatch.chdir(tmp_path)
+    command = ["pretrain", "--preset", "tiny", "--out-dir", "mine", "--data-path"]
+    assert main([*command, "typo.jsonl"]) == 2
+    Path("empty.txt").write_text("")
+    assert main([*command, "empty.txt"]) == 2
+    said = capsys.readouterr().err
+    assert "other settings" not in said and "text" in said.splitlines()[-1]
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys, jielong.cli\n"
+        "try: jielong.cli.main(['pretrain', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True, capture_output=True)
