@@ -68,4 +68,6 @@ def describe(device: torch.device, dtype: torch.dtype) -> str:
     else:
         name = "Apple GPU"
     precision = str(dtype).removeprefix("torch.")
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        precision += " (slow on a CPU without instructions for it; auto takes float32)"
     return f"device {device.type} ({name}) · {precision} · torch {torch.__version__}"

@@ -22,7 +22,7 @@ from jielong.generation.generate import generate_samples
 from jielong.generation.sampling import Sampling
 from jielong.observe.explain import explain_first_loss, run_summary
 from jielong.observe.metrics import Averages, Display, MetricsFile
-from jielong.observe.trackers import start_tracker
+from jielong.observe.trackers import check_tracker, start_tracker
 from jielong.run import RunFolder, StopSignals
 from jielong.stages import ensure_dataset, ensure_tokenizer, spool_stdin
 from jielong.training.compilation import compile_layers, wants_compile
@@ -63,6 +63,7 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
         screen.line(describe(device, dtype))
         run = RunFolder(config.run.out_dir)
         if ranks.is_main:
+            check_tracker(config.run.tracker)
             stack.enter_context(run.hold())
             run.settle_config(config, override)
             config = spool_stdin(config, run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -81,7 +83,7 @@ def test_a_gradient_can_be_asked_of_one_side_alone(which: int) -> None:
     torch.testing.assert_close(got, sides[which].grad, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_under_autocast_it_is_close_and_float32(dtype: torch.dtype) -> None:
     hidden, weight, targets = make(64, 0.2)
     weight.requires_grad_()
@@ -91,4 +93,21 @@ def test_under_autocast_it_is_close_and_float32(dtype: torch.dtype) -> None:
     expected = F.cross_entropy(hidden @ weight.T, targets, reduction="sum")
     assert loss.dtype == torch.float32
     assert weight.grad is not None and weight.grad.dtype == torch.float32
-    assert float(loss) == pytest.approx(float(expected), rel=1e-2)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-2)
+    (exact,) = torch.autograd.grad(expected, weight)
+    assert (weight.grad - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_vocabulary_beyond_the_range_of_half_precision_stays_finite(dtype: torch.dtype) -> None:
+    hidden = torch.zeros(4, 8, requires_grad=True)  # all tokens alike: the sum is the vocabulary
+    weight = torch.zeros(70_000, 8, requires_grad=True)
+    with torch.no_grad():
+        hidden[:, 0] = 1.0
+    with torch.autocast("cpu", dtype):
+        loss = linear_cross_entropy(hidden, weight, torch.tensor([1, 2, 3, 69_999]))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(4 * math.log(70_000), rel=1e-4)
+    assert weight.grad is not None
+    for target in (1, 2, 3, 69_999):
+        assert float(weight.grad[target, 0]) == pytest.approx(-1.0, rel=1e-2)

@@ -162,7 +162,6 @@ def test_losses_are_those_of_the_script_in_every_update(
     losses, rates = trained_by_formula(weights, rows, counts, batch_size, accumulation)
     assert len(ours) == len(losses) == UPDATES
     assert losses[-1] < losses[0] - 0.5  # it learns, so a wrong update would show
-    print("DIFF", max(abs(a["loss"]-b) for a,b in zip(ours,losses)), losses[0], losses[-1])
     assert [r["loss"] for r in ours] == pytest.approx(losses, abs=1e-3)
     assert [r["learning_rate"] for r in ours] == pytest.approx(rates, rel=1e-9)
 

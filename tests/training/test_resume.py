@@ -104,6 +104,15 @@ def test_the_same_command_again_gives_the_same_run(launch: Launch) -> None:
     launch.assert_equal("again")
 
 
+def test_validation_samples_checkpoints_and_workers_leave_training_as_it_is(
+    launch: Launch,
+) -> None:
+    changes = {"eval_interval": 5, "save_interval": 3, "sample_tokens": 4, "num_workers": 0}
+    status, said = launch.here("otherwise", **changes, eval_tokens=20, keep_checkpoints=1)
+    assert status == 0, said
+    launch.assert_equal("otherwise")
+
+
 def test_a_complete_run_is_left_as_it_is(launch: Launch) -> None:
     shutil.copytree(launch.folder / "whole", launch.folder / "complete")
     before = {p: p.read_bytes() for p in launch.last("complete").iterdir()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import importlib
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from jielong.errors import ConfigError
 
-PACKAGES = {"wandb": "wandb", "tensorboard": "tensorboard", "swanlab": "swanlab"}
+MODULES = {"wandb": "wandb", "tensorboard": "torch.utils.tensorboard", "swanlab": "swanlab"}
 
 Say = Callable[[str], None]
 
@@ -48,6 +48,21 @@ class Guarded:
             self.tracker = None
 
 
+def check_tracker(name: str) -> None:
+    """Tries the tracker's package, before hours go into preparing.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        if name != "none":
+            importlib.import_module(MODULES[name])
+    except ImportError:
+        raise ConfigError(
+            f"run.tracker={name} needs a package that is not here: pip install {name}"
+        ) from None
+
+
 def start_tracker(
     name: str, project: str, folder: Path, settings: dict[str, Any], say: Say
 ) -> Guarded | None:
@@ -55,9 +70,6 @@ def start_tracker(
 
     The id of the run at the tracker is kept in `folder/tracker_id`, so that a resumed run goes on
     there too.
-
-    Raises:
-        ConfigError: the tracker's package is not installed.
     """
     if name == "none":
         return None
@@ -66,12 +78,6 @@ def start_tracker(
         "tensorboard": _TensorBoard,
         "swanlab": _SwanLab,
     }
-    try:
-        __import__("torch.utils.tensorboard" if name == "tensorboard" else PACKAGES[name])
-    except ImportError:
-        raise ConfigError(
-            f"run.tracker={name} needs a package that is not here: pip install {PACKAGES[name]}"
-        ) from None
     return Guarded(name, lambda: starts[name](project, folder, settings), say)
 
 
@@ -110,6 +116,7 @@ class _SwanLab:
     def __init__(self, project: str, folder: Path, settings: dict[str, Any]) -> None:
         import swanlab
 
+        # experiment_name and logdir are what versions before 0.10 know too
         self.run = swanlab.init(
             project=project,
             experiment_name=folder.name,
@@ -117,7 +124,6 @@ class _SwanLab:
             resume="allow",
             logdir=str(folder / "swanlab"),
             config=settings,
-            mode=os.environ.get("SWANLAB_MODE"),
         )
 
     def log(self, step: int, values: dict[str, float]) -> None:

@@ -1,0 +1,97 @@
+"""What a run says of itself."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from jielong.observe.explain import explain_first_loss
+from jielong.observe.metrics import Averages, MetricsFile, duration
+from jielong.observe.trackers import Guarded
+from jielong.training.step import StepResult
+
+
+def result(loss: float, tokens: int, applied: bool = True) -> StepResult:
+    return StepResult(loss=loss, tokens=tokens, grad_norm=1.0, applied=applied)
+
+
+def test_the_loss_shown_is_the_mean_over_all_targets_since_the_last_record() -> None:
+    means = Averages()
+    for loss, tokens in ((2.0, 10), (4.0, 30)):
+        means.add(result(loss, tokens))
+    assert means.loss == pytest.approx(3.5)
+    means.add(result(math.nan, 100, applied=False))  # a step refused says nothing of the model
+    assert means.loss == pytest.approx(3.5)
+    means.reset()
+    assert math.isnan(means.loss)
+
+
+def test_speed_leaves_out_the_time_between() -> None:
+    means = Averages()
+    means.seconds, means.targets = 2.0, 100
+    means.restart_clock()
+    assert means.tokens_per_second == pytest.approx(50)
+
+
+def test_records_are_strict_json_with_null_for_what_is_no_number(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    file.write("validation", 3, loss=math.nan, perplexity=math.inf, text="値")
+    file.close()
+    line = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+    assert json.loads(line) == {
+        "kind": "validation",
+        "step": 3,
+        "loss": None,
+        "perplexity": None,
+        "text": "値",
+    }
+
+
+def test_records_after_the_step_that_a_run_resumes_from_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind":"train","step":4}\n{"kind":"train","step":5}\nnull\n{"kind": "tr')
+    file = MetricsFile(path, 4)
+    file.write("train", 5)
+    file.close()
+    assert [json.loads(x)["step"] for x in path.read_text().splitlines()] == [4, 5]
+
+
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path / "metrics.jsonl", 0, enabled=False)
+    file.write("train", 1)
+    file.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_loss_is_explained_in_words() -> None:
+    assert "as it should be" in explain_first_loss(math.log(6400) + 0.1, 6400)
+    assert "higher" in explain_first_loss(12.0, 6400)
+    assert "lower" in explain_first_loss(3.0, 6400)
+    assert "8.76" in explain_first_loss(3.0, 6400)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0s"), (59.6, "1m 00s"), (200, "3m 20s"), (3599.7, "1h 00m"), (90061, "25h 01m")],
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_tracker_that_fails_is_named_once_and_left_alone() -> None:
+    class Broken:
+        def log(self, step: int, values: dict[str, float]) -> None:
+            raise ConnectionError("no network\nsecond line")
+
+        def close(self) -> None:
+            raise AssertionError("it was left alone")
+
+    said: list[str] = []
+    tracker = Guarded("wandb", Broken, said.append)
+    for step in range(3):
+        tracker.log(step, {})
+    tracker.close()
+    assert len(said) == 1 and "wandb" in said[0] and "no network" in said[0]
