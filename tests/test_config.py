@@ -23,7 +23,7 @@ from jielong.config import (
 )
 from jielong.errors import ConfigError
 from jielong.model.transformer import Transformer
-from jielong.training.optimizer import default_learning_rate
+from jielong.training.scaling import default_learning_rate
 
 
 def parameters(config: ModelConfig) -> int:

@@ -19,9 +19,10 @@ from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
 from jielong.model.weights import load_tensors
 from jielong.run import RunFolder
-from jielong.stages import ensure_tokenizer, load_dataset, with_architecture
+from jielong.stages import ensure_tokenizer, load_dataset, start_folder, with_architecture
 from jielong.tokenizer import Tokenizer
 from jielong.training.optimizer import Optimizer
+from jielong.training.scaling import with_batch_size
 from jielong.training.schedule import Schedule
 
 PROMPT_TOKENS = 12  # of a held-out text's opening, for the samples drawn in training
@@ -68,11 +69,12 @@ def build(
     """
     tokenizer = ensure_tokenizer(config, run, lambda line: None)
     dataset = load_dataset(config, tokenizer, run)
-    config = with_architecture(config, tokenizer)
+    start = start_folder(config, run)
+    config = with_batch_size(with_architecture(config, tokenizer, start), dataset.train)
     torch.manual_seed(config.training.seed)
     model = Transformer(config.model)
-    if config.training.init_from:
-        ckpt.load_weights(model, ckpt.find_model_folder(config.training.init_from))
+    if start is not None:
+        ckpt.load_weights(model, start)
     model.to(device)
     batches = Batches(dataset.train, config.data, config.training)
     return Parts(

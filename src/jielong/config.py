@@ -204,7 +204,11 @@ class TrainingConfig:
     epochs: float = option(1.0, "Passes over the data, unless steps or tokens is set.", low=0.0)
     steps: int | None = option(None, "Budget in optimizer steps.", low=1)
     tokens: int | None = option(None, "Budget in training tokens.", low=1)
-    batch_size: int = option(32, "Windows in a micro-batch, over all processes.", low=1)
+    batch_size: int | None = option(
+        None,
+        "Windows in a micro-batch, over all processes; default follows from the budget.",
+        low=1,
+    )
     accumulation_steps: int = option(1, "Micro-batches in an optimizer step.", low=1)
     optimizer: str = option(
         "muon",

@@ -75,6 +75,7 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
             parts.config,
             parts.model.num_parameters(),
             len(parts.dataset.train),
+            parts.batches.windows_per_step,
             parts.schedule,
             parts.optimizer.peak,
         )
@@ -193,7 +194,7 @@ def validate(parts: Parts, progress: Progress, screen: Display, records: Metrics
             parts.model,
             parts.dataset.validation,
             c.data.max_seq_len,
-            c.training.batch_size,
+            parts.batches.batch_size,
             parts.tokenizer.token_bytes(),
             max_tokens=None if step == parts.schedule.total_steps else c.run.eval_tokens,
             autocast=autocast(parts.model.device, parts.dtype),

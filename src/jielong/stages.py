@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from jielong.checkpoint import find_model_folder
+from jielong.checkpoint import find_model_folder, newest_valid
 from jielong.config import Config
 from jielong.data.prepare import prepare
 from jielong.data.shards import Dataset, open_dataset
@@ -29,8 +29,8 @@ def spool_stdin(config: Config, run: RunFolder) -> Config:
         return config
     copies = [run.path / "stdin.jsonl", run.path / "stdin.txt"]
     if not (run.begun and any(copy.exists() for copy in copies)):  # a resumed run has its copy
-        for copy in copies:
-            copy.unlink(missing_ok=True)
+        for stale in copies:
+            stale.unlink(missing_ok=True)
         temporary = run.path / "stdin.partial"
         with temporary.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
@@ -49,8 +49,8 @@ def ensure_tokenizer(config: Config, run: RunFolder, say: Say) -> Tokenizer:
         DataError: it cannot be loaded or trained.
     """
     given = config.data.tokenizer or _beside_dataset(config)
-    if given is None and config.training.init_from:
-        given = find_model_folder(config.training.init_from)
+    if given is None:
+        given = start_folder(config, run)
     if given is not None:
         return Tokenizer.load(given)
     if not (run.tokenizer / "tokenizer.json").exists():
@@ -98,18 +98,32 @@ def load_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Datase
     return dataset
 
 
-def with_architecture(config: Config, tokenizer: Tokenizer) -> Config:
-    """The config with what follows from the tokenizer, the window and `init_from` filled in.
+def start_folder(config: Config, run: RunFolder) -> Path | None:
+    """The model folder that a run with `init_from` has architecture, tokenizer and weights from.
+
+    Its own newest checkpoint, once there is one: by then the first may be gone.
 
     Raises:
-        ConfigError: the folder of `init_from` has no place for the tokenizer or the window.
+        CheckpointError: there is no model in it.
+    """
+    if config.training.init_from is None:
+        return None
+    newest, _ = newest_valid(run.checkpoints)
+    return newest or find_model_folder(config.training.init_from)
+
+
+def with_architecture(config: Config, tokenizer: Tokenizer, start: Path | None) -> Config:
+    """The config with what follows from the tokenizer, the window and `start` filled in.
+
+    Raises:
+        ConfigError: the model in `start` has no place for the tokenizer or the window.
     """
     context = config.model.max_position_embeddings or config.data.max_seq_len
     model = dataclasses.replace(
         config.model, vocab_size=tokenizer.vocab_size, max_position_embeddings=context
     )
-    if config.training.init_from:
-        model = read_model_config(find_model_folder(config.training.init_from))
+    if start is not None:
+        model = read_model_config(start)
         if model.vocab_size < tokenizer.vocab_size:
             raise ConfigError(
                 f"training.init_from={config.training.init_from} has a vocabulary of "

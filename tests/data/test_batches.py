@@ -174,7 +174,9 @@ def test_an_error_while_reading_ahead_reaches_the_reader_and_ends_the_threads() 
         def read(self, start: int, stop: int) -> np.ndarray:
             raise OSError("the disk is gone")
 
-    batches = Batches(Broken([[1, 5, 2]] * 40), DataConfig(max_seq_len=8), TrainingConfig())
+    batches = Batches(
+        Broken([[1, 5, 2]] * 40), DataConfig(max_seq_len=8), TrainingConfig(batch_size=4)
+    )
     with pytest.raises(OSError, match="the disk is gone"):
         next(read_ahead(batches, range(5), workers=2))
 

@@ -57,10 +57,13 @@ ROWS = jsonl({"text": "one"}, {"text": "二"}, {"text": "three\x00"})
         ("a.json", ROWS),
         ("a.ndjson", b"\xef\xbb\xbf" + ROWS.rstrip()),
         ("a.JSONL", ROWS.replace(b"\n", b"\r\n\r\n")),
-        ("a.jsonl.gz", gzip.compress(ROWS)),
+        ("a.jsonl.gz", gzip.compress(ROWS, mtime=0)),
         ("a.jsonl.zst", zstandard.compress(ROWS)),
         ("two.frames.jsonl.zst", zstandard.compress(ROWS[:20]) + zstandard.compress(ROWS[20:])),
-        ("two.members.jsonl.gz", gzip.compress(ROWS[:20]) + gzip.compress(ROWS[20:])),
+        (
+            "two.members.jsonl.gz",
+            gzip.compress(ROWS[:20], mtime=0) + gzip.compress(ROWS[20:], mtime=0),
+        ),
     ],
 )
 def test_json_lines_are_read_whatever_their_wrapping(write, name, content):

@@ -208,7 +208,9 @@ def test_without_the_mask_a_document_sees_its_neighbours() -> None:
     stream = ListStream(random_documents(10, longest=16))
     losses = []
     for mask in (True, False):
-        batches = Batches(stream, DataConfig(max_seq_len=32, document_mask=mask), TrainingConfig())
+        batches = Batches(
+            stream, DataConfig(max_seq_len=32, document_mask=mask), TrainingConfig(batch_size=4)
+        )
         batch = batches.load(np.arange(batches.windows))
         with torch.no_grad():
             losses.append(float(model(batch.tokens, batch.targets, batch.document_ids).loss))
@@ -219,7 +221,7 @@ def test_padded_loss_equals_each_document_alone() -> None:
     model = tiny_model()
     documents = random_documents(9, longest=20, seed=4)
     data = DataConfig(max_seq_len=24, packing="pad")
-    batches = Batches(ListStream(documents), data, TrainingConfig())
+    batches = Batches(ListStream(documents), data, TrainingConfig(batch_size=4))
     batch = batches.load(np.arange(batches.windows))
     with torch.no_grad():
         padded = float(model(batch.tokens, batch.targets, batch.document_ids).loss)

@@ -42,9 +42,7 @@ Calls = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def fake_wandb(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Calls]]:
+def fake_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Calls]]:
     """Makes a package `wandb` that breaks in a function of that name; returns its calls."""
 
     def make(breaks_in: str = "") -> Calls:

@@ -40,7 +40,7 @@ def norm(x: Tensor, gain: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor) -> Tensor:
-    """RoPE of x (B, heads, T, D): dimensions i and i + D/2 turn together, by position · θ^(−2i/D)."""
+    """RoPE of x (B, heads, T, D): dimensions i and i + D/2 turn by position · θ^(−2i/D)."""
     T, D = x.shape[-2:]
     angles = torch.arange(T)[:, None] * 1e6 ** -(torch.arange(0, D, 2).double() / D)  # (T, D/2)
     pairs = torch.complex(x[..., : D // 2], x[..., D // 2 :])

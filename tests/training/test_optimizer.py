@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from jielong.errors import CheckpointError
-from jielong.training.optimizer import Muon, Optimizer, default_learning_rate, orthogonalize
+from jielong.training.optimizer import Muon, Optimizer, orthogonalize
+from jielong.training.scaling import default_learning_rate
 from tiny import one_step, random_batch, tiny_config, tiny_model
 
 

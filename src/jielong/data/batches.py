@@ -51,6 +51,7 @@ class Batches:
 
     def __init__(self, stream: Stream, data: DataConfig, training: TrainingConfig) -> None:
         self.stream, self.data, self.seed = stream, data, training.seed
+        assert training.batch_size is not None, "with_batch_size fills it in"
         self.batch_size = training.batch_size
         self.windows_per_step = training.batch_size * training.accumulation_steps
         if data.packing == "pad":

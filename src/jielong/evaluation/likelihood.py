@@ -130,7 +130,7 @@ def evaluate_stream(
     """
     started, device = time.perf_counter(), _device(model)
     data = DataConfig(max_seq_len=seq_len, packing="pack", document_mask=True)
-    batches = Batches(stream, data, TrainingConfig())
+    batches = Batches(stream, data, TrainingConfig(batch_size=batch_size))
     windows = _spread(batches.windows, seq_len, max_tokens)
     batch_size = max(1, min(batch_size, -(-len(windows) // world_size)))
     nats, tokens, text_bytes = 0.0, 0.0, 0.0

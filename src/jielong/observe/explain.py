@@ -22,11 +22,16 @@ def explain_first_loss(loss: float, vocab_size: int) -> str:
 
 
 def run_summary(
-    config: Config, parameters: int, train_tokens: int, schedule: Schedule, peak_rate: float
+    config: Config,
+    parameters: int,
+    train_tokens: int,
+    windows: int,
+    schedule: Schedule,
+    peak_rate: float,
 ) -> list[str]:
     """Model, data and budget of a run, in a few lines."""
     m, t, d = config.model, config.training, config.data
-    windows = t.batch_size * t.accumulation_steps
+    micro = f" in {t.accumulation_steps} micro-batches" if t.accumulation_steps > 1 else ""
     tokens = schedule.total_steps * windows * d.max_seq_len
     kind = "Qwen3" if m.qk_norm else "Llama"
     scale = f"{tokens / max(1, train_tokens):.2g} epochs, {tokens / parameters:.1f} a parameter"
@@ -34,7 +39,7 @@ def run_summary(
         f"model {parameters / 1e6:.2f}M parameters ({kind}: {m.num_hidden_layers} layers × "
         f"{m.hidden_size}, {m.num_attention_heads} heads, {m.num_key_value_heads} kv, "
         f"vocabulary {m.vocab_size})",
-        f"budget {schedule.total_steps} steps of {windows} × {d.max_seq_len} tokens = "
+        f"budget {schedule.total_steps} steps of {windows} × {d.max_seq_len} tokens{micro} = "
         f"{tokens / 1e6:.1f}M tokens ({scale})",
         f"optimizer {t.optimizer}, peak rate {peak_rate:.2g}, {schedule.kind}, "
         f"warm-up {schedule.warmup_steps} steps",

@@ -53,7 +53,7 @@ class MetricsFile:
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in values.items()
         }
-        record = {"kind": kind, "step": step, **clean}
+        record = {"kind": kind, "step": step, **clean, "time": round(time.time(), 3)}
         if self.file:
             self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
             self.file.flush()
@@ -73,7 +73,6 @@ class MetricsFile:
             grad_norm=result.grad_norm,
             tokens=tokens,
             tokens_per_second=means.tokens_per_second,
-            time=time.time(),
         )
 
     def close(self) -> None:

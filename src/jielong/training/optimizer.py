@@ -10,17 +10,12 @@ from torch import Tensor, nn
 
 from jielong.config import Config
 from jielong.errors import CheckpointError
+from jielong.training.scaling import default_learning_rate
 
 # Quintic coefficients that bring singular values near 1 in five steps (Jordan et al. 2024).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
 MATCH_ADAM_RMS = 0.2  # an update's root mean square beside AdamW's (Liu et al. 2025)
-
-
-def default_learning_rate(config: Config) -> float:
-    """Peak rate from width: wide layers need smaller steps (measured: docs/experiments.md)."""
-    scale = 0.1 if config.training.optimizer == "muon" else 0.03
-    return float(f"{scale * config.model.hidden_size**-0.5:.2g}")
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
@@ -82,9 +77,8 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, config: Config) -> None:
         t = config.training
-        self.peak = (
-            t.learning_rate if t.learning_rate is not None else default_learning_rate(config)
-        )
+        given = t.learning_rate
+        self.peak = given if given is not None else default_learning_rate(config)
         self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         hidden = [
             p

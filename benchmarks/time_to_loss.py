@@ -1,0 +1,311 @@
+"""Wall-clock time until the held-out loss reaches what the old way ends at.
+
+    python benchmarks/time_to_loss.py --corpus shakespeare
+    python benchmarks/time_to_loss.py --corpus poems --short
+
+All contenders have one model size (hidden 128, 4 layers), one tokenizer, one text, one held-out
+split and one measure of it; one epoch each. The clock runs from the start of the command (for us
+from the start of the process `jielong pretrain`, preparing included) and leaves out validation.
+    jielong   `jielong pretrain` with its defaults
+    adamw     the same code with packing and a well-set AdamW (betas 0.9/0.95, warm-up, cosine)
+    old       padding, AdamW 5e-4, its cosine, eager: benchmarks/old_way.py
+    trainer   the transformers Trainer on blocks of text, AdamW, warm-up and cosine
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+from common import SCRATCH, corpus, save
+
+from jielong.evaluation.likelihood import Likelihood, evaluate_documents
+from jielong.model.transformer import ModelOutput
+from jielong.tokenizer import Tokenizer, train_tokenizer
+
+SETTINGS = {  # documents, window, batch of the old way
+    "shakespeare": (None, 512, 8),
+    "poems": (20000, 128, 32),
+    "python": (3000, 512, 8),
+}
+MODEL = {
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+VOCABULARY, MEASURES = 6400, 24
+Curve = list[tuple[float, float]]  # seconds, bits per byte
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", choices=tuple(SETTINGS), default="shakespeare")
+    parser.add_argument("--contenders", nargs="+", default=["jielong", "adamw", "old"])
+    parser.add_argument("--hidden-size", type=int, default=MODEL["hidden_size"])
+    parser.add_argument("--short", action="store_true", help="a sixth of the text")
+    parser.add_argument("--adamw-rate", type=float, default=3e-3)
+    arguments = parser.parse_args()
+    MODEL["hidden_size"] = arguments.hidden_size
+    documents, window, batch = SETTINGS[arguments.corpus]
+    texts = corpus(arguments.corpus, documents)
+    texts = texts[:: 6 if arguments.short else 1]
+    folder = SCRATCH / f"{arguments.corpus}-{'short' if arguments.short else 'whole'}"
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizer = lay_out(texts, folder)
+    curves: dict[str, Curve] = {}
+    for name in arguments.contenders:
+        curves[name] = CONTENDERS[name](folder, tokenizer, window, batch, arguments)
+        seconds, bits = curves[name][-1]
+        print(f"{name:10} {seconds:7.1f} s   ends at {bits:.4f} bits/byte", flush=True)
+    report(curves, arguments, texts)
+
+
+def lay_out(texts: list[str], folder: Path) -> Tokenizer:
+    """Training and held-out text as JSONL, and a tokenizer: none of it on anybody's clock."""
+    folder.mkdir(parents=True)
+    for name, part in (
+        ("train", [t for i, t in enumerate(texts) if i % 50 != 7]),
+        ("held-out", [t for i, t in enumerate(texts) if i % 50 == 7]),
+    ):
+        lines = (orjson.dumps({"text": text}) + b"\n" for text in part)
+        (folder / f"{name}.jsonl").write_bytes(b"".join(lines))
+    tokenizer = train_tokenizer(iter(texts), VOCABULARY, 2**24)
+    tokenizer.save(folder / "tokenizer")
+    return tokenizer
+
+
+def run_jielong(
+    folder: Path, tokenizer: Tokenizer, window: int, batch: int, arguments: Any, *flags: str
+) -> Curve:
+    """Our command, as a user runs it; the curve from its own metrics.jsonl."""
+    run = folder / f"run-{len(list(folder.iterdir()))}"
+    command = [sys.executable, "-m", "jielong", "pretrain"]
+    command += ["--data-path", str(folder / "train.jsonl")]
+    command += ["--validation-path", str(folder / "held-out.jsonl")]
+    command += ["--tokenizer", str(folder / "tokenizer"), "--max-seq-len", str(window)]
+    command += [f"--{name.replace('_', '-')}={value}" for name, value in MODEL.items()]
+    command += [
+        "--eval-tokens",
+        "1000000000",
+        "--sample-tokens",
+        "0",
+        "--out-dir",
+        str(run),
+        *flags,
+    ]
+    started = time.time()
+    steps = _steps(command)
+    subprocess.run(
+        [*command, "--eval-interval", str(max(1, steps // MEASURES)), "--save-interval", "100000"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    curve, validating = [], 0.0
+    for line in (run / "metrics.jsonl").read_bytes().splitlines():
+        record = orjson.loads(line)
+        if record["kind"] == "validation":
+            validating += record["seconds"]
+            curve.append((record["time"] - started - validating, record["bits_per_byte"]))
+    return curve
+
+
+def _steps(command: list[str]) -> int:
+    """About how many steps the run will have, for even measuring; costs the clock nothing big."""
+    window = int(command[command.index("--max-seq-len") + 1])
+    text = Path(command[command.index("--data-path") + 1]).stat().st_size
+    tokens = text / 3.2
+    return max(MEASURES, int(tokens / max(2 * tokens**0.5, window)))
+
+
+def run_adamw(folder: Path, tokenizer: Tokenizer, window: int, batch: int, arguments: Any) -> Curve:
+    flags = ["--optimizer", "adamw", "--learning-rate", str(arguments.adamw_rate)]
+    flags += ["--schedule", "cosine", "--min-lr-ratio", "0.1", "--warmup-ratio", "0.05"]
+    return run_jielong(folder, tokenizer, window, batch, arguments, *flags)
+
+
+class AsOurs(torch.nn.Module):
+    """Another's model behind the call that our evaluator makes."""
+
+    def __init__(self, logits: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.logits, self.anchor = logits, torch.nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        document_ids: torch.Tensor | None = None,
+    ) -> ModelOutput:
+        assert targets is not None
+        logits = self.logits(tokens).flatten(0, 1)
+        loss = torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction="sum")
+        return ModelOutput(loss=loss)
+
+
+def held_out(
+    folder: Path, tokenizer: Tokenizer, window: int, logits: Callable[[torch.Tensor], torch.Tensor]
+) -> Likelihood:
+    """Each held-out document from its beginning. (Ours are cut into windows wherever a border
+    falls, as in training, and so have a little less context: the difference is in their favour.)
+    """
+    lines = (folder / "held-out.jsonl").read_bytes().splitlines()
+    texts = (orjson.loads(line)["text"] for line in lines)
+    return evaluate_documents(AsOurs(logits), tokenizer, texts, window)
+
+
+def padded_rows(folder: Path, tokenizer: Tokenizer, length: int) -> torch.Tensor:
+    """Documents as the old way feeds them: bos, text cut to fit, eos, padding: (N, length)."""
+    lines = (folder / "train.jsonl").read_bytes().splitlines()
+    texts = [orjson.loads(line)["text"] for line in lines]
+    rows = np.full((len(texts), length), tokenizer.pad_id, np.int64)
+    for row, ids in zip(rows, tokenizer.encode_batch(texts), strict=True):
+        document = np.r_[tokenizer.bos_id, ids[: length - 2], tokenizer.eos_id]
+        row[: len(document)] = document
+    return torch.from_numpy(rows)
+
+
+def run_old(folder: Path, tokenizer: Tokenizer, window: int, batch: int, arguments: Any) -> Curve:
+    from old_way import Llama, train
+
+    started = time.perf_counter()
+    rows = padded_rows(folder, tokenizer, window)
+    prepared = time.perf_counter() - started
+    torch.manual_seed(0)
+    model = Llama(tokenizer.vocab_size, MODEL["hidden_size"], 4, 4, 2, window)
+    curve: Curve = []
+
+    def measure(step: int, seconds: float) -> bool:
+        bits = held_out(folder, tokenizer, window, model).bits_per_byte
+        curve.append((prepared + seconds, bits))
+        return False
+
+    train(
+        model,
+        rows,
+        pad=int(tokenizer.pad_id or 0),
+        batch_size=batch,
+        accumulation=1,  # its default of 8 gives too few updates here: this is its better side
+        rate=5e-4,
+        measure=measure,
+        every=max(1, len(rows) // batch // 8),
+    )
+    return curve
+
+
+def run_trainer(
+    folder: Path, tokenizer: Tokenizer, window: int, batch: int, arguments: Any
+) -> Curve:
+    from hf_trainer import train
+
+    lines = (folder / "train.jsonl").read_bytes().splitlines()
+    texts = [orjson.loads(line)["text"] for line in lines]
+    started = time.perf_counter()
+    documents = [
+        np.r_[tokenizer.bos_id, ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)
+    ]
+    stream = np.concatenate(documents).astype(np.int64)
+    blocks = stream[: len(stream) // window * window].reshape(-1, window)
+    prepared = time.perf_counter() - started
+    return train(
+        blocks,
+        MODEL,
+        tokenizer.vocab_size,
+        batch_size=batch if window >= 512 else batch // 2,
+        rate=arguments.adamw_rate,
+        measures=8,
+        prepared=prepared,
+        bits=lambda logits: held_out(folder, tokenizer, window, logits).bits_per_byte,
+    )
+
+
+CONTENDERS: dict[str, Callable[..., Curve]] = {
+    "jielong": run_jielong,
+    "adamw": run_adamw,
+    "old": run_old,
+    "trainer": run_trainer,
+}
+
+
+def reached(curve: Curve, bits: float) -> float | None:
+    """Seconds until the curve is first at `bits` or lower, between measures in a straight line."""
+    before: tuple[float, float] | None = None
+    for seconds, value in curve:
+        if value <= bits:
+            if before is None or value == before[1]:
+                return seconds
+            share = (before[1] - bits) / (before[1] - value)
+            return before[0] + share * (seconds - before[0])
+        before = (seconds, value)
+    return None
+
+
+def report(curves: dict[str, Curve], arguments: Any, texts: list[str]) -> None:
+    ours = curves.get("jielong", [])
+    rows = []
+    for name, curve in curves.items():
+        seconds, bits = curve[-1]
+        when = reached(ours, bits)
+        rows.append(
+            {
+                "contender": name,
+                "seconds": round(seconds, 1),
+                "bits_per_byte": round(bits, 4),
+                "jielong_reaches_it_after": when and round(when, 1),
+                "times_faster": when and round(seconds / when, 1),
+            }
+        )
+    size = "-short" if arguments.short else ""
+    name = f"time_to_loss-{arguments.corpus}{size}"
+    if arguments.hidden_size != 128:
+        name += f"-h{arguments.hidden_size}"
+    result = {
+        "documents": len(texts),
+        "bytes": sum(len(text.encode()) for text in texts),
+        "model": MODEL,
+        "table": rows,
+        "curves": {key: [(round(s, 1), round(b, 4)) for s, b in c] for key, c in curves.items()},
+    }
+    path = save(name, result)
+    print(f"\n{'contender':10} {'seconds':>8} {'bits/byte':>10} {'we reach it':>12} {'times':>6}")
+    for row in rows:
+        when, times = row["jielong_reaches_it_after"], row["times_faster"]
+        print(
+            f"{row['contender']:10} {row['seconds']:8} {row['bits_per_byte']:10} "
+            f"{when if when else '-':>12} {times if times else '-':>6}"
+        )
+    plot(curves, path.with_suffix(".png"), f"{arguments.corpus}, hidden {arguments.hidden_size}")
+    print(path)
+
+
+def plot(curves: dict[str, Curve], path: Path, title: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), dpi=120)
+    for name, curve in curves.items():
+        axes.plot(*zip(*curve, strict=True), label=name, marker=".", markersize=4)
+    axes.set(xlabel="seconds, validation left out", ylabel="held-out bits per byte", title=title)
+    best = min(bits for curve in curves.values() for _, bits in curve)
+    axes.set_ylim(best - 0.1, min(4.5, max(c[0][1] for c in curves.values())))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    main()
