@@ -93,8 +93,7 @@ def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
     """The model, its gradients averaged over ranks in the last micro-batch's backward pass."""
     if ranks.world_size == 1:
         return model
-    # every rank computes the same buffers: nothing to send round
-    return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 @contextlib.contextmanager

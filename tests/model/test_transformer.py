@@ -208,9 +208,8 @@ def test_without_the_mask_a_document_sees_its_neighbours() -> None:
     stream = ListStream(random_documents(10, longest=16))
     losses = []
     for mask in (True, False):
-        batches = Batches(
-            stream, DataConfig(max_seq_len=32, document_mask=mask), TrainingConfig(batch_size=4)
-        )
+        data = DataConfig(max_seq_len=32, document_mask=mask)
+        batches = Batches(stream, data, TrainingConfig(batch_size=4))
         batch = batches.load(np.arange(batches.windows))
         with torch.no_grad():
             losses.append(float(model(batch.tokens, batch.targets, batch.document_ids).loss))

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -37,11 +38,14 @@ RUNS: dict[str, dict[str, Any]] = {
     | {"router_aux_loss": "sequence", "num_shared_experts": 1, "router_z_loss_coef": 0.01},
 }
 RESUMED = {"dense": 24, "bias": 3}
-# several runs in one launch: importing torch takes longer than training does
+# Several runs in one launch, since importing torch takes longer than training does. Each meets at a
+# port of its own: the launcher's store still holds the addresses of the run before.
 SEVERAL = """
-import json, sys
+import json, os, sys
 from jielong.cli import main
-for words in json.loads(sys.argv[1]):
+os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+for port, words in json.loads(sys.argv[1]):
+    os.environ["MASTER_PORT"] = str(port)
     assert main(words) == 0
 """
 
@@ -78,6 +82,14 @@ def assert_same_run(got: Path, expected: Path) -> None:
             assert ours[step]["tokens"] == record["tokens"]
 
 
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [int(s.getsockname()[1]) for s in sockets]
+
+
 def start(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*LAUNCHER, *words],
@@ -110,7 +122,7 @@ def test_two_processes_train_what_one_does_and_go_on_with_its_runs(
         jobs.append(words(shared | RUNS[name], run))
     script = tmp_path / "several.py"
     script.write_text(SEVERAL)
-    process = start(str(script), json.dumps(jobs))
+    process = start(str(script), json.dumps(list(zip(free_ports(len(jobs)), jobs, strict=True))))
     out, err = finish(process)
     assert process.returncode == 0, out + err
     runs = [folder.parent for folder in tmp_path.glob("*/checkpoints")]

@@ -35,6 +35,8 @@ def run_summary(
     tokens = schedule.total_steps * windows * d.max_seq_len
     kind = "Qwen3" if m.qk_norm else "Llama"
     scale = f"{tokens / max(1, train_tokens):.2g} epochs, {tokens / parameters:.1f} a parameter"
+    if m.use_moe:
+        kind += f" with {m.num_experts} experts, {m.num_experts_per_tok} a token"
     return [
         f"model {parameters / 1e6:.2f}M parameters ({kind}: {m.num_hidden_layers} layers × "
         f"{m.hidden_size}, {m.num_attention_heads} heads, {m.num_key_value_heads} kv, "

@@ -73,6 +73,7 @@ class MetricsFile:
             grad_norm=result.grad_norm,
             tokens=tokens,
             tokens_per_second=means.tokens_per_second,
+            **_expert_record(result),
         )
 
     def close(self) -> None:
@@ -80,6 +81,23 @@ class MetricsFile:
             self.file.close()
         if self.tracker:
             self.tracker.close()
+
+
+def _expert_record(result: StepResult) -> dict[str, Any]:
+    """Of a mixture of experts, at the last step: its balance loss and how evenly tokens spread.
+
+    `imbalance` is the busiest expert's load over the mean, in the worst layer: 1 is even. No token
+    is ever dropped, so the loads of a layer add up to tokens × experts per token.
+    """
+    if result.expert_load is None:
+        return {}
+    load = result.expert_load.float()  # (layers, experts)
+    return {
+        "balance_loss": result.balance_loss,
+        "imbalance": round(float((load.amax(1) / load.mean(1).clamp_min(1e-9)).max()), 4),
+        "dropped_tokens": 0,
+        "expert_load": result.expert_load.long().tolist(),
+    }
 
 
 class Averages:
