@@ -84,6 +84,13 @@ def attention_mask(document_ids: Tensor) -> Tensor:
     return same & causal
 
 
+class HeadNorm(nn.RMSNorm):
+    """RMSNorm in its input's precision: torch has no fused kernel for two of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class Attention(nn.Module):
     """Grouped-query attention (Ainslie et al. 2023) with the parameter names of Llama and Qwen3."""
 
@@ -96,8 +103,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, self.kv_heads * D, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * D, bias=False)
         self.o_proj = nn.Linear(self.heads * D, config.hidden_size, bias=False)
-        self.q_norm = nn.RMSNorm(D, config.rms_norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(D, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.q_norm = HeadNorm(D, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = HeadNorm(D, config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(
         self,
