@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo demo-zh test test-interop check format clean
+.PHONY: help install demo demo-zh test test-interop check bench format clean
 
 help:
 	@echo "make demo       train a small model on Shakespeare (about 4 minutes on 2 cores)"
@@ -11,6 +11,7 @@ help:
 	@echo "make test       install the development extras and run all tests"
 	@echo "make test-interop  TRL, PEFT, lm-evaluation-harness and llama.cpp on our models"
 	@echo "make check      ruff, mypy and all tests"
+	@echo "make bench      short benchmarks (about 15 minutes); bench-NAME runs one whole"
 
 # torch first and alone: its CPU wheel is small, and the pin keeps pip from a build of gigabytes
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -51,6 +52,19 @@ check: $(VENV)/installed-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest
+
+$(VENV)/installed-bench: $(VENV)/installed-dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench: $(VENV)/installed-bench
+	@cd benchmarks && for corpus in poems shakespeare; do \
+		../$(BIN)/python time_to_loss.py --corpus $$corpus --short; done
+	@cd benchmarks && for name in throughput prepare; do ../$(BIN)/python $$name.py --short; done
+	@cd benchmarks && for name in memory generate; do ../$(BIN)/python $$name.py; done
+
+bench-%: $(VENV)/installed-bench
+	@cd benchmarks && ../$(BIN)/python $(subst -,_,$*).py
 
 format: $(VENV)/installed-dev
 	@$(BIN)/ruff check --fix .

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jielong.config import FIELDS, Config, load_config, nearest, parse_bool, preset_names
+from jielong.config import FIELDS, Config, load_config, preset_names
 from jielong.errors import ConfigError, JielongError
+from jielong.fields import nearest, parse_bool
 from jielong.flags import Parser, add_fields, add_out_dir, field_values, plain_flag
 
 FINAL_SAMPLE_TOKENS = 96

@@ -7,12 +7,9 @@ Order of precedence: defaults < preset < `--config FILE` < flags.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import tomllib
-import types
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,24 +17,11 @@ from typing import Any
 import tomli_w
 
 from jielong.errors import ConfigError
+from jielong.fields import FieldSpec, collect_fields, nearest, option
 
 PACKAGED_PRESETS = Path(__file__).parent / "configs"  # where a wheel puts them
 SOURCE_PRESETS = Path(__file__).parents[2] / "configs"
 IGNORED = -100  # a target that counts nothing (torch's mark): padding, a document's first token
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] | None = None,
-    free: bool = False,
-) -> Any:
-    """A config field. `free` fields may change when a run resumes: they do not alter its result."""
-    metadata = {"help": help, "low": low, "high": high, "choices": choices, "free": free}
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -348,129 +332,9 @@ class Config:
         return tomli_w.dumps(self.to_tables())
 
 
-@dataclass(frozen=True)
-class FieldSpec:
-    """One field of one section: what `--help`, parsing and validation need to know."""
-
-    section: str
-    name: str
-    type: type
-    optional: bool
-    default: Any
-    metadata: Mapping[str, Any]
-
-    @property
-    def label(self) -> str:
-        return f"{self.section}.{self.name}"
-
-    @property
-    def type_name(self) -> str:
-        return "list of str" if self.type is tuple else self.type.__name__
-
-    def parse(self, value: Any) -> Any:
-        """`value` (text from a flag, or TOML data) as this field's type, or a ConfigError."""
-        if value is None or (self.optional and value == "none"):
-            if self.optional:
-                return None
-            raise ConfigError(f"{self.label} needs a value of type {self.type_name}")
-        try:
-            return _PARSERS[self.type](value)
-        except (ValueError, TypeError, OverflowError):
-            raise ConfigError(
-                f"{self.label}={value!r} is not a valid {self.type_name}"
-                + (" (use true or false)" if self.type is bool else "")
-            ) from None
-
-    def check(self, value: Any) -> None:
-        low, high, choices = (self.metadata[key] for key in ("low", "high", "choices"))
-        if value is None:
-            return
-        if choices and value not in choices:
-            raise ConfigError(
-                f"{self.label}={value!r} is not one of {', '.join(choices)}"
-                + nearest(value, choices)
-            )
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{self.label}={value} is not finite")
-        if low is not None and value < low:
-            raise ConfigError(f"{self.label}={value} is below its least value {low}")
-        if high is not None and value > high:
-            raise ConfigError(f"{self.label}={value} is above its largest value {high}")
-
-
-def parse_bool(value: Any) -> bool:
-    """Booleans by their words, so that `--use_moe False` is false.
-
-    Raises:
-        ValueError: the value is no boolean.
-    """
-    words = {"true": True, "yes": True, "on": True, "1": True}
-    words |= {"false": False, "no": False, "off": False, "0": False}
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() not in words:
-        raise ValueError(value)
-    return words[str(value).lower()]
-
-
-def _parse_int(value: Any) -> int:
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise ValueError(value)
-    if isinstance(value, str) and not value.lstrip("-").replace("_", "").isdigit():
-        number = float(value)  # 1e9 tokens is how people write a budget
-        if not number.is_integer():
-            raise ValueError(value)
-        return int(number)
-    return int(value)
-
-
-def _parse_float(value: Any) -> float:
-    if isinstance(value, bool):
-        raise ValueError(value)
-    return float(value)
-
-
-def _parse_str(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(value)
-    return value
-
-
-def _parse_strings(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(_parse_str(v) for v in value)
-
-
-_PARSERS: dict[type, Any] = {
-    bool: parse_bool,
-    int: _parse_int,
-    float: _parse_float,
-    str: _parse_str,
-    tuple: _parse_strings,
-}
-
-
-def _collect_fields() -> dict[str, FieldSpec]:
-    specs: dict[str, FieldSpec] = {}
-    for section, section_type in typing.get_type_hints(Config).items():
-        hints = typing.get_type_hints(section_type)
-        for f in fields(section_type):
-            hint, optional = hints[f.name], False
-            if isinstance(hint, types.UnionType):
-                hint, optional = typing.get_args(hint)[0], True
-            hint = typing.get_origin(hint) or hint
-            assert f.name not in specs, f"{f.name} stands in two sections"
-            specs[f.name] = FieldSpec(section, f.name, hint, optional, f.default, f.metadata)
-    return specs
-
-
-FIELDS: dict[str, FieldSpec] = _collect_fields()
+FIELDS: dict[str, FieldSpec] = collect_fields(Config)
 # names of the scripts our users come from
 ALIASES = {"warmup_iters": "warmup_steps", "wandb_project": "tracker_project"}
-
-
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _unknown(name: str) -> typing.NoReturn:

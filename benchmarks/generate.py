@@ -1,0 +1,88 @@
+"""Tokens a second of one sequence on the CPU, beside transformers' generate and a copy of memory.
+
+    python benchmarks/generate.py
+
+The model has the size of MiniMind2-small and random weights: what it says does not matter. The
+floor is what reading each weight once a token costs at the machine's measured rate of reading.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import time
+
+import torch
+from common import SCRATCH, save
+
+from jielong.checkpoint import write_model_folder
+from jielong.config import load_config
+from jielong.generation.generate import generate
+from jielong.generation.sampling import Sampling
+from jielong.model.transformer import Transformer
+from jielong.tokenizer import train_tokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="llama-26m")
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    tokenizer = train_tokenizer(iter(["the quick brown fox jumps over it " * 50]), 300, 2**20)
+    config = load_config(arguments.preset, max_position_embeddings=512)
+    torch.manual_seed(0)
+    model = Transformer(config.model).eval()
+    for p in model.parameters():
+        if p.ndim > 1:
+            torch.nn.init.normal_(p, std=0.02)
+    folder = SCRATCH / "generate"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_model_folder(folder, model, tokenizer)
+
+    from transformers import AutoModelForCausalLM
+
+    theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
+    prompt = torch.tensor([[1, *tokenizer.encode("the quick brown")]])
+    greedy = Sampling(temperature=0, repetition_penalty=1.0)
+
+    def ours() -> None:
+        list(generate(model, tokenizer, "the quick brown", arguments.tokens, greedy, False))
+
+    def transformers() -> None:
+        theirs.generate(
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
+            max_new_tokens=arguments.tokens, min_new_tokens=arguments.tokens,
+        )  # fmt: skip
+
+    spent: dict[str, list[float]] = {"jielong": [], "transformers": [], "floor": []}
+    for _ in range(arguments.rounds):
+        for name, run in (("jielong", ours), ("transformers", transformers)):
+            started = time.perf_counter()
+            run()
+            spent[name].append((time.perf_counter() - started) / arguments.tokens)
+        spent["floor"].append(4 * model.num_parameters() / read_rate())
+    median = {name: statistics.median(values) for name, values in spent.items()}
+    for name, seconds in median.items():
+        print(f"{name:14} {1e3 * seconds:7.2f} ms a token  {1 / seconds:8.1f} tokens/s")
+    print(f"times transformers: {median['transformers'] / median['jielong']:.2f}")
+    print(f"times the floor:    {median['jielong'] / median['floor']:.2f}")
+    result = {f"{name}_ms_per_token": round(1e3 * s, 3) for name, s in median.items()}
+    print(save("generate", {"preset": arguments.preset, "tokens": arguments.tokens, **result}))
+
+
+def read_rate(size: int = 2**26) -> float:
+    """Bytes a second that a matrix-vector product streams from memory, at best of a few tries."""
+    matrix, vector = torch.ones(size // 1024, 1024), torch.ones(1024)
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        matrix @ vector
+        best = min(best, time.perf_counter() - started)
+    return 4 * size / best
+
+
+if __name__ == "__main__":
+    main()
