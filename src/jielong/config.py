@@ -202,11 +202,11 @@ class TrainingConfig:
     learning_rate: float | None = option(
         None, "Peak rate; default follows from the optimizer and model size.", low=0.0
     )
-    beta1: float = option(0.9, "AdamW's first decay rate.", low=0.0, high=1.0)
-    beta2: float = option(0.95, "AdamW's second decay rate.", low=0.0, high=1.0)
+    beta1: float = option(0.8, "AdamW's first decay rate.", low=0.0, high=1.0)
+    beta2: float = option(0.99, "AdamW's second decay rate.", low=0.0, high=1.0)
     adam_eps: float = option(1e-8, "AdamW's epsilon.", low=0.0)
     weight_decay: float = option(0.1, "Decoupled decay, on matrices only.", low=0.0)
-    muon_momentum: float = option(0.9, "Muon's Nesterov momentum.", low=0.0, high=1.0)
+    muon_momentum: float = option(0.8, "Muon's Nesterov momentum.", low=0.0, high=1.0)
     grad_clip: float = option(1.0, "Largest gradient norm; 0 leaves it alone.", low=0.0)
     schedule: str = option(
         "wsd",
