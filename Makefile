@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo demo-zh test test-interop check bench format clean
+.PHONY: help install demo demo-zh test test-interop test-faults check bench format clean
 
 help:
 	@echo "make demo       train a small model on Shakespeare (about 4 minutes on 2 cores)"
@@ -46,6 +46,9 @@ test: $(VENV)/installed-dev
 test-interop: $(VENV)/installed-dev
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,interop]'
 	@$(BIN)/python -m pytest -m interop
+
+test-faults: $(VENV)/installed-dev
+	@PYTHONPATH=tests $(BIN)/python tests/faults/kill_points.py --points 200
 
 check: $(VENV)/installed-dev
 	@$(BIN)/ruff check .

@@ -35,7 +35,8 @@ MAY_IMPORT["build"] = LEAVES | {
     *("checkpoint", "data", "evaluation", "generation", "model", "observe", "run", "stages"),
     *("tokenizer", "training"),
 }
-MAY_IMPORT["pretrain"] = MAY_IMPORT["build"] | {"build"}
+MAY_IMPORT["guard"] = MAY_IMPORT["build"] | {"build"}
+MAY_IMPORT["pretrain"] = MAY_IMPORT["guard"] | {"guard"}
 DOORS = {"api", "cli", "__main__", "__init__"}  # may import anything; nothing imports them
 
 

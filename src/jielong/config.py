@@ -255,6 +255,12 @@ class RunConfig:
     save_minutes: float = option(
         10.0, "A checkpoint is at most this old, in minutes.", low=0.0, free=True
     )
+    on_save_error: str = option(
+        "stop",
+        "When a checkpoint cannot be saved: stop, or go on and try again at the next.",
+        choices=("stop", "continue"),
+        free=True,
+    )
     keep_checkpoints: int = option(
         2, "Newest checkpoints kept; the best is kept too.", low=1, free=True
     )

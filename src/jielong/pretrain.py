@@ -10,25 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jielong.build import Parts, Progress, build, restore, save
+from jielong.build import Parts, Progress, build, restore
 from jielong.checkpoint import step_name
 from jielong.config import Config
-from jielong.data.batches import Batch, read_ahead
+from jielong.data.batches import read_ahead
 from jielong.device import autocast, choose_device, choose_dtype, describe
 from jielong.distributed import join_ranks
-from jielong.errors import TrainingError
 from jielong.evaluation.likelihood import evaluate_stream
 from jielong.generation.generate import generate_samples
 from jielong.generation.sampling import Sampling
+from jielong.guard import guard, save_or_say
 from jielong.observe.explain import explain_first_loss, run_summary
 from jielong.observe.metrics import Averages, Display, MetricsFile
 from jielong.observe.trackers import check_tracker, start_tracker
 from jielong.run import RunFolder, StopSignals
 from jielong.stages import ensure_dataset, ensure_tokenizer, spool_stdin
 from jielong.training.compilation import compile_layers, wants_compile
-from jielong.training.step import StepResult, train_step
-
-MAX_SKIPPED = 5  # updates refused in a row before the run stops
+from jielong.training.step import train_step
 
 
 @dataclass(frozen=True)
@@ -152,38 +150,12 @@ def train(parts: Parts, progress: Progress, screen: Display, signals: StopSignal
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
             stop, overdue = ranks.agree(signals.received is not None, overdue)
             if done % save_interval == 0 or done == total or stop or overdue:
-                save(parts, progress)
+                save_or_say(parts, progress, screen)
                 last_save = time.monotonic()
                 means.restart_clock()
             if stop:
                 screen.line(f"stopped after step {done}; the same command goes on from there")
                 break
-
-
-def guard(
-    parts: Parts, progress: Progress, result: StepResult, batches: list[Batch], screen: Display
-) -> None:
-    """Counts updates refused for a loss or gradient that is not finite.
-
-    Raises:
-        TrainingError: too many in a row: more of the same would not help.
-    """
-    if result.applied:
-        progress.skipped = 0
-        return
-    progress.skipped += 1
-    windows = ", ".join(str(w) for batch in batches for w in batch.windows[:4])
-    what = f"loss {result.loss}, gradient norm {result.grad_norm}"
-    screen.line(
-        f"step {progress.step + 1}: {what} at windows {windows} …: update skipped", style="yellow"
-    )
-    limit = MAX_SKIPPED * (4 if parts.scaler.is_enabled() else 1)  # a scaler finds its scale so
-    if progress.skipped >= limit:
-        raise TrainingError(
-            f"{what} in {limit} steps in a row, up to step {progress.step + 1}: the last "
-            f"checkpoint in {parts.run.checkpoints} is from before them; "
-            "try a lower --learning-rate, a longer --warmup-steps, or --dtype float32"
-        )
 
 
 def validate(parts: Parts, progress: Progress, screen: Display, records: MetricsFile) -> None:

@@ -102,6 +102,17 @@ class Batches:
             batches.append(batch)
         return batches
 
+    def documents_of(self, windows: np.ndarray) -> list[int]:
+        """The documents, by their place in the split, that have tokens in these windows."""
+        if self.data.packing == "pad":
+            return sorted(int(w) for w in windows)
+        T, starts = self.data.max_seq_len, self.stream.documents
+        found: set[int] = set()
+        for start in windows * T:
+            first = int(np.searchsorted(starts, start, side="right")) - 1
+            found.update(range(first, int(np.searchsorted(starts, start + T + 1))))
+        return sorted(found)
+
     def load(self, windows: np.ndarray) -> Batch:
         """The batch of the given windows."""
         padded = self.data.packing == "pad"

@@ -1,0 +1,62 @@
+"""Row 4: the disk fills up while a checkpoint is written (a limit on the size of files)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jielong import checkpoint
+from tiny import TINY_RUN, environment, flags
+
+# the limit falls on the second checkpoint's tensors: the tokenizer and the first are below it
+CHILD = """
+import resource, signal, sys
+from jielong import guard
+from jielong.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+saves, save = [], guard.save
+def limited(parts, progress):
+    saves.append(1)
+    full = 4096 if len(saves) == 2 else resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+    try:
+        save(parts, progress)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+guard.save = limited
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("choice", ["stop", "continue"])
+def test_a_full_disk_loses_no_checkpoint_and_stops_or_goes_on_as_asked(
+    choice: str, tmp_path: Path, corpus_file: Path, tokenizer_dir: Path
+) -> None:
+    run = tmp_path / "run"
+    settings = TINY_RUN | {"steps": 12, "eval_interval": 4, "keep_checkpoints": 5}
+    settings |= {"data_path": corpus_file, "tokenizer": tokenizer_dir, "out_dir": run}
+    words = ["pretrain", *flags(settings | {"on_save_error": choice})]
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    kept = [checkpoint.step_of(path) for path in checkpoint.checkpoints(run / "checkpoints")]
+    for path in checkpoint.checkpoints(run / "checkpoints"):
+        checkpoint.verify(path)
+    assert not list((run / "checkpoints").glob(".*")), "something half-written was left"
+    assert "Traceback" not in done.stderr
+    if choice == "stop":
+        assert done.returncode == 2 and kept == [4]
+        assert "step-00000008: cannot be saved" in done.stderr
+    else:
+        assert done.returncode == 0 and kept == [4, 12]
+        assert "training goes on" in done.stdout
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(lines[-1])["step"] == 12
