@@ -35,16 +35,24 @@ def grouped_linear(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     return _grouped_mm_uncompiled(rows, weights, ends)
 
 
-@torch.compiler.disable  # it would compile anew for other sizes of the groups
 def _loop(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
     groups = zip(rows.split(sizes), weights.unbind(), strict=True)
     return torch.cat([F.linear(group, weight) for group, weight in groups])
 
 
-@torch.compiler.disable  # torch.compile knows it in bfloat16 only
 def _grouped_mm_uncompiled(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     return F.grouped_mm(rows, weights.mT, offs=ends)
+
+
+def keep_uncompiled() -> None:
+    """Takes out of torch.compile what it would compile anew for each size of a group, or cannot.
+
+    Called before compiling and not at import: it loads the compiler, which takes a second.
+    """
+    global _loop, _grouped_mm_uncompiled
+    _loop = torch.compiler.disable(_loop)
+    _grouped_mm_uncompiled = torch.compiler.disable(_grouped_mm_uncompiled)  # bfloat16 only there
 
 
 class _GatherRows(torch.autograd.Function):

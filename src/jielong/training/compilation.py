@@ -7,6 +7,7 @@ import torch
 from jielong.config import Config
 from jielong.data.batches import Batch
 from jielong.device import autocast
+from jielong.model.grouped import keep_uncompiled
 from jielong.model.transformer import Transformer
 
 # Training arithmetic below which compiling costs more than it saves. Counted, not timed, so that
@@ -30,6 +31,7 @@ def compile_layers(model: Transformer, batch: Batch, dtype: torch.dtype) -> str 
     Returns:
         None, or why it does not compile here.
     """
+    keep_uncompiled()
     for layer in model.model.layers:
         layer.compile()
     device = model.device
