@@ -32,7 +32,7 @@ install: $(VENV)/installed
 
 demo: $(VENV)/installed
 	@$(BIN)/jielong pretrain --preset small --data-path sample:shakespeare --out-dir runs/demo \
-		--tokens 2.2e6 --sample-prompts "To be, or not to be" "Enter the King" "My love is"
+		--tokens 1.9e6 --sample-prompts "To be, or not to be" "Enter the King" "My love is"
 
 demo-zh: $(VENV)/installed
 	@command -v npm >/dev/null || { echo "make demo-zh fetches its poems with npm, which is not" \

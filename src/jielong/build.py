@@ -70,7 +70,8 @@ def build(
     tokenizer = ensure_tokenizer(config, run, lambda line: None)
     dataset = load_dataset(config, tokenizer, run)
     start = start_folder(config, run)
-    config = with_batch_size(with_architecture(config, tokenizer, start), dataset.train)
+    config = with_architecture(config, tokenizer, start)
+    config = with_batch_size(with_own_batch_size(config, run), dataset.train)
     torch.manual_seed(config.training.seed)
     model = Transformer(config.model)
     if start is not None:
@@ -92,6 +93,22 @@ def build(
         schedule=Schedule.of(config.training, batches.total_steps(config.training)),
         prompts=list(config.run.sample_prompts) or openings(dataset, tokenizer),
     )
+
+
+def with_own_batch_size(config: Config, run: RunFolder) -> Config:
+    """A batch size left open stays what the run has had, also if its budget grows by --override:
+    else steps already done would have been of other batches.
+    """
+    saved = ckpt.checkpoints(run.checkpoints)
+    if config.training.batch_size is not None or not saved:
+        return config
+    try:
+        own = ckpt.load_training_state(saved[-1]).values["config"]["training"]
+        return config.with_values(
+            batch_size=own["batch_size"], accumulation_steps=own["accumulation_steps"]
+        )
+    except (CheckpointError, KeyError, TypeError):
+        return config  # damaged: restore, which verifies, will say so
 
 
 def openings(dataset: Dataset, tokenizer: Tokenizer, count: int = 2) -> list[str]:
@@ -138,6 +155,8 @@ def restore(parts: Parts) -> tuple[Progress, list[str]]:
     found, problems = ckpt.newest_valid(parts.run.checkpoints)
     notes = [f"passed over: {problem}" for problem in problems]
     if found is None:
+        if problems:
+            notes.append("no checkpoint of this run is sound: it begins again from step 0")
         return Progress(), notes
     state = ckpt.load_training_state(found)
     if state.values["dataset"] != parts.dataset.fingerprint:

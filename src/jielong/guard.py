@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
 from jielong.build import Parts, Progress, save
-from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError
-from jielong.observe.metrics import Display
+from jielong.observe.metrics import Display, MetricsFile
 from jielong.training.step import StepResult
 
 MAX_SKIPPED = 5  # updates refused in a row before the run stops
@@ -20,10 +15,12 @@ def guard(
     parts: Parts,
     progress: Progress,
     result: StepResult,
-    batches: Sequence[Batch],
     screen: Display,
+    records: MetricsFile,
 ) -> None:
-    """Counts updates refused for a loss or gradient that is not finite.
+    """Counts updates refused for a loss or gradient that is not finite, and names their texts.
+
+    The documents are those of all ranks, whichever of them met the fault.
 
     Raises:
         TrainingError: too many in a row: more of the same would not help.
@@ -32,8 +29,8 @@ def guard(
         progress.skipped = 0
         return
     progress.skipped += 1
-    windows = np.concatenate([batch.windows for batch in batches])
-    documents = parts.batches.documents_of(windows)
+    documents = parts.batches.documents_of(parts.batches.step_windows(progress.step))
+    records.write("skipped", progress.step + 1, documents=documents)
     more = " …" if len(documents) > NAMED else ""
     what = f"loss {result.loss}, gradient norm {result.grad_norm}"
     where = f"documents {', '.join(map(str, documents[:NAMED]))}{more} of the training split"
@@ -47,16 +44,18 @@ def guard(
         )
 
 
-def save_or_say(parts: Parts, progress: Progress, screen: Display) -> None:
+def save_or_say(parts: Parts, progress: Progress, screen: Display, last: bool) -> None:
     """Saves a checkpoint; with `on_save_error = "continue"` a failure is said and training goes on.
 
+    Args:
+        last: the run ends here, so there is no later chance to save.
+
     Raises:
-        CheckpointError: it failed and the run should stop, or there is no later chance to save.
+        CheckpointError: it failed, and this was the last chance or the run should stop.
     """
     try:
         save(parts, progress)
     except CheckpointError as error:
-        last = progress.step == parts.schedule.total_steps
         if last or parts.config.run.on_save_error == "stop":
             raise
         screen.line(f"{error}; training goes on", style="yellow")

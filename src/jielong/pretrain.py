@@ -64,11 +64,13 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
             check_tracker(config.run.tracker)
             stack.enter_context(run.hold())
             run.settle_config(config, override)
-            config = spool_stdin(config, run)
-            ensure_dataset(config, ensure_tokenizer(config, run, screen.line), run, screen.line)
+            found = spool_stdin(config, run)
+            ensure_dataset(found, ensure_tokenizer(found, run, screen.line), run, screen.line)
         ranks.wait_for_main()
         parts = build(config, run, ranks, device, dtype)
         progress, notes = restore(parts)
+        if ranks.is_main:
+            run.write_config(config)  # with --override the new settings, now that they fit
         about = run_summary(
             parts.config,
             parts.model.num_parameters(),
@@ -133,7 +135,7 @@ def train(parts: Parts, progress: Progress, screen: Display, signals: StopSignal
                 ranks=ranks,
                 scaler=parts.scaler,
             )
-            guard(parts, progress, result, micro_batches, screen)
+            guard(parts, progress, result, screen, records)
             done = progress.step = step + 1
             progress.tokens += result.tokens
             means.add(result)
@@ -149,8 +151,9 @@ def train(parts: Parts, progress: Progress, screen: Display, signals: StopSignal
                 means.restart_clock()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
             stop, overdue = ranks.agree(signals.received is not None, overdue)
-            if done % save_interval == 0 or done == total or stop or overdue:
-                save_or_say(parts, progress, screen)
+            best = progress.best_step == done  # of the validation just done: it is kept
+            if done % save_interval == 0 or done == total or stop or overdue or best:
+                save_or_say(parts, progress, screen, last=stop or done == total)
                 last_save = time.monotonic()
                 means.restart_clock()
             if stop:

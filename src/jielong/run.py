@@ -69,11 +69,13 @@ class RunFolder:
     def settle_config(self, config: Config, override: bool = False) -> None:
         """Writes the settings of a new run, or holds those of one begun to what they were.
 
+        With `override` they are written later, by `write_config`, when the run has taken them.
+
         Raises:
             ConfigError: a field that alters the result differs from the run's; lists them all.
         """
         if self.config_file.exists() and self.begun and not override:
-            stored = Config().with_values(**load_toml(self.config_file)).flat()
+            stored = self.stored_config().flat()
             differences = [
                 f"  {FIELDS[name].label}: {stored[name]!r} in the run, now {value!r}"
                 for name, value in config.flat().items()
@@ -86,6 +88,15 @@ class RunFolder:
                     + "\nuse another --out-dir, the run's settings, or --override to go on with "
                     "the new ones"
                 )
+        if not (self.begun and override):
+            self.write_config(config)
+
+    def stored_config(self) -> Config:
+        """The settings that the run was last taken up with."""
+        return Config().with_values(**load_toml(self.config_file))
+
+    def write_config(self, config: Config) -> None:
+        """Writes config.toml, whole or not at all."""
         temporary = self.config_file.with_suffix(".toml.partial")
         temporary.write_text(config.to_toml(), encoding="utf-8")
         temporary.replace(self.config_file)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from jielong.checkpoint import find_model_folder, newest_valid
+from jielong.checkpoint import checkpoints, find_model_folder, newest_valid
 from jielong.config import Config
 from jielong.data.prepare import prepare
 from jielong.data.shards import Dataset, open_dataset
@@ -54,10 +54,11 @@ def ensure_tokenizer(config: Config, run: RunFolder, say: Say) -> Tokenizer:
     if given is not None:
         return Tokenizer.load(given)
     if not (run.tokenizer / "tokenizer.json").exists():
+        _need_data(config)
         say(f"training a tokenizer of {config.model.vocab_size} tokens …")
         tokenizer = train_on_corpus(config)
         tokenizer.save(run.tokenizer)
-        say(f"tokenizer of {tokenizer.vocab_size} tokens: {run.tokenizer}")
+        say(about_tokenizer(tokenizer, config.model.vocab_size, run.tokenizer))
     return Tokenizer.load(run.tokenizer)
 
 
@@ -73,13 +74,33 @@ def train_on_corpus(config: Config) -> Tokenizer:
     return train_tokenizer(texts(), config.model.vocab_size, config.data.tokenizer_sample_bytes)
 
 
+def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:
+    """A new tokenizer in a line, and why it is smaller than asked for if it is."""
+    fewer = f", not {asked}: the text repeats no more" if tokenizer.vocab_size < asked else ""
+    return f"tokenizer of {tokenizer.vocab_size} tokens{fewer}: {folder}"
+
+
 def ensure_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder, say: Say) -> None:
-    """Prepares the dataset where it is missing; one given as `data_path` is used as it is."""
-    if prepared_folder(config) is None:
+    """Prepares the dataset where it is missing; one given as `data_path` is used as it is.
+
+    A run that has trained goes on with the tokens it has, wherever its text is by now.
+    """
+    if _trained_on(config, run) and (run.data / "dataset.json").is_file():
+        say(f"dataset {run.data} (the run's own)")
+    elif prepared_folder(config) is None:
         _need_data(config)
         report = prepare(config, tokenizer, run.data, say)
         for line in report.lines()[: 1 if report.reused else None]:
             say(line)
+
+
+def _trained_on(config: Config, run: RunFolder) -> bool:
+    """Whether the run has trained on the text that the config names."""
+    if not checkpoints(run.checkpoints) or not run.config_file.exists():
+        return False
+    now, then = config.data, run.stored_config().data
+    names = ("data_path", "text_field", "tokenizer", "validation_fraction", "validation_path")
+    return all(getattr(now, name) == getattr(then, name) for name in names)
 
 
 def load_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Dataset:

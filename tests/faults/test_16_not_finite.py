@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from jielong import checkpoint
 from jielong.cli import main
+from jielong.config import load_config
+from jielong.data.batches import Batches
+from jielong.data.shards import open_dataset
 from jielong.model.weights import load_tensors
-from tiny import TINY_RUN, flags
+from jielong.training.step import StepResult
+from tiny import TINY_RUN, ListStream, flags, random_documents, tiny_config
 
 import jielong.pretrain  # noqa: F401  isort: skip  (the package's own name for it is the function)
 
 story = sys.modules["jielong.pretrain"]
 
 
-def train(folder: Path, words: list[str], monkeypatch: Any, poisoned: set[int]) -> tuple[int, str]:
-    """A run in which the gradients of the given steps (from 0) turn to NaN in the backward pass."""
+def train(
+    folder: Path,
+    words: list[str],
+    monkeypatch: Any,
+    poisoned: set[int],
+    omitted: set[int] = frozenset(),  # type: ignore[assignment]
+) -> tuple[int, str]:
+    """A run in which the gradients of the given steps (from 0) turn to NaN in the backward pass.
+
+    The batches of the steps `omitted` are not even looked at.
+    """
     real, said, seen = story.train_step, io.StringIO(), [0]
 
     def poisoning(model: torch.nn.Module, *arguments: Any, **options: Any) -> Any:
         step, seen[0] = seen[0], seen[0] + 1
+        if step in omitted:
+            return StepResult(float("nan"), 1, float("nan"), applied=False)
         hooks = []
         if step in poisoned:
             p = next(model.parameters())
@@ -66,6 +83,41 @@ def test_a_poisoned_batch_changes_no_parameter_and_no_state_and_is_named(
     assert "step 3: loss" in said and "at documents" in said and "skipped" in said
     changed = state(tmp_path / "run", 6)
     assert not torch.equal(changed["model.norm.weight"], after["model.norm.weight"])
+
+
+def test_the_run_ends_with_the_bits_of_one_that_never_saw_the_batch(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train(tmp_path / "poisoned", words, monkeypatch, {4})[0] == 0
+    assert train(tmp_path / "omitted", words, monkeypatch, set(), {4})[0] == 0
+    assert train(tmp_path / "clean", words, monkeypatch, set())[0] == 0
+    one, other, clean = (state(tmp_path / n, 10) for n in ("poisoned", "omitted", "clean"))
+    assert all(torch.equal(one[name], other[name]) for name in one | other)
+    assert not all(torch.equal(one[name], clean[name]) for name in one)
+
+
+def test_the_record_names_every_document_of_the_batch(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*words, "--packing", "pad"]  # a row is a document there
+    assert train(tmp_path / "run", words, monkeypatch, {4})[0] == 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    (record,) = (r for r in map(json.loads, lines) if r["kind"] == "skipped")
+    config = load_config(file=tmp_path / "run" / "config.toml")
+    stream = open_dataset(tmp_path / "run" / "data").train
+    batches = Batches(stream, config.data, config.training)
+    assert record["step"] == 5
+    assert record["documents"] == sorted(batches.step_windows(4).tolist())
+
+
+def test_documents_of_packed_windows_are_those_with_a_token_in_them() -> None:
+    documents = random_documents(40, 12, seed=3)
+    config = tiny_config(max_seq_len=8)
+    batches = Batches(ListStream(documents), config.data, config.training)
+    belongs = np.repeat(np.arange(len(documents)), [len(d) for d in documents])
+    for windows in ([0], [3], [batches.windows - 1], [1, 2, 9]):
+        inside = [belongs[w * 8 : w * 8 + 9].tolist() for w in windows]
+        assert batches.documents_of(np.array(windows)) == sorted(set(sum(inside, [])))
 
 
 def test_too_many_in_a_row_end_the_run_with_a_diagnosis_and_sound_checkpoints(

@@ -87,7 +87,9 @@ def test_muon_takes_the_hidden_matrices_and_adamw_the_rest() -> None:
 
 def test_the_adamw_step_is_torchs() -> None:
     model, reference = tiny_model(), tiny_model()
-    config = tiny_config(optimizer="adamw", learning_rate=0.01, weight_decay=0.1)
+    config = tiny_config(
+        optimizer="adamw", learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.95
+    )
     optimizer = Optimizer(model, config)
     matrices = [p for p in reference.parameters() if p.ndim == 2]
     vectors = [p for p in reference.parameters() if p.ndim == 1]

@@ -259,3 +259,36 @@ def test_another_dataset_is_refused(launch: Launch, tmp_path: Path) -> None:
     status, said = launch.here(name, "--override", data_path=str(corpus))
     assert status == 2 and "dataset" in said, said
     launch.assert_equal(name)
+
+
+def test_a_run_that_has_trained_goes_on_though_its_text_is_gone(
+    launch: Launch, corpus_file: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "moved.jsonl"
+    shutil.copy(corpus_file, corpus)
+    assert launch.stopped("moved", 11, signal.SIGTERM, data_path=str(corpus)) == 143
+    corpus.unlink()
+    status, said = launch.here("moved", data_path=str(corpus))
+    assert status == 0 and "resuming from" in said, said
+    launch.assert_equal("moved")
+
+
+def test_an_override_that_does_not_fit_leaves_the_settings_as_they_were(launch: Launch) -> None:
+    shutil.copytree(launch.folder / "whole", launch.folder / "kept")
+    before = (launch.folder / "kept" / "config.toml").read_text()
+    status, said = launch.here("kept", "--override", hidden_size=64)
+    assert status == 2, said
+    assert (launch.folder / "kept" / "config.toml").read_text() == before
+    assert launch.here("kept")[0] == 0
+
+
+def test_a_larger_budget_keeps_the_batches_that_a_run_has_had(launch: Launch) -> None:
+    open_size = {"batch_size": "none", "accumulation_steps": 1, "tokens": 4000, "steps": "none"}
+    status, said = launch.here("grown", **open_size)
+    assert status == 0, said
+    settings = ckpt.load_training_state(ckpt.checkpoints(launch.folder / "grown/checkpoints")[-1])
+    status, said = launch.here("grown", "--override", **(open_size | {"tokens": 16000}))
+    assert status == 0, said
+    grown = ckpt.load_training_state(ckpt.checkpoints(launch.folder / "grown/checkpoints")[-1])
+    sizes = [s.values["config"]["training"]["batch_size"] for s in (settings, grown)]
+    assert sizes[0] == sizes[1] and grown.step > settings.step
