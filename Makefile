@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo demo-zh test test-interop test-faults check bench format clean
+.PHONY: help install demo demo-zh test test-interop test-faults fuzz check bench format clean
 
 help:
 	@echo "make demo       train a small model on Shakespeare (about 4 minutes on 2 cores)"
@@ -38,7 +38,8 @@ demo-zh: $(VENV)/installed
 	@command -v npm >/dev/null || { echo "make demo-zh fetches its poems with npm, which is not" \
 		"here: install Node.js (it brings npm), or run make demo"; exit 1; }
 	@$(BIN)/jielong pretrain --preset small --data-path sample:poems --out-dir runs/demo-zh \
-		--tokenizer-sample-bytes 4194304 --tokens 2e6 --sample-prompts "春眠不覺曉" "床前明月光" "大江東去"
+		--tokenizer-sample-bytes 4194304 --validation-fraction 0.003 --tokens 2e6 \
+		--sample-prompts "《春曉》孟浩然" "《靜夜思》李白" "《念奴嬌》蘇軾"
 
 test: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest
@@ -49,6 +50,9 @@ test-interop: $(VENV)/installed-dev
 
 test-faults: $(VENV)/installed-dev
 	@PYTHONPATH=tests $(BIN)/python tests/faults/kill_points.py --points 200
+
+fuzz: $(VENV)/installed-dev
+	@PYTHONPATH=tests $(BIN)/python tests/faults/fuzz.py --minutes 10
 
 check: $(VENV)/installed-dev
 	@$(BIN)/ruff check .

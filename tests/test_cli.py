@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from jielong.cli import main, parse
 from jielong.config import FIELDS, Config, load_config
 from jielong.flags import field_values
-from tiny import environment
+from tiny import TINY_RUN, environment, flags
 
 
 def config_of(*words: str) -> Config:
@@ -150,6 +151,23 @@ def test_a_command_line_that_was_wrong_can_be_corrected(
     assert main([*command, "empty.txt"]) == 2
     said = capsys.readouterr().err
     assert "other settings" not in said and "text" in said.splitlines()[-1]
+
+
+def test_piped_lines_are_continued_one_by_one(
+    tmp_path: Path,
+    corpus_file: Path,
+    tokenizer_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = {"data_path": corpus_file, "tokenizer": tokenizer_dir, "steps": 1}
+    assert main(["pretrain", *flags(TINY_RUN | settings | {"out_dir": tmp_path / "run"})]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one \n\nthree"))
+    assert main(["generate", str(tmp_path / "run"), "--max-new-tokens", "0"]) == 0
+    assert capsys.readouterr().out == "one \nthree\n"
+    assert main(["generate", str(tmp_path / "run"), "--prompt", "x", "--top-p", "2"]) == 2
+    assert capsys.readouterr().out == ""  # a mistake comes alone
 
 
 def test_help_needs_no_torch() -> None:

@@ -21,7 +21,12 @@ from torch import Tensor
 from jielong.errors import CheckpointError
 from jielong.model.folder import read_model_config, write_model_config
 from jielong.model.transformer import Transformer
-from jielong.model.weights import fill_weights, load_folder_tensors, save_tensors
+from jielong.model.weights import (
+    check_sizes,
+    fill_weights,
+    load_folder_tensors,
+    save_tensors,
+)
 from jielong.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
@@ -99,8 +104,10 @@ def load_model(folder: Path) -> tuple[Transformer, Tokenizer]:
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, "
             f"the model's vocabulary only {config.vocab_size}"
         )
+    tensors = load_folder_tensors(folder)
+    check_sizes(config, tensors, str(folder))
     model = Transformer(config)
-    load_weights(model, folder)
+    fill_weights(model, tensors, str(folder))
     return model.eval(), tokenizer
 
 
@@ -148,9 +155,9 @@ def verify(checkpoint: Path) -> None:
     """
     try:
         sums = json.loads((checkpoint / MANIFEST).read_text())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointError(f"{checkpoint}: {MANIFEST} is missing or damaged") from None
-    if not isinstance(sums, dict):
+    if not isinstance(sums, dict) or (checkpoint / MANIFEST).is_symlink():
         raise CheckpointError(f"{checkpoint}: {MANIFEST} is damaged")
     present = {path.name for path in checkpoint.iterdir()} - {MANIFEST}
     if present != set(sums):
@@ -174,7 +181,7 @@ def load_training_state(checkpoint: Path) -> TrainingState:
     try:
         values = json.loads(path.read_text())
         return TrainingState(values.pop("step"), values)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{path}: missing or damaged; training cannot resume here") from None
 
 

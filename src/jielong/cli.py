@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jielong.config import FIELDS, Config, load_config, preset_names
-from jielong.errors import ConfigError, JielongError
+from jielong.errors import ConfigError, DataError, JielongError
 from jielong.fields import nearest, parse_bool
 from jielong.flags import Parser, add_fields, add_out_dir, field_values, plain_flag
 
@@ -155,7 +156,7 @@ def pretrain(arguments: argparse.Namespace) -> int:
     folder = shlex.quote(str(result.folder))
     print("next")
     print(f'  jielong generate {folder} --prompt "…"      continue a text')
-    print(f"  jielong generate {folder}                  type lines, see them continued")
+    print(f"  jielong generate {folder}                   type lines, see them continued")
     print(f"  jielong evaluate {folder} --data-path FILE  loss on another text")
     return 0
 
@@ -179,14 +180,14 @@ def _continue_prompts(checkpoint: Path, config: Config) -> None:
 
 
 def train_tokenizer(arguments: argparse.Namespace) -> int:
-    from jielong.stages import train_on_corpus
+    from jielong.stages import about_tokenizer, train_on_corpus
 
     config, out = _config(arguments), Path(arguments.out_dir)
     if (out / "tokenizer.json").exists():
         raise ConfigError(f"{out} holds a tokenizer already: choose another --out-dir")
     tokenizer = train_on_corpus(config)
     tokenizer.save(out)
-    print(f"tokenizer of {tokenizer.vocab_size} tokens: {out}")
+    print(about_tokenizer(tokenizer, config.model.vocab_size, out))
     return 0
 
 
@@ -217,8 +218,8 @@ def generate(arguments: argparse.Namespace) -> int:
     for prompt in _prompts(arguments.prompt):
         for sample in range(arguments.num_samples):
             seed = None if arguments.seed is None else arguments.seed + sample
-            print(prompt, end="", flush=True)
             pieces = write(model, tokenizer, prompt, arguments.max_new_tokens, seed=seed, **given)
+            print(prompt, end="", flush=True)
             for piece in pieces:
                 print(piece, end="", flush=True)
             print("\n" if arguments.num_samples > 1 else "", flush=True)
@@ -229,16 +230,16 @@ def _prompts(prompt: str | None) -> Iterator[str]:
     if prompt is not None:
         yield prompt
         return
-    if sys.stdin.isatty():
-        print("Type the beginning of a text; an empty line or Ctrl-D ends.")
-    while True:
+    if not sys.stdin.isatty():
         try:
-            line = input("> " if sys.stdin.isatty() else "")
-        except EOFError:
-            return
-        if not line:
-            return
-        yield line
+            yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
+        except UnicodeDecodeError as error:
+            raise DataError(f"standard input is no UTF-8 text: {error}") from None
+        return
+    print("Type the beginning of a text; an empty line or Ctrl-D ends.")
+    with contextlib.suppress(EOFError):
+        while line := input("> "):
+            yield line
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

@@ -38,7 +38,7 @@ class ModelConfig:
         None, "Width of the SwiGLU layer; default 8/3 of hidden_size, rounded up to 64.", low=1
     )
     max_position_embeddings: int | None = option(
-        None, "Context length the checkpoint declares; default max_seq_len.", low=1
+        None, "Context length the checkpoint declares; default max_seq_len.", low=1, high=2**24
     )
     rope_theta: float = option(1e6, "Base of the rotary position embedding.", low=1.0)
     rms_norm_eps: float = option(1e-6, "Epsilon of RMSNorm.", low=0.0)

@@ -26,6 +26,7 @@ from jielong.text_pieces import PIECE_CHARS, groups, safe_pieces, sample, short_
 
 PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # ids 0, 1, 2, as MiniMind has them
 LEAST_VOCAB_SIZE = 3 + 256
+MOST_IDS = 2**24  # far above any tokenizer's; an id beyond would size the embedding
 KEPT_FILES = ("special_tokens_map.json", "chat_template.jinja")  # carried along by load and save
 
 
@@ -61,21 +62,16 @@ class Tokenizer:
                 f"{path}: no such file; give a Hugging Face tokenizer folder, "
                 "or train one with `jielong tokenizer`"
             )
+        text = _read(path)
         try:
-            backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+            backend = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception on a malformed file
             raise DataError(f"{path}: not a valid tokenizer ({error}); fetch it again") from None
-        if not backend.get_vocab_size():
-            raise DataError(f"{path}: the vocabulary is empty; fetch the file again")
-        ids = {role: _special_id(folder, backend, role) for role in ("bos", "eos", "pad")}
-        files = {
-            name: (folder / name).read_text(encoding="utf-8")
-            for name in KEPT_FILES
-            if (folder / name).is_file()
-        }
-        return cls(backend, _read_json(folder / "tokenizer_config.json"), ids, files)
+        if not 0 <= max(backend.get_vocab().values(), default=-1) < MOST_IDS:
+            raise DataError(f"{path}: the vocabulary is empty or too large; fetch the file again")
+        roles = {role: _special_id(folder, backend, role) for role in ("bos", "eos", "pad")}
+        files = {name: _read(folder / name) for name in KEPT_FILES if (folder / name).is_file()}
+        return cls(backend, _read_json(folder / "tokenizer_config.json"), roles, files)
 
     def save(self, folder: str | Path, model_max_length: int | None = None) -> None:
         """Writes a folder that `load` and `transformers.AutoTokenizer` read."""
@@ -250,7 +246,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int, sample_bytes: int
 
     Raises:
         ConfigError: `vocab_size` leaves no room for the special tokens and the bytes.
-        DataError: there is no text.
+        DataError: no text.
     """
     if vocab_size < LEAST_VOCAB_SIZE:
         raise ConfigError(
@@ -291,7 +287,7 @@ def _special_id(folder: Path, backend: tokenizers.Tokenizer, role: str) -> int |
         token = token.get("content") if isinstance(token, dict) else token
         if token is None:
             return None
-        token_id = backend.token_to_id(token)
+        token_id = backend.token_to_id(token) if isinstance(token, str) else None
         if token_id is None:
             raise DataError(
                 f"{folder / name}: {role}_token {token!r} is not in tokenizer.json; "
@@ -300,9 +296,15 @@ def _special_id(folder: Path, backend: tokenizers.Tokenizer, role: str) -> int |
         return token_id
     declared_id = _read_json(folder / "config.json").get(f"{role}_token_id")
     declared_id = declared_id[0] if isinstance(declared_id, list) and declared_id else declared_id
-    if not isinstance(declared_id, int) or backend.id_to_token(declared_id) is None:
-        return None
-    return declared_id
+    known = isinstance(declared_id, int) and 0 <= declared_id < MOST_IDS
+    return declared_id if known and backend.id_to_token(declared_id) else None  # type: ignore
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); fetch it again") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -310,8 +312,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON ({error}); fetch it again") from None
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds no JSON object; fetch it again")

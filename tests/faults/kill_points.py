@@ -2,8 +2,9 @@
 
     python tests/faults/kill_points.py --points 200 [--grace]
 
-With --grace each run has had a SIGTERM some events before it is killed. A point is the n-th event of a run: a training step, a file written (killed half-way through it), an
-fsync, or a rename. Each run is a fork of this process, which has imported everything but never
+With --grace each run has had a SIGTERM some events before it is killed. A point is the n-th event
+of a run: a training step, a file written (killed half-way), an fsync, or a rename. Each run is a
+fork of this process, which has imported everything but never
 trained, so a point costs a second and not the start of Python.
 """
 
@@ -25,6 +26,7 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 import torch
+import torch._dynamo  # what torch imports when an optimizer is made: most of a small run's time
 
 import jielong.pretrain  # noqa: F401  (the package's own name for it is the function)
 from jielong import checkpoint
@@ -143,7 +145,9 @@ def measure(points: int, folder: Path, grace: bool = False) -> dict[str, Any]:
         name = folder / f"killed-{n}"
         shutil.copytree(folder / "whole" / "data", name / "data")  # preparing has its own test
         shutil.copy(folder / "whole" / "config.toml", name)
-        killed += run(name, corpus, tokenizer, fatal, 1 + n % 9 if grace else None) == signal.SIGKILL
+        killed += (
+            run(name, corpus, tokenizer, fatal, 1 + n % 9 if grace else None) == signal.SIGKILL
+        )
         newest, _ = checkpoint.newest_valid(name / "checkpoints")
         done = (name / "metrics.jsonl").read_bytes().count(b'"train"')
         lost.append(max(0, done - (checkpoint.step_of(newest) if newest else 0)))

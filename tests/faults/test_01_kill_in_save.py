@@ -1,4 +1,4 @@
-"""Rows 1 and 3: SIGKILL anywhere in training and saving; 200 points of it are `make test-faults`."""
+"""Rows 1 and 3: SIGKILL anywhere in training and saving; `make test-faults` has 200 points."""
 
 from __future__ import annotations
 

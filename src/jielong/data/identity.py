@@ -40,10 +40,14 @@ def differences(folder: Path, wanted: dict[str, Any]) -> list[str]:
     """What speaks against using the dataset in `folder` for `wanted`, in words."""
     try:
         made = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
-        if made.keys() != wanted.keys():
-            raise ValueError
-    except (OSError, ValueError, AttributeError):
+        return _differences(made, wanted)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return [f"its {SOURCES}, which tells what it was made from, is missing or damaged"]
+
+
+def _differences(made: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    if made.keys() != wanted.keys():
+        raise ValueError("other fields")
     found = []
     if made["tokenizer"] != wanted["tokenizer"]:
         found.append(f"its tokenizer is {made['tokenizer'][:12]}, not {wanted['tokenizer'][:12]}")

@@ -168,7 +168,8 @@ class _Encoder:
         self._start = self._told = time.monotonic()
 
     def run(self, items: Iterable[Item]) -> Iterator[Encoded]:
-        with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
+        pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        try:
             ahead: deque[tuple[list[Document], np.ndarray, np.ndarray, Future[Any]]] = deque()
             for batch in self._batches(items):
                 data = [document.text.encode() for document in batch]
@@ -181,6 +182,8 @@ class _Encoder:
                     yield self._finish(*ahead.popleft())
             while ahead:
                 yield self._finish(*ahead.popleft())
+        finally:  # after Ctrl-C nobody waits for what is queued
+            pool.shutdown(cancel_futures=True)
 
     def _batches(self, items: Iterable[Item]) -> Iterator[list[Document]]:
         batch: list[Document] = []

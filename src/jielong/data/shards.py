@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,7 +133,11 @@ def open_dataset(folder: str | Path, verify: bool = True) -> Dataset:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a prepared dataset, checked against its own fingerprint."""
+    """The manifest of a prepared dataset, checked against its own fingerprint.
+
+    Raises:
+        DataError: there is none, it is damaged, or it names files outside the folder.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise DataError(f"{path}: no such file; make the dataset with `jielong prepare`")
@@ -140,12 +145,28 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise DataError(f"{path}: format {manifest['format']!r} is not {FORMAT!r}: {AGAIN}")
-        sound = manifest["fingerprint"] == fingerprint_of(manifest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        sound = manifest["fingerprint"] == fingerprint_of(manifest) and _is_consistent(manifest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         sound = False
     if not sound:
         raise DataError(f"{path}: the manifest is damaged: {AGAIN}")
     return manifest
+
+
+def _is_consistent(manifest: dict[str, Any]) -> bool:
+    """Whether the splits' files are known, of the sizes they need, and inside the folder."""
+    files, known = manifest["files"], token_dtype(manifest["vocab_size"])
+    if manifest["dtype"] != known.str or "train" not in manifest["splits"]:
+        return False
+    for split in manifest["splits"].values():
+        shard_tokens, tokens = split["shard_tokens"], split["tokens"]
+        whole, rest = divmod(tokens, shard_tokens)
+        sizes = [n * known.itemsize for n in [shard_tokens] * whole + [rest] * (rest > 0)]
+        if [files[name]["bytes"] for name in split["shards"]] != sizes:
+            return False
+        if files[split["documents_file"]]["bytes"] != 8 * split["documents"]:
+            return False
+    return all(re.fullmatch(r"\w[\w.-]*", name) for name in files)
 
 
 def fingerprint_of(manifest: dict[str, Any]) -> str:
@@ -157,6 +178,8 @@ def fingerprint_of(manifest: dict[str, Any]) -> str:
 
 def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
     try:
+        if path.is_symlink():
+            raise DataError(f"{path}: is a link, not a file of the dataset: {AGAIN}")
         size = path.stat().st_size
         if size != entry["bytes"]:
             raise DataError(f"{path}: has {size} bytes, not {entry['bytes']}: {AGAIN}")

@@ -164,7 +164,7 @@ def _training_record(folder: Path) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise CheckpointError(f"{path}: damaged") from None
     return record if isinstance(record, dict) else {}
 

@@ -104,7 +104,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         model_type = record["model_type"]
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing; {folder} is no model folder") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointError(f"{path}: damaged, or has no model_type") from None
     if model_type not in ARCHITECTURES:
         raise CheckpointError(

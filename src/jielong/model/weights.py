@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from jielong.config import ModelConfig
 from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
 
@@ -75,6 +76,23 @@ def _load_shards(folder: Path, index: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{folder / name}: {min(odd)} is missing, or not in the index")
         tensors |= shard
     return tensors
+
+
+def check_sizes(config: ModelConfig, tensors: dict[str, Tensor], where: str) -> None:
+    """Compares weights with the architecture they should fill, before it is given any memory.
+
+    Raises:
+        CheckpointError: as `fill_weights`; or the architecture has sizes that no weights have.
+    """
+    experts = max(config.num_experts, config.num_shared_experts) if config.use_moe else 0
+    try:
+        if max(config.num_hidden_layers, experts) > len(tensors):
+            raise OverflowError("more layers or experts than weights")
+        with torch.device("meta"):
+            skeleton = Transformer(config)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise CheckpointError(f"{where}: config.json asks for impossible sizes: {error}") from None
+    fill_weights(skeleton, tensors, where)
 
 
 def fill_weights(model: Transformer, tensors: dict[str, Tensor], where: str) -> None:

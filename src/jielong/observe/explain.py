@@ -42,7 +42,7 @@ def run_summary(
         f"{m.hidden_size}, {m.num_attention_heads} heads, {m.num_key_value_heads} kv, "
         f"vocabulary {m.vocab_size})",
         f"budget {schedule.total_steps} steps of {windows} × {d.max_seq_len} tokens{micro} = "
-        f"{tokens / 1e6:.1f}M tokens ({scale})",
+        f"{f'{tokens / 1e6:,.1f}M' if tokens >= 1e6 else f'{tokens:,}'} tokens ({scale})",
         f"optimizer {t.optimizer}, peak rate {peak_rate:.2g}, {schedule.kind}, "
         f"warm-up {schedule.warmup_steps} steps",
     ]

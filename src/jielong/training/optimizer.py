@@ -145,10 +145,10 @@ class Optimizer:
                     if key not in left:
                         raise CheckpointError(f"optimizer state {key} is missing")
                     value = left.pop(key)
-                    if quantity != "step" and value.shape != p.shape:
+                    if quantity != "step" and (value.shape, value.dtype) != (p.shape, p.dtype):
                         raise CheckpointError(
-                            f"optimizer state {key} has shape {tuple(value.shape)}, "
-                            f"the parameter {tuple(p.shape)}"
+                            f"optimizer state {key} is {value.dtype} of {tuple(value.shape)}, "
+                            f"the parameter {p.dtype} of {tuple(p.shape)}"
                         )
                     device = "cpu" if quantity == "step" and not p.is_cuda else p.device
                     state[quantity] = value.to(device, copy=True)
