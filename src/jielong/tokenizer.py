@@ -294,10 +294,10 @@ def _special_id(folder: Path, backend: tokenizers.Tokenizer, role: str) -> int |
                 "the two files belong to different tokenizers"
             )
         return token_id
-    declared_id = _read_json(folder / "config.json").get(f"{role}_token_id")
+    declared_id: Any = _read_json(folder / "config.json").get(f"{role}_token_id")
     declared_id = declared_id[0] if isinstance(declared_id, list) and declared_id else declared_id
     known = isinstance(declared_id, int) and 0 <= declared_id < MOST_IDS
-    return declared_id if known and backend.id_to_token(declared_id) else None  # type: ignore
+    return declared_id if known and backend.id_to_token(declared_id) else None
 
 
 def _read(path: Path) -> str:

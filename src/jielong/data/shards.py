@@ -31,6 +31,9 @@ from jielong.errors import DataError
 FORMAT = "jielong-dataset-1"
 SHARD_TOKENS = 2**27
 MANIFEST = "dataset.json"
+COUNTS = (  # of the manifest's `counts`, those that the report shows
+    *("bad_lines", "duplicate_share", "duplicates_exact", "shared_documents", "marked_documents"),
+)
 AGAIN = "delete the folder and prepare it again"
 
 
@@ -146,7 +149,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if manifest["format"] != FORMAT:
             raise DataError(f"{path}: format {manifest['format']!r} is not {FORMAT!r}: {AGAIN}")
         sound = manifest["fingerprint"] == fingerprint_of(manifest) and _is_consistent(manifest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         sound = False
     if not sound:
         raise DataError(f"{path}: the manifest is damaged: {AGAIN}")
@@ -159,14 +162,21 @@ def _is_consistent(manifest: dict[str, Any]) -> bool:
     if manifest["dtype"] != known.str or "train" not in manifest["splits"]:
         return False
     for split in manifest["splits"].values():
-        shard_tokens, tokens = split["shard_tokens"], split["tokens"]
-        whole, rest = divmod(tokens, shard_tokens)
-        sizes = [n * known.itemsize for n in [shard_tokens] * whole + [rest] * (rest > 0)]
-        if [files[name]["bytes"] for name in split["shards"]] != sizes:
+        numbers = [split[key] for key in ("tokens", "documents", "text_bytes", "shard_tokens")]
+        if not all(type(number) is int and number > 0 for number in numbers[:2] + numbers[3:]):
             return False
-        if files[split["documents_file"]]["bytes"] != 8 * split["documents"]:
+        tokens, documents, text_bytes, shard_tokens = numbers
+        full, last = len(split["shards"]) - 1, split["shards"][-1]
+        rest = tokens - full * shard_tokens
+        sizes = dict.fromkeys(split["shards"], shard_tokens * known.itemsize)
+        sizes |= {last: rest * known.itemsize, split["documents_file"]: 8 * documents}
+        if not 0 < rest <= shard_tokens or type(text_bytes) is not int:
             return False
-    return all(re.fullmatch(r"\w[\w.-]*", name) for name in files)
+        if any(files[name]["bytes"] != size for name, size in sizes.items()):
+            return False
+    counts = [manifest["counts"][key] for key in COUNTS]
+    plain = all(re.fullmatch(r"\w[\w.-]*", name) for name in files)
+    return plain and all(isinstance(count, int | float) for count in counts)
 
 
 def fingerprint_of(manifest: dict[str, Any]) -> str:
