@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo demo-zh test test-interop test-faults fuzz check bench format clean
+.PHONY: help install demo demo-zh test test-interop test-faults fuzz audit check bench format clean
 
 help:
 	@echo "make demo       train a small model on Shakespeare (about 4 minutes on 2 cores)"
@@ -54,6 +54,12 @@ test-faults: $(VENV)/installed-dev
 fuzz: $(VENV)/installed-dev
 	@PYTHONPATH=tests $(BIN)/python tests/faults/fuzz.py --minutes 10
 
+# of its own, beside ours: what it needs must not decide what we test with
+audit:
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && \
+		.venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit; }
+	@.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
 check: $(VENV)/installed-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -78,4 +84,4 @@ format: $(VENV)/installed-dev
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) .venv-audit runs

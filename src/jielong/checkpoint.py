@@ -225,12 +225,6 @@ def _write_manifest(folder: Path) -> None:
     _fsync(folder)
 
 
-def _umask() -> int:
-    mask = os.umask(0)  # it can only be read by setting it
-    os.umask(mask)
-    return mask
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -62,10 +62,11 @@ class Tokenizer:
                 f"{path}: no such file; give a Hugging Face tokenizer folder, "
                 "or train one with `jielong tokenizer`"
             )
-        text = _read(path)
         try:
-            backend = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises bare Exception on a malformed file
+            backend = tokenizers.Tokenizer.from_str(_read(path))
+        except BaseException as error:  # the library raises bare Exception, or panics, on bad files
+            if isinstance(error, DataError | KeyboardInterrupt | SystemExit):
+                raise
             raise DataError(f"{path}: not a valid tokenizer ({error}); fetch it again") from None
         if not 0 <= max(backend.get_vocab().values(), default=-1) < MOST_IDS:
             raise DataError(f"{path}: the vocabulary is empty or too large; fetch the file again")
@@ -170,8 +171,7 @@ class Tokenizer:
     @cached_property
     def is_byte_level(self) -> bool:
         decoder = json.loads(self._backend.to_str())["decoder"] or {}
-        kinds = [decoder.get("type")] + [d["type"] for d in decoder.get("decoders", [])]
-        return "ByteLevel" in kinds
+        return "ByteLevel" in [d.get("type") for d in (decoder, *decoder.get("decoders", []))]
 
     @cached_property
     def _literal_backend(self) -> tokenizers.Tokenizer:

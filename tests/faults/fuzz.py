@@ -176,7 +176,9 @@ def one(targets: Targets, seed: int) -> tuple[str, str, str | None]:
     path = rng.choice(sorted(p for p in work.rglob("*") if p.is_file()))
     data = path.read_bytes()
     change = damaged_json if path.suffix == ".json" and rng.random() < 0.7 else damaged
-    path.write_bytes(change(data, rng))
+    while (changed := change(data, rng)) == data:
+        pass
+    path.write_bytes(changed)
     if name == "text":  # the reader takes all files; the others stay as they are
         for other in [p for p in work.iterdir() if p != path]:
             other.unlink()

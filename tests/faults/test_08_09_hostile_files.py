@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -99,6 +100,20 @@ def test_a_new_checkpoint_never_follows_a_link_out_of_the_run(
     ckpt.verify(made)
     assert not made.is_symlink()
     assert [path.name for path in Path(outside).iterdir()] == ["precious"]
+
+
+def test_files_of_a_checkpoint_are_for_whom_the_umask_says(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
+        before = os.umask(mask)
+        try:
+            model = tiny_model(vocab_size=tokenizer.vocab_size)
+            state = ckpt.TrainingState(mask, {})
+            saved = ckpt.save_checkpoint(tmp_path, model, tokenizer, {}, state)
+        finally:
+            os.umask(before)
+        assert {path.stat().st_mode & 0o777 for path in saved.iterdir()} == {mode}
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ def read_parquet(path: Path, name: str, text_field: str) -> Iterator[Item]:
                 for cell in batch.column(0):
                     number += 1
                     yield _parquet_cell(cell, name, number, text_field)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{name}: not a readable Parquet file ({error})") from None
 
 

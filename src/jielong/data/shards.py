@@ -176,7 +176,8 @@ def _is_consistent(manifest: dict[str, Any]) -> bool:
             return False
     counts = [manifest["counts"][key] for key in COUNTS]
     plain = all(re.fullmatch(r"\w[\w.-]*", name) for name in files)
-    return plain and all(isinstance(count, int | float) for count in counts)
+    hashed = all(isinstance(entry["sha256"], str) for entry in files.values())
+    return plain and hashed and all(isinstance(count, int | float) for count in counts)
 
 
 def fingerprint_of(manifest: dict[str, Any]) -> str:

@@ -106,7 +106,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         raise CheckpointError(f"{path}: missing; {folder} is no model folder") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointError(f"{path}: damaged, or has no model_type") from None
-    if model_type not in ARCHITECTURES:
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise CheckpointError(
             f"{path}: model_type {model_type!r} is not one of {', '.join(ARCHITECTURES)}"
         )
@@ -140,6 +140,8 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 def _refuse_variants(path: Path, record: dict[str, Any]) -> None:
     rope = record.get("rope_parameters") or record.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"{path}: rope_parameters (or rope_scaling) is no object: {rope!r}")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise CheckpointError(f"{path}: rope_type {kind!r} is not supported, only 'default'")

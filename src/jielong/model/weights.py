@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -22,8 +23,15 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
         save_file(contiguous, path, metadata={"format": "pt"})
+        path.chmod(0o666 & ~_umask())  # safetensors lets only its writer read
     except Exception as error:  # safetensors wraps the operating system's error in its own
         raise OSError(f"{path.name}: {error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # it can only be read by setting it
+    os.umask(mask)
+    return mask
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
