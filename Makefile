@@ -50,6 +50,7 @@ test-interop: $(VENV)/installed-dev
 
 test-faults: $(VENV)/installed-dev
 	@PYTHONPATH=tests $(BIN)/python tests/faults/kill_points.py --points 200
+	@PYTHONPATH=tests $(BIN)/python tests/faults/health.py --steps 2000
 
 fuzz: $(VENV)/installed-dev
 	@PYTHONPATH=tests $(BIN)/python tests/faults/fuzz.py --minutes 10
