@@ -6,7 +6,6 @@ the manifest of SHA-256 sums last, then renamed. No pickle anywhere. See docs/fo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from jielong.errors import CheckpointError
+from jielong.files import sha256, sync
 from jielong.model.folder import read_model_config, write_model_config
 from jielong.model.transformer import Transformer
 from jielong.model.weights import (
@@ -68,7 +68,7 @@ def save_checkpoint(
         if target.exists():  # written before a rewind or by a damaged run: never overwritten
             target.rename(folder / f".{target.name}.{os.getpid()}.replaced")
         temporary.rename(target)
-        _fsync(folder)
+        sync(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{target}: cannot be saved: {error.strerror or error}") from error
@@ -167,7 +167,7 @@ def verify(checkpoint: Path) -> None:
         path = checkpoint / name
         if path.is_symlink() or not path.is_file():
             raise CheckpointError(f"{path}: not a plain file")
-        if _sha256(path) != expected:
+        if sha256(path) != expected:
             raise CheckpointError(f"{path}: damaged (its SHA-256 is not the manifest's)")
 
 
@@ -218,23 +218,8 @@ def find_model_folder(path: str | Path) -> Path:
 def _write_manifest(folder: Path) -> None:
     sums = {}
     for path in sorted(folder.iterdir()):
-        _fsync(path)
-        sums[path.name] = _sha256(path)
+        sync(path)
+        sums[path.name] = sha256(path)
     (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1))
-    _fsync(folder / MANIFEST)
-    _fsync(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open a folder for syncing
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(folder / MANIFEST)
+    sync(folder)

@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 TIMEOUT_MINUTES = 10
+# The group that join_ranks left last. DDP's reducer outlives the group's end, and were it the last
+# owner it would, holding Python's lock, join gloo's threads, which may be waiting for that lock to
+# free a tensor: this process would hang. An owner in Python gives up the lock before it joins.
+_left: dist.ProcessGroup | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ def join_ranks(device_type: str) -> Iterator[Ranks]:
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank)
     finally:
+        global _left
+        _left = dist.group.WORLD
         dist.destroy_process_group()
 
 

