@@ -80,7 +80,8 @@ def test_help_lists_every_setting_with_its_type_and_default(
         found = [" ".join(e.split()) for e in entries if re.match(rf"{flag}[ ,]", e)]
         assert len(found) == 1, flag
         kinds = {"bool": "BOOL", "list of str": "TEXT"}
-        assert kinds.get(spec.type_name, spec.type_name.upper()) in found[0], flag
+        kind = kinds.get(spec.type_name, spec.type_name.upper().replace(" OR ", "|"))
+        assert kind in found[0], flag
         default = "" if spec.default in (None, ()) else str(spec.default).lower()
         assert f"default {default}".strip() in found[0].lower(), flag
 

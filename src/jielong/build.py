@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -54,6 +54,11 @@ class Progress:
     step: int = 0  # optimizer steps done
     tokens: int = 0  # targets trained on
     skipped: int = 0  # updates refused in a row
+    pieces: int | None = None  # of a micro-batch, each a pass through the model; none: not settled
+    losses: list[float] = field(default_factory=list)  # the latest, to tell a spike by
+    spiking: bool = False  # the latest loss stood out
+    omitted: list[int] = field(default_factory=list)  # steps left out after a spike
+    rewinds: int = 0
     best_step: int | None = None
     best_loss: float | None = None
     validation: dict[str, Any] | None = None  # the latest

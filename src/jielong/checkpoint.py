@@ -147,6 +147,14 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
     return None, problems
 
 
+def set_aside(folder: Path, after: int) -> None:
+    """Hides checkpoints of later steps than `after`, so that none resumes from them."""
+    for path in checkpoints(folder):
+        if step_of(path) > after:
+            path.rename(folder / f".{path.name}.{os.getpid()}.replaced")
+    sync(folder)
+
+
 def verify(checkpoint: Path) -> None:
     """Compares every file with the manifest.
 

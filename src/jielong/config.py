@@ -194,6 +194,14 @@ class TrainingConfig:
         low=1,
     )
     accumulation_steps: int = option(1, "Micro-batches in an optimizer step.", low=1)
+    micro_batch_size: int | str | None = option(
+        None,
+        "Windows through the model at once, or auto: the most that fit in memory; default "
+        "batch_size, and never more. It changes no update.",
+        low=1,
+        words=("auto",),
+        free=True,
+    )
     optimizer: str = option(
         "muon",
         "Muon for the hidden matrices, AdamW for the rest; or AdamW.",
@@ -261,6 +269,13 @@ class RunConfig:
         choices=("stop", "continue"),
         free=True,
     )
+    on_loss_spike: str = option(
+        "continue",
+        "When the loss jumps: name the texts and go on, or go back to the last checkpoint and "
+        "leave that batch and the one before it out.",
+        choices=("continue", "rewind"),
+        free=True,
+    )
     keep_checkpoints: int = option(
         2, "Newest checkpoints kept; the best is kept too.", low=1, free=True
     )
@@ -312,6 +327,11 @@ class Config:
         m.validated()
         if t.steps is not None and t.tokens is not None:
             raise ConfigError("training.steps and training.tokens both set a budget: give one")
+        if self.run.on_loss_spike == "rewind" and self.run.keep_checkpoints < 2:
+            raise ConfigError(
+                "run.on_loss_spike=rewind needs run.keep_checkpoints=2 or more: the newest "
+                "checkpoint may already have what made the loss jump"
+            )
         if m.max_position_embeddings and m.max_position_embeddings < self.data.max_seq_len:
             raise ConfigError(
                 f"data.max_seq_len={self.data.max_seq_len} is longer than "

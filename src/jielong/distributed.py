@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +20,8 @@ TIMEOUT_MINUTES = 10
 # owner it would, holding Python's lock, join gloo's threads, which may be waiting for that lock to
 # free a tensor: this process would hang. An owner in Python gives up the lock before it joins.
 _left: dist.ProcessGroup | None = None
+# The same threads, met by the end of the interpreter while they wait, would abort the process.
+TIME_TO_FREE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def join_ranks(device_type: str) -> Iterator[Ranks]:
         global _left
         _left = dist.group.WORLD
         dist.destroy_process_group()
+        time.sleep(TIME_TO_FREE_S)
 
 
 def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:

@@ -23,11 +23,18 @@ def option(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
+    words: tuple[str, ...] = (),
     free: bool = False,
 ) -> Any:
-    """A config field. `free` fields may change when a run resumes: they do not alter its result."""
-    metadata = {"help": help, "low": low, "high": high, "choices": choices, "free": free}
-    return field(default=default, metadata=metadata)
+    """A config field.
+
+    Args:
+        choices: the only values of a field of text.
+        words: values that a number may have instead, e.g. auto.
+        free: it may change when a run resumes, since it does not alter the result.
+    """
+    bounds = {"low": low, "high": high, "choices": choices, "words": words}
+    return field(default=default, metadata={"help": help, "free": free} | bounds)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ class FieldSpec:
 
     @property
     def type_name(self) -> str:
-        return "list of str" if self.type is tuple else self.type.__name__
+        name = "list of str" if self.type is tuple else self.type.__name__
+        return " or ".join([name, *self.metadata["words"]])
 
     def parse(self, value: Any) -> Any:
         """`value` (text from a flag, or TOML data) as this field's type, or a ConfigError."""
@@ -55,6 +63,8 @@ class FieldSpec:
             if self.optional:
                 return None
             raise ConfigError(f"{self.label} needs a value of type {self.type_name}")
+        if value in self.metadata["words"]:
+            return value
         try:
             return _PARSERS[self.type](value)
         except (ValueError, TypeError, OverflowError):
@@ -65,7 +75,7 @@ class FieldSpec:
 
     def check(self, value: Any) -> None:
         low, high, choices = (self.metadata[key] for key in ("low", "high", "choices"))
-        if value is None:
+        if value is None or value in self.metadata["words"]:
             return
         if choices and value not in choices:
             raise ConfigError(

@@ -48,7 +48,7 @@ def add_fields(parser: Parser, names: Sequence[str]) -> None:
         elif spec.type is tuple:
             options |= {"nargs": "+", "metavar": "TEXT"}
         else:
-            options |= {"metavar": spec.type.__name__.upper()}
+            options |= {"metavar": spec.type_name.upper().replace(" OR ", "|")}
         groups[spec.section].add_argument(*flags, help=_help(spec), **options)
 
 

@@ -1,39 +1,150 @@
-"""What a run does when something goes wrong: a bad batch, a disk that is full."""
+"""What a run does when something goes wrong: memory, a bad batch, a jump of the loss, the disk."""
 
 from __future__ import annotations
 
-from jielong.build import Parts, Progress, save
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+
+from jielong import checkpoint as ckpt
+from jielong.build import Parts, Progress, restore, save
+from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError
 from jielong.observe.metrics import Display, MetricsFile
-from jielong.training.step import StepResult
+from jielong.training import spikes
+from jielong.training.memory import DoesNotFitError, is_out_of_memory, pieces_that_fit, release
+from jielong.training.step import StepResult, train_step
 
 MAX_SKIPPED = 5  # updates refused in a row before the run stops
+MAX_REWINDS = 5
 NAMED = 8  # documents of a bad batch that are named
 
 
-def guard(
+class LossSpikeError(Exception):
+    """The loss has jumped, and the run is to go back to its last checkpoint."""
+
+
+def guarded_step(
     parts: Parts,
     progress: Progress,
-    result: StepResult,
+    micro_batches: Sequence[Batch],
+    factor: float,
     screen: Display,
     records: MetricsFile,
-) -> None:
-    """Counts updates refused for a loss or gradient that is not finite, and names their texts.
+) -> StepResult:
+    """The step after `progress.step`, taken whole, refused, or left out.
 
-    The documents are those of all ranks, whichever of them met the fault.
+    Args:
+        factor: share of the peak learning rate.
 
     Raises:
-        TrainingError: too many in a row: more of the same would not help.
+        TrainingError: going on would not help.
+        LossSpikeError: the loss has jumped, and the settings ask to go back.
     """
+    if progress.step in progress.omitted:
+        records.write("omitted", progress.step + 1, documents=_place(parts, progress.step)[0])
+        return StepResult(math.nan, 0, math.nan, applied=False)
+    result = _step_that_fits(parts, progress, micro_batches, factor, screen)
     if result.applied:
         progress.skipped = 0
-        return
-    progress.skipped += 1
-    documents = parts.batches.documents_of(parts.batches.step_windows(progress.step))
-    records.write("skipped", progress.step + 1, documents=documents)
+        _watch_loss(parts, progress, result.loss, screen, records)
+    else:
+        _count_refused(parts, progress, result, screen, records)
+    return result
+
+
+def _step_that_fits(
+    parts: Parts,
+    progress: Progress,
+    micro_batches: Sequence[Batch],
+    factor: float,
+    screen: Display,
+) -> StepResult:
+    """Where memory runs out, halves what goes through the model at once and takes it again."""
+    rows = parts.batches.batch_size
+    while True:
+        pieces = progress.pieces or 1
+        try:
+            return train_step(
+                parts.forward,
+                parts.optimizer,
+                micro_batches,
+                factor=factor,
+                grad_clip=parts.config.training.grad_clip,
+                dtype=parts.dtype,
+                ranks=parts.ranks,
+                scaler=parts.scaler,
+                pieces=pieces,
+            )
+        except DoesNotFitError as error:
+            problem = str(error)
+        release()
+        size, half = -(-rows // pieces), -(-rows // min(rows, 2 * pieces))
+        if parts.ranks.world_size > 1:  # the others wait within the pass for what this one owes
+            raise TrainingError(
+                f"out of memory at step {progress.step + 1} on rank {parts.ranks.rank}, with "
+                f"micro-batches of {size} windows over all ranks: go on with "
+                f"--micro-batch-size {half} or auto ({problem})"
+            )
+        if size == half:
+            raise TrainingError(
+                f"out of memory at step {progress.step + 1}, a single window at a time: a smaller "
+                f"model, a shorter --max-seq-len or more memory is needed ({problem})"
+            )
+        progress.pieces = min(rows, 2 * pieces)
+        screen.line(
+            f"out of memory at step {progress.step + 1}: {half} windows at once from now on, not "
+            f"{size}; the updates stay the same",
+            style="yellow",
+        )
+
+
+def settle_micro_batches(parts: Parts, progress: Progress, screen: Display) -> None:
+    """How many pieces a micro-batch is trained in: as set, as the run had it, or as fits."""
+    wanted, rows = parts.config.training.micro_batch_size, parts.batches.batch_size
+    if isinstance(wanted, int):
+        progress.pieces = -(-rows // wanted) if wanted < rows else 1
+    elif wanted == "auto" and progress.pieces is None:
+        batch = parts.batches.micro_batches(0, parts.ranks.rank, parts.ranks.world_size)[0]
+        fit = pieces_that_fit(parts.model, batch, parts.dtype)
+        progress.pieces = max(parts.ranks.gather(fit))
+        screen.line(f"memory {-(-rows // progress.pieces)} of {rows} windows fit at once")
+
+
+@contextlib.contextmanager
+def out_of_memory_said() -> Iterator[None]:
+    """Turns memory that runs out anywhere else into an error that says so.
+
+    Raises:
+        TrainingError: instead of what torch, or Python, raised.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            "out of memory: a smaller model, a smaller --batch-size or more memory is needed; the "
+            f"checkpoints so far are sound ({str(error).splitlines()[0] if str(error) else 'host'})"
+        ) from None
+
+
+def _place(parts: Parts, step: int) -> tuple[list[int], str]:
+    """The documents that a step's batch, of all ranks, has text of; and in words."""
+    documents = parts.batches.documents_of(parts.batches.step_windows(step))
     more = " …" if len(documents) > NAMED else ""
+    names = ", ".join(map(str, documents[:NAMED]))
+    return documents, f"documents {names}{more} of the training split"
+
+
+def _count_refused(
+    parts: Parts, progress: Progress, result: StepResult, screen: Display, records: MetricsFile
+) -> None:
+    """Counts updates refused for a loss or gradient that is not finite, and names their texts."""
+    progress.skipped += 1
+    documents, where = _place(parts, progress.step)
+    records.write("skipped", progress.step + 1, documents=documents)
     what = f"loss {result.loss}, gradient norm {result.grad_norm}"
-    where = f"documents {', '.join(map(str, documents[:NAMED]))}{more} of the training split"
     screen.line(f"step {progress.step + 1}: {what} at {where}: update skipped", style="yellow")
     limit = MAX_SKIPPED * (4 if parts.scaler.is_enabled() else 1)  # a scaler finds its scale so
     if progress.skipped >= limit:
@@ -44,6 +155,65 @@ def guard(
         )
 
 
+def _watch_loss(
+    parts: Parts, progress: Progress, loss: float, screen: Display, records: MetricsFile
+) -> None:
+    """Names the texts where the loss jumps, and has the run go back if that is wished."""
+    deviations = spikes.score(progress.losses, loss)
+    spiking = deviations > spikes.LIMIT
+    spikes.remember(progress.losses, loss)
+    begins = spiking and not progress.spiking  # said once, however long it lasts
+    progress.spiking = spiking
+    if not begins:
+        return
+    documents, where = _place(parts, progress.step)
+    records.write("spike", progress.step + 1, loss=loss, deviations=deviations, documents=documents)
+    screen.line(
+        f"step {progress.step + 1}: the loss jumps to {loss:.4f}, {deviations:.0f} deviations "
+        f"above the latest, at {where}",
+        style="yellow",
+    )
+    if parts.config.run.on_loss_spike == "rewind":
+        raise LossSpikeError
+
+
+def rewound(parts: Parts, progress: Progress, screen: Display) -> Progress:
+    """Goes back to the last checkpoint; the step that spiked and the one before will be left out.
+
+    What shows as a jump at a step is the text of that step or the update of the one before. (PaLM,
+    Chowdhery et al. 2022, went back about 100 steps and left out 200 to 500 batches.)
+
+    Raises:
+        TrainingError: the run has gone back often enough.
+    """
+    if progress.rewinds >= MAX_REWINDS:
+        raise TrainingError(
+            f"the loss jumped again at step {progress.step + 1}, after the run had gone back "
+            f"{MAX_REWINDS} times: try a lower --learning-rate, or look at the texts named above; "
+            f"the checkpoints in {parts.run.checkpoints} are sound"
+        )
+    sound = progress.step - 1  # later checkpoints have the update before the jump
+    if not any(ckpt.step_of(path) <= sound for path in ckpt.checkpoints(parts.run.checkpoints)):
+        raise TrainingError(
+            f"the loss jumped at step {progress.step + 1}, and no checkpoint is old enough to go "
+            "back to: a larger --keep-checkpoints keeps more"
+        )
+    parts.ranks.wait_for_main()  # all have looked
+    if parts.ranks.is_main:
+        ckpt.set_aside(parts.run.checkpoints, after=sound)
+    parts.ranks.wait_for_main()
+    before, _ = restore(parts)
+    before.omitted = sorted({*progress.omitted, progress.step - 1, progress.step})
+    before.rewinds = progress.rewinds + 1
+    before.pieces = progress.pieces
+    screen.line(
+        f"back to step {before.step}; steps {progress.step} and {progress.step + 1} will be left "
+        "out",
+        style="yellow",
+    )
+    return before
+
+
 def save_or_say(parts: Parts, progress: Progress, screen: Display, last: bool) -> None:
     """Saves a checkpoint; with `on_save_error = "continue"` a failure is said and training goes on.
 
@@ -52,10 +222,25 @@ def save_or_say(parts: Parts, progress: Progress, screen: Display, last: bool) -
 
     Raises:
         CheckpointError: it failed, and this was the last chance or the run should stop.
+        TrainingError: the ranks no longer have the same weights; nothing is saved.
     """
+    _compare_ranks(parts, progress)
     try:
         save(parts, progress)
     except CheckpointError as error:
         if last or parts.config.run.on_save_error == "stop":
             raise
         screen.line(f"{error}; training goes on", style="yellow")
+
+
+def _compare_ranks(parts: Parts, progress: Progress) -> None:
+    """A bit that flips in one rank's memory spreads by no gradient: it must be looked for."""
+    sums = parts.ranks.gather(parts.model.checksum() if parts.ranks.world_size > 1 else 0)
+    if len(set(sums)) > 1:
+        common = max(sums, key=sums.count)
+        odd = [rank for rank, value in enumerate(sums) if value != common]
+        raise TrainingError(
+            f"after step {progress.step} the weights on rank {', '.join(map(str, odd))} are not "
+            "those of rank 0 (or the other way round, with two ranks): memory of that machine was "
+            "damaged; nothing was saved, and the same command goes on from the checkpoint before"
+        )

@@ -19,14 +19,20 @@ from jielong.distributed import join_ranks
 from jielong.evaluation.likelihood import evaluate_stream
 from jielong.generation.generate import generate_samples
 from jielong.generation.sampling import Sampling
-from jielong.guard import guard, save_or_say
+from jielong.guard import (
+    LossSpikeError,
+    guarded_step,
+    out_of_memory_said,
+    rewound,
+    save_or_say,
+    settle_micro_batches,
+)
 from jielong.observe.explain import explain_first_loss, run_summary
 from jielong.observe.metrics import Averages, Display, MetricsFile
 from jielong.observe.trackers import check_tracker, start_tracker
 from jielong.run import RunFolder, StopSignals
 from jielong.stages import ensure_dataset, ensure_tokenizer, spool_stdin
 from jielong.training.compilation import compile_layers, wants_compile
-from jielong.training.step import train_step
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
         JielongError: ConfigError, DataError, CheckpointError or TrainingError, in plain words.
     """
     device_type = choose_device(config.training.device).type
-    with join_ranks(device_type) as ranks, contextlib.ExitStack() as stack:
+    with join_ranks(device_type) as ranks, out_of_memory_said(), contextlib.ExitStack() as stack:
         device = choose_device(config.training.device, ranks.local_rank)
         dtype = choose_dtype(config.training.dtype, device)
         screen = Display(shown=ranks.is_main and not quiet)
@@ -82,9 +88,10 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
         for line in [*about, *notes]:
             screen.line(line)
         if progress.step < parts.schedule.total_steps:
-            compile_if_it_pays(parts, screen)
+            settle_micro_batches(parts, progress, screen)
+            compile_if_it_pays(parts, progress.pieces or 1, screen)
             with StopSignals() as signals:
-                train(parts, progress, screen, signals)
+                progress = train_to_end(parts, progress, screen, signals)
                 received = signals.received
         else:
             screen.line("this run is complete; a larger budget needs --override")
@@ -94,7 +101,7 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
         return RunResult(run.path, newest, progress.step, total, progress.validation, received)
 
 
-def compile_if_it_pays(parts: Parts, screen: Display) -> None:
+def compile_if_it_pays(parts: Parts, pieces: int, screen: Display) -> None:
     """Compiles the layers where `--compile` and the length of the run say so."""
     total = parts.schedule.total_steps
     tokens = total * parts.batches.windows_per_step * parts.config.data.max_seq_len
@@ -102,9 +109,23 @@ def compile_if_it_pays(parts: Parts, screen: Display) -> None:
     if wants_compile(parts.config, parts.model.num_parameters(), tokens, device):
         screen.line("compiling …")
         batch = parts.batches.micro_batches(0, parts.ranks.rank, parts.ranks.world_size)[0]
-        problem = compile_layers(parts.model, batch, parts.dtype)
+        problem = compile_layers(parts.model, batch.split(pieces)[0], parts.dtype)
         if problem:
             screen.line(f"torch.compile does not work here, going on without: {problem}", "yellow")
+
+
+def train_to_end(
+    parts: Parts, progress: Progress, screen: Display, signals: StopSignals
+) -> Progress:
+    """Trains, and goes back to the last checkpoint where the loss jumps and the settings say so."""
+    if parts.config.run.on_loss_spike == "rewind" and progress.step == 0:
+        save_or_say(parts, progress, screen, last=False)  # there must be one to go back to
+    while True:
+        try:
+            train(parts, progress, screen, signals)
+            return progress
+        except LossSpikeError:
+            progress = rewound(parts, progress, screen)
 
 
 def train(parts: Parts, progress: Progress, screen: Display, signals: StopSignals) -> None:
@@ -125,17 +146,7 @@ def train(parts: Parts, progress: Progress, screen: Display, signals: StopSignal
     with contextlib.closing(records), contextlib.closing(read):
         for step, micro_batches in zip(steps, read, strict=True):
             factor = parts.schedule.factor(step)
-            result = train_step(
-                parts.forward,
-                parts.optimizer,
-                micro_batches,
-                factor=factor,
-                grad_clip=c.training.grad_clip,
-                dtype=parts.dtype,
-                ranks=ranks,
-                scaler=parts.scaler,
-            )
-            guard(parts, progress, result, screen, records)
+            result = guarded_step(parts, progress, micro_batches, factor, screen, records)
             done = progress.step = step + 1
             progress.tokens += result.tokens
             means.add(result)

@@ -28,15 +28,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 import torch._dynamo  # what torch imports when an optimizer is made: most of a small run's time
 
-import jielong.pretrain  # noqa: F401  (the package's own name for it is the function)
-from jielong import checkpoint
+from jielong import checkpoint, guard
 from jielong.cli import main
 from jielong.model import weights
 from jielong.tokenizer import train_tokenizer
 from tiny import TEXTS, TINY_RUN, flags
 
 torch.set_num_threads(1)
-story = sys.modules["jielong.pretrain"]
 SETTINGS = TINY_RUN | {"steps": 20, "save_interval": 2, "eval_interval": 4, "num_workers": 0}
 
 
@@ -62,7 +60,7 @@ class Events:
 
     def install(self) -> None:
         """Puts itself before everything that the loop and the checkpoint do to the disk."""
-        train_step, save_file = story.train_step, weights.save_file
+        train_step, save_file = guard.train_step, weights.save_file
 
         def step(*arguments: Any, **options: Any) -> Any:
             self.happens("step")
@@ -82,7 +80,7 @@ class Events:
             self.happens("text", lambda: write_text(path, text[: len(text) // 2]))
             return write_text(path, text, *arguments, **options)
 
-        story.train_step = step
+        guard.train_step = step
         weights.save_file = save
         Path.write_text = write  # type: ignore[method-assign]
         for name in ("fsync", "rename", "replace"):

@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import jielong.pretrain
 from jielong import checkpoint as ckpt
+from jielong import guard
 from jielong.cli import main
 from tiny import TINY_RUN, flags, jielong
 
@@ -68,7 +67,7 @@ def test_a_second_ctrl_c_ends_at_once(
         signal.raise_signal(signal.SIGINT)
         reached.append("the second must not come back")
 
-    monkeypatch.setattr(sys.modules["jielong.pretrain"], "train_step", endless_step)
+    monkeypatch.setattr(guard, "train_step", endless_step)
     settings = TINY_RUN | {"data_path": corpus_file, "tokenizer": tokenizer_dir}
     status = main(["pretrain", *flags(settings | {"out_dir": tmp_path})])
     assert status == 128 + signal.SIGINT and reached == ["the first only asks"]

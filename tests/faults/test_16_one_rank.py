@@ -1,4 +1,4 @@
-"""Row 16 with several ranks: a gradient that is not finite on one of them is refused by all."""
+"""Rows 16 and 19 with several ranks: one meets NaN, or a bit of its weights flips."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ STEPS, POISONED = 8, 4
 # out. Each meets at a port of its own.
 CHILD = """
 import json, os, sys
-import jielong.pretrain
+from jielong import guard
 from jielong.cli import main
 from jielong.training.step import StepResult
-story = sys.modules["jielong.pretrain"]
-real, poisoned, nan = story.train_step, int(sys.argv[1]), float("nan")
+real, poisoned, nan = guard.train_step, int(sys.argv[1]), float("nan")
 seen = []
 
 def poisoning(model, *arguments, **options):
@@ -42,23 +41,43 @@ def omitting(*arguments, **options):
 
 for step, (port, words) in zip((poisoning, omitting), json.loads(sys.argv[2]), strict=True):
     seen.clear()
-    story.train_step, os.environ["MASTER_PORT"] = step, str(port)
+    guard.train_step, os.environ["MASTER_PORT"] = step, str(port)
     assert main(words) == 0
 """
 
 
-def test_nan_on_one_rank_changes_nothing_on_any(
-    tmp_path: Path, corpus_file: Path, tokenizer_dir: Path
-) -> None:
-    settings = TINY_RUN | {"steps": STEPS, "eval_interval": 2, "keep_checkpoints": 9}
-    settings |= {"data_path": corpus_file, "tokenizer": tokenizer_dir}
-    runs = [tmp_path / "poisoned", tmp_path / "omitted"]
-    jobs = [(free_port(), ["pretrain", *flags(settings | {"out_dir": run})]) for run in runs]
+FLIPPING = """
+import json, os, sys
+import torch
+from jielong import guard
+from jielong.cli import main
+real, seen = guard.train_step, []
+
+def flipping(model, *arguments, **options):
+    result = real(model, *arguments, **options)
+    seen.append(1)
+    if len(seen) == int(sys.argv[1]) and os.environ["RANK"] == "1":
+        weights = next(model.parameters()).data
+        weights.view(torch.int32)[3, 5] ^= 1 << 12
+    return result
+
+guard.train_step = flipping
+sys.exit(main(json.loads(sys.argv[2])))
+"""
+
+
+def on_two_ranks(script: str, *words: str) -> tuple[list[int], list[str]]:
+    """Runs Python text as two ranks: their exit statuses and what they said."""
+    port = str(free_port())
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(POISONED), json.dumps(jobs)],
+            [sys.executable, "-c", script, *words],
             env=environment(
-                MASTER_ADDR="127.0.0.1", WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank)
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=port,
+                WORLD_SIZE="2",
+                RANK=str(rank),
+                LOCAL_RANK=str(rank),
             ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -71,7 +90,18 @@ def test_nan_on_one_rank_changes_nothing_on_any(
     finally:
         for process in ranks:
             process.kill()
-    assert [process.returncode for process in ranks] == [0, 0], said
+    return [process.returncode for process in ranks], said
+
+
+def test_nan_on_one_rank_changes_nothing_on_any(
+    tmp_path: Path, corpus_file: Path, tokenizer_dir: Path
+) -> None:
+    settings = TINY_RUN | {"steps": STEPS, "eval_interval": 2, "keep_checkpoints": 9}
+    settings |= {"data_path": corpus_file, "tokenizer": tokenizer_dir}
+    runs = [tmp_path / "poisoned", tmp_path / "omitted"]
+    jobs = [(free_port(), ["pretrain", *flags(settings | {"out_dir": run})]) for run in runs]
+    statuses, said = on_two_ranks(CHILD, str(POISONED), json.dumps(jobs))
+    assert statuses == [0, 0], said
     assert f"step {POISONED}: loss" in said[0] and said[0].count("update skipped") == 2
     for step in (POISONED, STEPS):
         for file in ("model.safetensors", "optimizer.safetensors"):
@@ -79,3 +109,19 @@ def test_nan_on_one_rank_changes_nothing_on_any(
             got, expected = (load_tensors(run / path) for run in runs)
             assert got.keys() == expected.keys()
             assert all((got[name] == expected[name]).all() for name in got), (step, file)
+
+
+def test_a_flipped_bit_in_the_weights_of_one_rank_is_found_before_anything_is_saved(
+    tmp_path: Path, corpus_file: Path, tokenizer_dir: Path
+) -> None:
+    settings = TINY_RUN | {"steps": STEPS, "eval_interval": 2, "keep_checkpoints": 9}
+    settings |= {"data_path": corpus_file, "tokenizer": tokenizer_dir, "out_dir": tmp_path / "run"}
+    words = json.dumps(["pretrain", *flags(settings)])
+    statuses, said = on_two_ranks(FLIPPING, "5", words)
+    assert statuses == [2, 2], said
+    for text in said:
+        assert "after step 6 the weights on rank" in text and "Traceback" not in text
+    newest, problems = checkpoint.newest_valid(tmp_path / "run" / "checkpoints")
+    assert newest is not None and checkpoint.step_of(newest) == 4 and not problems
+    statuses, said = on_two_ranks(FLIPPING, "0", words)
+    assert statuses == [0, 0], said

@@ -40,6 +40,23 @@ class Batch:
     def target_count(self) -> int:
         return int((self.targets != IGNORED).sum())
 
+    def split(self, pieces: int) -> list[Batch]:
+        """Its rows in so many parts, in order; one left without rows repeats a row, all ignored.
+
+        Every rank so has equally many parts, whatever its share of rows.
+        """
+        if pieces == 1:
+            return [self]
+        parts = []
+        for rows in np.array_split(np.arange(len(self.tokens)), pieces):
+            kept = rows if len(rows) else np.zeros(1, np.int64)
+            ids = None if self.document_ids is None else self.document_ids[kept]
+            part = Batch(self.tokens[kept], self.targets[kept], ids, self.windows[kept])
+            if not len(rows):
+                part.targets.fill_(IGNORED)  # of a copy: rows chosen by number are one
+            parts.append(part)
+        return parts
+
 
 class Batches:
     """The training batches of a split, by step.

@@ -161,6 +161,11 @@ class Transformer(nn.Module):
         """Parameters, each counted once where embedding and head are tied."""
         return sum(p.numel() for p in self.parameters())
 
+    def checksum(self) -> int:
+        """Equal where all weights are bit for bit; of float32, which weights in training are."""
+        bits = [p.detach().reshape(-1).view(torch.int32) for p in self.parameters()]
+        return int(torch.stack([b.sum(dtype=torch.int64) for b in bits]).sum())
+
     def num_active_parameters(self) -> int:
         """Parameters that one token passes: of the routed experts only those it is sent to."""
         c = self.config

@@ -131,6 +131,7 @@ class Optimizer:
         """
         left = dict(tensors)
         for part in self.parts:
+            part.state.clear()  # a run that goes back has state of steps it now forgets
             quantities = (
                 ("momentum_buffer",)
                 if isinstance(part, Muon)

@@ -14,6 +14,7 @@ from jielong.device import autocast
 from jielong.distributed import Ranks, gradient_sync
 from jielong.model.moe import update_router_bias
 from jielong.model.transformer import ModelOutput
+from jielong.training.memory import DoesNotFitError, is_out_of_memory
 from jielong.training.optimizer import Optimizer
 
 
@@ -37,7 +38,7 @@ class _Totals:
     """Sums over micro-batches; kept on the device, so that no forward pass waits for a number."""
 
     def __init__(self, device: torch.device, tokens: int) -> None:
-        self.tokens = max(1, tokens)
+        self.targets, self.tokens = tokens, max(1, tokens)
         self.nats = torch.zeros((), device=device)
         self.balance: Tensor | None = None
         self.load: Tensor | None = None
@@ -70,6 +71,7 @@ def train_step(
     dtype: torch.dtype,
     ranks: Ranks,
     scaler: torch.amp.GradScaler,
+    pieces: int = 1,
 ) -> StepResult:
     """Accumulates the micro-batches' gradients and applies one update.
 
@@ -80,11 +82,42 @@ def train_step(
         factor: share of the peak learning rate.
         grad_clip: largest norm of the gradient; 0 leaves it alone.
         dtype: precision of the forward pass.
+        pieces: each micro-batch goes through the model in so many parts.
+
+    Raises:
+        DoesNotFitError: a pass did not fit; the step may be taken again in more pieces.
     """
     device = next(model.parameters()).device
     tokens = int(ranks.sum_number(sum(batch.target_count for batch in batches)))
     totals = _Totals(device, tokens)
     optimizer.zero_grad()
+    problem = None
+    try:
+        parts = [part for batch in batches for part in batch.split(pieces)]
+        _accumulate(model, parts, totals, dtype=dtype, ranks=ranks, scaler=scaler)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        problem = str(error).splitlines()[0] if str(error) else "no memory is left"
+    if problem:  # out here, since the error itself holds on to what the pass has allocated
+        optimizer.zero_grad()
+        raise DoesNotFitError(problem)
+    return _update(
+        model, optimizer, totals, factor=factor, grad_clip=grad_clip, ranks=ranks, scaler=scaler
+    )
+
+
+def _accumulate(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    totals: _Totals,
+    *,
+    dtype: torch.dtype,
+    ranks: Ranks,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """Adds up the gradients of the batches, over ranks with the last one."""
+    device = next(model.parameters()).device
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
         with gradient_sync(model, wanted=last), autocast(device, dtype):
@@ -97,6 +130,19 @@ def train_step(
             # DDP averages gradients over ranks; the objective is their sum
             objective = totals.objective(output, batch) * ranks.world_size
             scaler.scale(objective).backward()
+
+
+def _update(
+    model: nn.Module,
+    optimizer: Optimizer,
+    totals: _Totals,
+    *,
+    factor: float,
+    grad_clip: float,
+    ranks: Ranks,
+    scaler: torch.amp.GradScaler,
+) -> StepResult:
+    """Applies the gradients, unless they or the loss are not finite."""
     for part in optimizer.parts:
         scaler.unscale_(part)
     parameters = list(model.parameters())
@@ -113,4 +159,4 @@ def train_step(
             update_router_bias(model, totals.load)
     scaler.update()
     balance = None if totals.balance is None else float(ranks.sum(totals.balance))
-    return StepResult(mean, tokens, grad_norm, applied, balance, totals.load)
+    return StepResult(mean, totals.targets, grad_norm, applied, balance, totals.load)

@@ -1,0 +1,65 @@
+"""Memory that runs out: how that is known, and how many pieces make a micro-batch fit."""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+
+from jielong.data.batches import Batch
+from jielong.device import autocast
+from jielong.model.transformer import Transformer
+
+# What the allocators of torch say; only CUDA's has an exception of its own.
+_SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
+STATE_PER_PARAMETER = 2  # floats that AdamW keeps: those are not there yet before the first step
+
+
+class DoesNotFitError(Exception):
+    """A forward or backward pass did not fit; nothing of the model or optimizer has changed."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the device, or the host, has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(s in str(error) for s in _SAYINGS)
+
+
+def release() -> None:
+    """Gives back what a failed pass held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def pieces_that_fit(model: Transformer, batch: Batch, dtype: torch.dtype) -> int:
+    """The fewest pieces, a power of two or single rows, in which `batch` can be trained on.
+
+    Tries a forward and a backward pass of the largest piece, with room held for the optimizer's
+    state. Halving further is left to the first step, should this not have been enough.
+    """
+    rows, pieces = len(batch.tokens), 1
+    while pieces < rows and not _fits(model, batch.split(pieces)[0], dtype):
+        release()
+        pieces = min(rows, 2 * pieces)
+    release()
+    return pieces
+
+
+def _fits(model: Transformer, piece: Batch, dtype: torch.dtype) -> bool:
+    device = model.device
+    try:
+        state = torch.empty(STATE_PER_PARAMETER * model.num_parameters(), device=device)
+        ids = None if piece.document_ids is None else piece.document_ids.to(device)
+        with autocast(device, dtype):
+            loss = model(piece.tokens.to(device), piece.targets.to(device), ids).loss
+        loss.backward()
+        del state
+        return True
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        model.zero_grad(set_to_none=True)

@@ -1,0 +1,146 @@
+"""Row 18: a loss that explodes is seen at once; the run can go back and leave the batch out."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import random
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jielong.pretrain  # noqa: F401  (the package's own name for it is the function)
+from jielong import checkpoint, guard
+from jielong.cli import main
+from jielong.training import spikes
+from tiny import TINY_RUN, flags
+
+STEPS, HARMED = 60, 33  # the update that is a hundred times too large, from 0
+
+
+def test_a_falling_noisy_loss_is_no_spike() -> None:
+    rng, seen = random.Random(1), []
+    for step in range(3000):
+        loss = 2 + 6 / (1 + step / 40) + rng.gauss(0, 0.15)
+        assert not spikes.is_spike(seen, loss), step
+        spikes.remember(seen, loss)
+    assert len(seen) == spikes.WINDOW
+    assert spikes.is_spike(seen, 2 * loss)
+
+
+def test_an_even_loss_is_no_ground_for_alarm_at_every_hair() -> None:
+    seen = [3.0] * 40
+    assert not spikes.is_spike(seen, 3.5)
+    assert spikes.is_spike(seen, 3.7)
+    assert not spikes.is_spike(seen, 0.5)  # lower is good
+    assert not spikes.is_spike(seen[:10], 30.0)  # too few to judge by
+
+
+def train(
+    words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str, harmed: int = -1
+) -> tuple[int, str]:
+    """A run; the update of step `harmed` is made with a hundred times the learning rate."""
+    real, said = guard.train_step, io.StringIO()
+
+    def harming(model: Any, optimizer: Any, batches: Any, **options: Any) -> Any:
+        if batches[0].windows[0] == harming.window:  # type: ignore[attr-defined]
+            options["factor"] *= 100
+        return real(model, optimizer, batches, **options)
+
+    harming.window = None  # type: ignore[attr-defined]
+    before = guard.guarded_step
+
+    def watching(parts: Any, progress: Any, batches: Any, *rest: Any) -> Any:
+        first = batches[0].windows[0] if progress.step == harmed else None
+        harming.window = first  # type: ignore[attr-defined]
+        return before(parts, progress, batches, *rest)
+
+    with monkeypatch.context() as m, contextlib.redirect_stdout(said):
+        m.setattr(guard, "train_step", harming)
+        m.setattr(sys.modules["jielong.pretrain"], "guarded_step", watching)
+        with contextlib.redirect_stderr(said):
+            status = main([*words, "--out-dir", str(folder), *more])
+    return status, said.getvalue()
+
+
+@pytest.fixture
+def words(corpus_file: Path, tokenizer_dir: Path) -> list[str]:
+    settings = TINY_RUN | {"steps": STEPS, "eval_interval": 10, "keep_checkpoints": 9}
+    settings |= {"data_path": corpus_file, "tokenizer": tokenizer_dir}
+    return ["pretrain", *flags(settings)]
+
+
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [record for record in lines if record["kind"] == kind]
+
+
+def weights(folder: Path, step: int = STEPS) -> bytes:
+    path = folder / "checkpoints" / checkpoint.step_name(step)
+    return (path / "model.safetensors").read_bytes() + (path / "optimizer.safetensors").read_bytes()
+
+
+def test_it_is_named_within_a_step_and_by_default_the_run_goes_on(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, said = train(words, tmp_path / "run", monkeypatch, harmed=HARMED)
+    assert status == 0
+    (spike, *_) = records(tmp_path / "run", "spike")
+    assert spike["step"] == HARMED + 2 and spike["documents"]  # steps are counted from 1
+    assert f"step {HARMED + 2}: the loss jumps" in said and "back to step" not in said
+
+
+def test_the_run_goes_back_leaves_the_batches_out_and_ends_as_if_unharmed(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewind = ("--on-loss-spike", "rewind")
+    assert train(words, tmp_path / "clean", monkeypatch, *rewind)[0] == 0
+    status, said = train(words, tmp_path / "run", monkeypatch, *rewind, harmed=HARMED)
+    assert status == 0
+    assert said.count("back to step 30; steps 34 and 35 will be left out") == 1
+    assert [r["step"] for r in records(tmp_path / "run", "omitted")] == [34, 35]
+    clean, ours = (records(tmp_path / n, "validation")[-1]["loss"] for n in ("clean", "run"))
+    assert ours == pytest.approx(clean, rel=0.01)
+    # and killed before or after, it ends with the same bits
+    for kept in (20, 40):
+        again = tmp_path / f"from {kept}"
+        shutil.copytree(tmp_path / "run", again)
+        for path in checkpoint.checkpoints(again / "checkpoints"):
+            if checkpoint.step_of(path) > kept:
+                shutil.rmtree(path)
+        status, said = train(words, again, monkeypatch, *rewind, harmed=HARMED)
+        assert status == 0 and f"resuming from {again}" in said
+        assert ("back to step" in said) == (kept < HARMED)
+        assert weights(again) == weights(tmp_path / "run")
+
+
+def test_a_checkpoint_that_already_has_the_harm_is_not_gone_back_to(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*words, "--on-loss-spike", "rewind"]
+    status, said = train(words, tmp_path / "run", monkeypatch, harmed=39)  # saved after that step
+    assert status == 0
+    assert "back to step 30; steps 40 and 41 will be left out" in said
+
+
+def test_a_spike_before_the_first_checkpoint_goes_back_to_the_start(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*words, "--on-loss-spike", "rewind", "--eval-interval", "30"]
+    status, said = train(words, tmp_path / "run", monkeypatch, harmed=20)
+    assert status == 0
+    assert "back to step 0; steps 21 and 22 will be left out" in said
+    losses = [r["loss"] for r in records(tmp_path / "run", "train")]
+    assert losses[-1] < losses[0]
+
+
+def test_going_back_needs_an_older_checkpoint(words: list[str], tmp_path: Path) -> None:
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        more = ("--on-loss-spike", "rewind", "--keep-checkpoints", "1")
+        assert main([*words, "--out-dir", str(tmp_path / "run"), *more]) == 2
+    assert "run.keep_checkpoints" in said.getvalue()
