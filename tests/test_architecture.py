@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "training": LEAVES | {"model", "data", "checkpoint"},
     "generation": LEAVES | {"model", "tokenizer"},
     "evaluation": LEAVES | {"model", "tokenizer", "data"},
-    "observe": LEAVES | {"evaluation", "training"},
+    "observe": LEAVES | {"data", "evaluation", "training"},
     "stages": LEAVES | {"checkpoint", "data", "model", "run", "tokenizer"},
     "interop": LEAVES | {"checkpoint", "generation", "model", "tokenizer"},
 }

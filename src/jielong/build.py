@@ -22,7 +22,7 @@ from jielong.run import RunFolder
 from jielong.stages import ensure_tokenizer, load_dataset, start_folder, with_architecture
 from jielong.tokenizer import Tokenizer
 from jielong.training.optimizer import Optimizer
-from jielong.training.scaling import with_batch_size
+from jielong.training.scaling import first_batches, with_batch_size
 from jielong.training.schedule import Schedule
 
 PROMPT_TOKENS = 12  # of a held-out text's opening, for the samples drawn in training
@@ -82,7 +82,7 @@ def build(
     if start is not None:
         ckpt.load_weights(model, start)
     model.to(device)
-    batches = Batches(dataset.train, config.data, config.training)
+    batches = Batches(dataset.train, config.data, config.training, first_batches(config))
     return Parts(
         config=config,
         run=run,
@@ -110,7 +110,9 @@ def with_own_batch_size(config: Config, run: RunFolder) -> Config:
     try:
         own = ckpt.load_training_state(saved[-1]).values["config"]["training"]
         return config.with_values(
-            batch_size=own["batch_size"], accumulation_steps=own["accumulation_steps"]
+            batch_size=own["batch_size"],
+            accumulation_steps=own["accumulation_steps"],
+            batch_warmup=own.get("batch_warmup", False),  # early runs had none
         )
     except (CheckpointError, KeyError, TypeError):
         return config  # damaged: restore, which verifies, will say so

@@ -193,6 +193,10 @@ class TrainingConfig:
         "Windows in a micro-batch, over all processes; default follows from the budget.",
         low=1,
     )
+    batch_warmup: bool | None = option(
+        None,
+        "Begin with small batches that grow to the full one; default: if batch_size is left open.",
+    )
     accumulation_steps: int = option(1, "Micro-batches in an optimizer step.", low=1)
     micro_batch_size: int | str | None = option(
         None,

@@ -81,7 +81,7 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
             parts.config,
             parts.model.num_parameters(),
             len(parts.dataset.train),
-            parts.batches.windows_per_step,
+            parts.batches,
             parts.schedule,
             parts.optimizer.peak,
         )
@@ -103,8 +103,8 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
 
 def compile_if_it_pays(parts: Parts, pieces: int, screen: Display) -> None:
     """Compiles the layers where `--compile` and the length of the run say so."""
-    total = parts.schedule.total_steps
-    tokens = total * parts.batches.windows_per_step * parts.config.data.max_seq_len
+    windows = parts.batches.windows_before(parts.schedule.total_steps)
+    tokens = windows * parts.config.data.max_seq_len
     device = parts.model.device
     if wants_compile(parts.config, parts.model.num_parameters(), tokens, device):
         screen.line("compiling …")

@@ -211,3 +211,45 @@ def test_the_order_does_not_depend_on_how_steps_are_counted() -> None:
     b = batches_of(docs, batch_size=3, accumulation_steps=2)
     for step in range(math.ceil(a.windows / 6)):
         assert a.step_windows(step).tolist() == b.step_windows(step).tolist()
+
+
+@given(
+    documents,
+    st.lists(st.integers(1, 9), max_size=6),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_first_steps_of_other_sizes_leave_each_epoch_whole(
+    docs: list[list[int]], sizes: list[int], batch_size: int, world_size: int
+) -> None:
+    stream, data = ListStream(docs), DataConfig(max_seq_len=4)
+    training = TrainingConfig(batch_size=batch_size, epochs=2)
+    batches = Batches(stream, data, training, sizes)
+    total = batches.total_steps(training)
+    steps = [batches.step_windows(step).tolist() for step in range(total)]
+    seen = Counter(window for windows in steps for window in windows)
+    assert seen == Counter(dict.fromkeys(range(batches.windows), 2))
+    first = steps[0]
+    assert len(first) == min(sizes[0] if sizes else batch_size, batches.windows)
+    assert batches.windows_before(total) == 2 * batches.windows
+    for step, windows in enumerate(steps):
+        parts = [batches.micro_batches(step, rank, world_size) for rank in range(world_size)]
+        assert len({len(part) for part in parts}) == 1
+        assert sum(b.target_count for part in parts for b in part) == sum(
+            batches.load(np.array([w])).target_count for w in windows
+        )
+
+
+def test_a_budget_in_tokens_counts_the_first_steps_by_their_size() -> None:
+    batches = Batches(
+        ListStream(random_documents(400, longest=20)),
+        DataConfig(max_seq_len=8),
+        TrainingConfig(batch_size=10),
+        [1, 2, 4],
+    )
+    for tokens, steps in ((1, 1), (8, 1), (8 * 3, 2), (8 * 7, 3), (8 * 17, 4), (8 * 27, 5)):
+        training = TrainingConfig(batch_size=10, tokens=tokens)
+        assert batches.total_steps(training) == steps, tokens
+    assert [batches.span(step).count for step in range(5)] == [1, 2, 4, 10, 10]
+    assert batches.windows_before(5) == 27

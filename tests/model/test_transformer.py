@@ -17,11 +17,11 @@ from jielong.checkpoint import load_model, load_weights, write_model_folder
 from jielong.config import IGNORED, DataConfig, TrainingConfig
 from jielong.data.batches import Batches
 from jielong.errors import CheckpointError
-from jielong.model.attention import KVCache
+from jielong.model.attention import KVCache, document_lengths
 from jielong.model.folder import read_model_config
 from jielong.model.transformer import Transformer
 from jielong.tokenizer import Tokenizer
-from tiny import ListStream, random_documents, tiny_model
+from tiny import ListStream, random_batch, random_documents, tiny_model
 
 transformers = pytest.importorskip("transformers")
 
@@ -201,6 +201,35 @@ def test_packed_masked_loss_equals_each_document_alone(window: int) -> None:
                 count += b - a
     assert count == batch.target_count == len(stream) - len(documents)
     assert float(packed) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("cuts", [[], [300], [3, 200, 201], [511]])
+def test_long_documents_one_by_one_equal_one_call_with_a_mask(cuts: list[int]) -> None:
+    batch = random_batch(3, 512, ignored=0.1)
+    ids = torch.zeros(3, 512, dtype=torch.int32)
+    for cut in cuts:
+        ids[1, cut:] += 1
+    lengths = document_lengths(ids)
+    inner = [b - a for a, b in itertools.pairwise([0, *cuts, 512])]
+    assert lengths == (512, *inner, 512)
+    results = []
+    for by_document in (True, False):
+        model = tiny_model(max_position_embeddings=512)
+        model.model.by_document = by_document
+        loss = model(batch.tokens, batch.targets, ids).loss
+        assert loss is not None
+        loss.backward()
+        results.append((float(loss.detach()), {n: p.grad for n, p in model.named_parameters()}))
+    (one, ours), (other, masked) = results
+    assert one == pytest.approx(other, rel=1e-6)
+    for name, grad in masked.items():
+        torch.testing.assert_close(ours[name], grad, rtol=1e-4, atol=1e-3)
+
+
+def test_short_documents_share_a_call() -> None:
+    assert document_lengths(torch.arange(256).view(2, 128) // 32) is None
+    assert document_lengths(torch.arange(256).view(1, 256) // 200) is None
+    assert document_lengths(torch.zeros(2, 256, dtype=torch.int32)) == (256, 256)
 
 
 def test_without_the_mask_a_document_sees_its_neighbours() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -58,6 +59,15 @@ class Batch:
         return parts
 
 
+@dataclass(frozen=True)
+class Span:
+    """A stretch of an epoch's order: `count` windows from the place `first` on."""
+
+    epoch: int
+    first: int
+    count: int
+
+
 class Batches:
     """The training batches of a split, by step.
 
@@ -66,7 +76,14 @@ class Batches:
     whose middle is cut out if it is longer, so that its end token stays.
     """
 
-    def __init__(self, stream: Stream, data: DataConfig, training: TrainingConfig) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        data: DataConfig,
+        training: TrainingConfig,
+        first_steps: Sequence[int] = (),
+    ) -> None:
+        """`first_steps`: windows in each of the first steps, where a run begins with fewer."""
         self.stream, self.data, self.seed = stream, data, training.seed
         assert training.batch_size is not None, "with_batch_size fills it in"
         self.batch_size = training.batch_size
@@ -76,6 +93,14 @@ class Batches:
         else:
             self.windows = max(1, -(-(len(stream) - 1) // data.max_seq_len))
         self.steps_per_epoch = -(-self.windows // self.windows_per_step)
+        self.first_spans: list[Span] = []
+        self.even_from = (0, 0)  # epoch and place in it from which on all steps are alike
+        for size in first_steps:
+            epoch, first = self.even_from
+            count = min(size, self.windows - first)
+            self.first_spans.append(Span(epoch, first, count))
+            end = first + count
+            self.even_from = (epoch, end) if end < self.windows else (epoch + 1, 0)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def total_steps(self, training: TrainingConfig) -> int:
@@ -83,9 +108,42 @@ class Batches:
         if training.steps is not None:
             return training.steps
         if training.tokens is not None:
-            tokens_per_step = self.windows_per_step * self.data.max_seq_len
-            return max(1, round(training.tokens / tokens_per_step))
-        return max(1, round(training.epochs * self.steps_per_epoch))
+            wanted = training.tokens / self.data.max_seq_len
+        else:
+            wanted = training.epochs * self.windows
+        steps = 0
+        for span in self.first_spans:
+            if span.epoch * self.windows + span.first >= wanted:
+                return max(1, steps)
+            steps += 1
+        epoch, first = self.even_from
+        left = wanted - epoch * self.windows - first
+        if training.tokens is not None:
+            return max(1, steps + round(left / self.windows_per_step))
+        rest = self.windows - first if first else 0  # of the epoch that the first steps ended in
+        if left <= rest:
+            return max(1, steps + math.ceil(left / self.windows_per_step))
+        steps += -(-rest // self.windows_per_step)
+        return max(1, steps + round((left - rest) / self.windows * self.steps_per_epoch))
+
+    def span(self, step: int) -> Span:
+        """Which windows of which epoch's order make the global batch at `step`."""
+        if step < len(self.first_spans):
+            return self.first_spans[step]
+        step -= len(self.first_spans)
+        epoch, first = self.even_from
+        steps_left = -(-(self.windows - first) // self.windows_per_step)  # in that epoch
+        if step < steps_left:
+            first += step * self.windows_per_step
+        else:
+            more, position = divmod(step - steps_left, self.steps_per_epoch)
+            epoch, first = epoch + 1 + more, position * self.windows_per_step
+        return Span(epoch, first, min(self.windows_per_step, self.windows - first))
+
+    def windows_before(self, step: int) -> int:
+        """Windows trained on before `step`, over all epochs."""
+        span = self.span(step)
+        return span.epoch * self.windows + span.first
 
     def order(self, epoch: int) -> np.ndarray:
         """The windows of an epoch in the order they are read: each exactly once."""
@@ -99,9 +157,8 @@ class Batches:
 
     def step_windows(self, step: int) -> np.ndarray:
         """Windows of the global batch at `step`; the last batch of an epoch may be smaller."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        first = position * self.windows_per_step
-        return self.order(epoch)[first : first + self.windows_per_step]
+        span = self.span(step)
+        return self.order(span.epoch)[span.first : span.first + span.count]
 
     def micro_batches(self, step: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
         """This rank's share of each micro-batch of `step`, on the CPU.

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from jielong.config import IGNORED, ModelConfig
-from jielong.model.attention import Attention, KVCache, Rotary, attention_mask
+from jielong.model.attention import (
+    Attention,
+    KVCache,
+    Rotary,
+    attention_mask,
+    document_lengths,
+)
 from jielong.model.feedforward import FeedForward
 from jielong.model.loss import linear_cross_entropy
 from jielong.model.moe import MixtureOfExperts, Routing, balance
@@ -50,7 +56,7 @@ class DecoderLayer(nn.Module):
         self,
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
-        mask: Tensor | None = None,
+        mask: Tensor | tuple[int, ...] | None = None,
         cache: KVCache | None = None,
         routings: list[Routing] | None = None,
     ) -> Tensor:
@@ -73,6 +79,7 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         context = config.max_position_embeddings or DEFAULT_CONTEXT
         self.rotary = Rotary(config.head_size, context, config.rope_theta)
+        self.by_document = True  # attend to long documents one by one; compiled, each length anew
 
     def forward(
         self,
@@ -83,7 +90,10 @@ class Decoder(nn.Module):
     ) -> Tensor:
         start = cache.length if cache is not None else 0
         rotary = self.rotary(start, tokens.shape[1])
-        mask = attention_mask(document_ids) if document_ids is not None else None
+        mask: Tensor | tuple[int, ...] | None = None
+        if document_ids is not None:
+            mask = document_lengths(document_ids) if self.by_document and cache is None else None
+            mask = attention_mask(document_ids) if mask is None else mask
         x = self.embed_tokens(tokens)  # (B, T, H)
         for layer in self.layers:
             x = layer(x, rotary, mask, cache, routings)

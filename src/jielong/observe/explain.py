@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from jielong.config import Config
+from jielong.data.batches import Batches
 from jielong.training.schedule import Schedule
 
 FIRST_LOSS_TOLERANCE = 0.5  # nats
@@ -25,14 +26,17 @@ def run_summary(
     config: Config,
     parameters: int,
     train_tokens: int,
-    windows: int,
+    batches: Batches,
     schedule: Schedule,
     peak_rate: float,
 ) -> list[str]:
     """Model, data and budget of a run, in a few lines."""
     m, t, d = config.model, config.training, config.data
     micro = f" in {t.accumulation_steps} micro-batches" if t.accumulation_steps > 1 else ""
-    tokens = schedule.total_steps * windows * d.max_seq_len
+    tokens = batches.windows_before(schedule.total_steps) * d.max_seq_len
+    windows = f"{batches.windows_per_step} × {d.max_seq_len}"
+    if batches.first_spans:
+        windows = f"{batches.first_spans[0].count} to {windows}"
     kind = "Qwen3" if m.qk_norm else "Llama"
     scale = f"{tokens / max(1, train_tokens):.2g} epochs, {tokens / parameters:.1f} a parameter"
     if m.use_moe:
@@ -41,7 +45,7 @@ def run_summary(
         f"model {parameters / 1e6:.2f}M parameters ({kind}: {m.num_hidden_layers} layers × "
         f"{m.hidden_size}, {m.num_attention_heads} heads, {m.num_key_value_heads} kv, "
         f"vocabulary {m.vocab_size})",
-        f"budget {schedule.total_steps} steps of {windows} × {d.max_seq_len} tokens{micro} = "
+        f"budget {schedule.total_steps} steps of {windows} tokens{micro} = "
         f"{f'{tokens / 1e6:,.1f}M' if tokens >= 1e6 else f'{tokens:,}'} tokens ({scale})",
         f"optimizer {t.optimizer}, peak rate {peak_rate:.2g}, {schedule.kind}, "
         f"warm-up {schedule.warmup_steps} steps",

@@ -32,6 +32,7 @@ def compile_layers(model: Transformer, batch: Batch, dtype: torch.dtype) -> str 
         None, or why it does not compile here.
     """
     keep_uncompiled()
+    model.model.by_document = False
     for layer in model.model.layers:
         layer.compile()
     device = model.device
@@ -43,6 +44,7 @@ def compile_layers(model: Transformer, batch: Batch, dtype: torch.dtype) -> str 
     except Exception as error:
         for layer in model.model.layers:
             layer._compiled_call_impl = None
+        model.model.by_document = True
         torch.compiler.reset()
         return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
     finally:

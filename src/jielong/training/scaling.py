@@ -12,6 +12,7 @@ from jielong.config import Config
 from jielong.data.batches import Stream
 
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
+FIRST_BATCHES = 3.5  # tokens of a batch over the root of the tokens before it
 MICRO_BATCH_TOKENS = 2**15  # more at once needs memory and gains no speed
 
 
@@ -32,8 +33,29 @@ def default_tokens_per_step(total_tokens: float, hidden_size: int) -> float:
     return min(tokens, total_tokens / LEAST_STEPS)
 
 
+def first_batches(config: Config) -> list[int]:
+    """Windows in each of the first steps of a run, growing until the full batch is reached.
+
+    By the reasoning of `default_tokens_per_step`, applied to each moment of a run instead of its
+    end: what is learnt first needs little averaging, and more updates learn it sooner.
+    """
+    t, window = config.training, config.data.max_seq_len
+    if not t.batch_warmup:
+        return []
+    assert t.batch_size is not None, "with_batch_size fills it in"
+    sizes: list[int] = []
+    seen = 0
+    while True:
+        tokens = max(FIRST_BATCHES * math.sqrt(seen), 4 * config.model.hidden_size)
+        size = max(1, round(tokens / window))
+        if size >= t.batch_size * t.accumulation_steps:
+            return sizes
+        sizes.append(size)
+        seen += size * window
+
+
 def with_batch_size(config: Config, train: Stream) -> Config:
-    """The config with the batch size filled in where it was left open.
+    """The config with the batch size, and how it begins, filled in where they were left open.
 
     Args:
         train: the training split, whose length is the budget of an epoch.
@@ -51,5 +73,10 @@ def with_batch_size(config: Config, train: Stream) -> Config:
         if accumulation == 1:
             accumulation = -(-windows * window // MICRO_BATCH_TOKENS)
         batch_size = -(-windows // accumulation)
-    training = dataclasses.replace(t, batch_size=batch_size, accumulation_steps=accumulation)
+    training = dataclasses.replace(
+        t,
+        batch_size=batch_size,
+        accumulation_steps=accumulation,
+        batch_warmup=t.batch_size is None if t.batch_warmup is None else t.batch_warmup,
+    )
     return dataclasses.replace(config, training=training)
