@@ -61,6 +61,7 @@ def train(name: str, batch_size: int) -> None:
     from jielong.data.batches import Batch
     from jielong.distributed import Ranks
     from jielong.model.transformer import Transformer
+    from jielong.training.memory import default_pieces
     from jielong.training.optimizer import Optimizer
     from jielong.training.step import train_step
 
@@ -73,6 +74,7 @@ def train(name: str, batch_size: int) -> None:
         train_step(
             model, optimizer, [batch], factor=1.0, grad_clip=1.0, dtype=torch.float32,
             ranks=Ranks(), scaler=scaler,
+            pieces=default_pieces(config, batch_size, model.device),
         )  # fmt: skip
 
 

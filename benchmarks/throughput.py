@@ -23,6 +23,7 @@ from jielong.config import Config, load_config
 from jielong.data.batches import Batch
 from jielong.distributed import Ranks
 from jielong.model.transformer import Transformer
+from jielong.training.memory import default_pieces
 from jielong.training.optimizer import Optimizer
 from jielong.training.step import train_step
 
@@ -88,6 +89,7 @@ def build(config: Config, batch_size: int) -> tuple[dict[str, Callable[[], objec
         train_step(
             model, optimizer, [batch], factor=1.0, grad_clip=1.0, dtype=torch.float32,
             ranks=Ranks(), scaler=scaler,
+            pieces=default_pieces(config, batch_size, model.device),
         )  # fmt: skip
 
     def old_way() -> None:

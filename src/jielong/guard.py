@@ -6,13 +6,21 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from jielong import checkpoint as ckpt
 from jielong.build import Parts, Progress, restore, save
 from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError
 from jielong.observe.metrics import Display, MetricsFile
 from jielong.training import spikes
-from jielong.training.memory import DoesNotFitError, is_out_of_memory, pieces_that_fit, release
+from jielong.training.memory import (
+    DoesNotFitError,
+    default_pieces,
+    is_out_of_memory,
+    pieces_that_fit,
+    release,
+)
 from jielong.training.step import StepResult, train_step
 
 MAX_SKIPPED = 5  # updates refused in a row before the run stops
@@ -62,6 +70,7 @@ def _step_that_fits(
 ) -> StepResult:
     """Where memory runs out, halves what goes through the model at once and takes it again."""
     rows = parts.batches.batch_size
+    count = min(rows, parts.batches.span(progress.step).count)  # a smaller batch: fewer pieces
     while True:
         pieces = progress.pieces or 1
         try:
@@ -74,7 +83,7 @@ def _step_that_fits(
                 dtype=parts.dtype,
                 ranks=parts.ranks,
                 scaler=parts.scaler,
-                pieces=pieces,
+                pieces=-(-count * pieces // rows),
             )
         except DoesNotFitError as error:
             problem = str(error)
@@ -104,11 +113,17 @@ def settle_micro_batches(parts: Parts, progress: Progress, screen: Display) -> N
     wanted, rows = parts.config.training.micro_batch_size, parts.batches.batch_size
     if isinstance(wanted, int):
         progress.pieces = -(-rows // wanted) if wanted < rows else 1
-    elif wanted == "auto" and progress.pieces is None:
-        batch = parts.batches.micro_batches(0, parts.ranks.rank, parts.ranks.world_size)[0]
-        fit = pieces_that_fit(parts.model, batch, parts.dtype)
+    elif progress.pieces is not None:
+        return
+    elif wanted == "auto":
+        windows = parts.batches.order(0)[:rows]
+        share = np.array_split(windows, parts.ranks.world_size)[0]  # the largest of any rank
+        fit = pieces_that_fit(parts.model, parts.batches.load(share), parts.dtype)
         progress.pieces = max(parts.ranks.gather(fit))
         screen.line(f"memory {-(-rows // progress.pieces)} of {rows} windows fit at once")
+    else:
+        of_a_rank = -(-rows // parts.ranks.world_size)
+        progress.pieces = default_pieces(parts.config, of_a_rank, parts.model.device)
 
 
 @contextlib.contextmanager

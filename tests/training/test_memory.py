@@ -15,7 +15,7 @@ from jielong.checkpoint import step_name
 from jielong.cli import main
 from jielong.config import IGNORED
 from jielong.model.transformer import Transformer
-from jielong.training.memory import is_out_of_memory, pieces_that_fit
+from jielong.training.memory import default_pieces, is_out_of_memory, pieces_that_fit
 from jielong.training.optimizer import Optimizer
 from tiny import TINY_RUN, flags, one_step, random_batch, tiny_config, tiny_model
 
@@ -142,6 +142,16 @@ def test_the_fewest_pieces_are_found_and_no_gradient_stays(
     model = tiny_model()
     assert pieces_that_fit(model, random_batch(8, 16), torch.float32) == pieces
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_by_default_a_cpu_takes_no_more_at_once_than_makes_it_faster() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    long = tiny_config(max_seq_len=4096)
+    assert default_pieces(long, 32, cpu) == 16
+    assert default_pieces(long, 32, gpu) == 1
+    assert default_pieces(tiny_config(), 32, cpu) == 1
+    assert default_pieces(tiny_config(max_seq_len=2**14), 3, cpu) == 3
+    assert default_pieces(tiny_config(max_seq_len=4096, use_moe=True), 32, cpu) == 1
 
 
 def test_another_error_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,14 @@ import gc
 
 import torch
 
+from jielong.config import Config
 from jielong.data.batches import Batch
 from jielong.device import autocast
 from jielong.model.transformer import Transformer
 
 # What the allocators of torch say; only CUDA's has an exception of its own.
 _SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
+CPU_TOKENS = 2**13
 STATE_PER_PARAMETER = 2  # floats that AdamW keeps: those are not there yet before the first step
 
 
@@ -31,6 +33,18 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def default_pieces(config: Config, rows: int, device: torch.device) -> int:
+    """Pieces of a micro-batch of `rows` windows on this device, where nothing else is asked for.
+
+    A CPU is no faster with more than `CPU_TOKENS` at once, and they need memory. Experts balanced
+    over a micro-batch stay in one piece, since there the pieces would be another objective.
+    """
+    whole = config.model.use_moe and config.model.router_aux_loss == "batch"
+    if device.type != "cpu" or whole:
+        return 1
+    return min(rows, -(-rows * config.data.max_seq_len // CPU_TOKENS))
 
 
 def pieces_that_fit(model: Transformer, batch: Batch, dtype: torch.dtype) -> int:
