@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jielong.config import ModelConfig
+from jielong.model.linear import Linear
 
 WORTH_A_CALL = 192  # tokens of a document above which a call of its own is faster than a mask
 
@@ -138,10 +139,10 @@ class Attention(nn.Module):
         self.layer = layer
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_size = D = config.head_size
-        self.q_proj = nn.Linear(config.hidden_size, self.heads * D, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, self.kv_heads * D, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * D, bias=False)
-        self.o_proj = nn.Linear(self.heads * D, config.hidden_size, bias=False)
+        self.q_proj = Linear(config.hidden_size, self.heads * D, bias=False)
+        self.k_proj = Linear(config.hidden_size, self.kv_heads * D, bias=False)
+        self.v_proj = Linear(config.hidden_size, self.kv_heads * D, bias=False)
+        self.o_proj = Linear(self.heads * D, config.hidden_size, bias=False)
         self.q_norm = HeadNorm(D, config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = HeadNorm(D, config.rms_norm_eps) if config.qk_norm else nn.Identity()
 

@@ -17,6 +17,7 @@ from jielong.model.attention import (
     document_lengths,
 )
 from jielong.model.feedforward import FeedForward
+from jielong.model.linear import Linear
 from jielong.model.loss import linear_cross_entropy
 from jielong.model.moe import MixtureOfExperts, Routing, balance
 
@@ -113,7 +114,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self.apply(_draw_weights)

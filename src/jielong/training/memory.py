@@ -13,7 +13,7 @@ from jielong.model.transformer import Transformer
 
 # What the allocators of torch say; only CUDA's has an exception of its own.
 _SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
-CPU_TOKENS = 2**13
+CPU_TOKENS = 2**12
 STATE_PER_PARAMETER = 2  # floats that AdamW keeps: those are not there yet before the first step
 
 
