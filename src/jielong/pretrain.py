@@ -139,7 +139,7 @@ def train(parts: Parts, progress: Progress, screen: Display, signals: StopSignal
             c.run.tracker, c.run.tracker_project, parts.run.path, c.flat(), screen.line
         )
     records = MetricsFile(parts.run.metrics_file, progress.step, ranks.is_main, tracker)
-    screen.start(progress.step, total)
+    screen.start(progress.step, total, parts.batches.windows_before)
     means, last_save = Averages(), time.monotonic()
     steps = range(progress.step, total)
     read = read_ahead(parts.batches, steps, ranks.rank, ranks.world_size, c.data.num_workers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -107,7 +108,7 @@ class Averages:
         self.reset()
 
     def reset(self) -> None:
-        self.nats, self.targets, self.steps, self.seconds = 0.0, 0, 0, 0.0
+        self.nats, self.targets, self.seconds = 0.0, 0, 0.0
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -117,7 +118,6 @@ class Averages:
     def add(self, result: StepResult) -> None:
         now = time.perf_counter()
         self.seconds, self.last = self.seconds + now - self.last, now
-        self.steps += 1
         if result.applied:
             self.nats += result.loss * result.tokens
             self.targets += result.tokens
@@ -137,14 +137,21 @@ class Display:
     def __init__(self, shown: bool = True) -> None:
         self.console = Console(quiet=not shown, highlight=False, soft_wrap=True)
         self.shown = shown
-        self.total_steps = 0
-        self.trained_s, self.trained_steps = 0.0, 0  # of this process, without validations
+        self.first_step, self.total_steps = 0, 0
+        self.work: Callable[[int], float] = float
+        self.trained_s = 0.0  # since the start, without validations
         self.bar: Progress | None = None
         self.task = TaskID(0)
 
-    def start(self, step: int, total_steps: int) -> None:
-        """Training begins after `step` of `total_steps` steps."""
-        self.total_steps = total_steps
+    def start(
+        self, step: int, total_steps: int, work: Callable[[int], float] | None = None
+    ) -> None:
+        """Training begins after `step` of `total_steps` steps.
+
+        `work` is what has been done before a step, where steps are not alike: of the time left.
+        """
+        self.total_steps, self.first_step, self.work = total_steps, step, work or float
+        self.trained_s = 0.0
         if self.shown and self.console.is_terminal:
             self.bar = Progress(
                 BarColumn(bar_width=24), TextColumn("{task.description}"), console=self.console
@@ -158,8 +165,8 @@ class Display:
     def progress(self, step: int, means: Averages, rate: float, grad_norm: float) -> None:
         """Shows the means since the last record, after `step` steps."""
         self.trained_s += means.seconds
-        self.trained_steps += means.steps
-        left = (self.total_steps - step) * self.trained_s / max(1, self.trained_steps)
+        done = self.work(step) - self.work(self.first_step)
+        left = (self.work(self.total_steps) - self.work(step)) * self.trained_s / max(1.0, done)
         text = (
             f"step {step}/{self.total_steps} · loss {means.loss:.4f} · lr {rate:.2e} · "
             f"grad {grad_norm:.2f} · {means.tokens_per_second:,.0f} tok/s · {duration(left)} left"
