@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import os
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from jielong.cli import main
 from jielong.config import IGNORED, Config, ModelConfig, load_config
 from jielong.data.batches import Batch
 from jielong.distributed import Ranks
@@ -137,6 +140,14 @@ def flags(values: dict[str, Any]) -> list[str]:
     for name, value in values.items():
         words += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     return words
+
+
+def in_this_process(words: Sequence[str]) -> tuple[int, str]:
+    """Runs `jielong …` here: its exit status and what it said."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = main(list(words))
+    return status, said.getvalue()
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 from jielong import checkpoint as ckpt
 from jielong.build import Parts, Progress, restore, save
 from jielong.data.batches import Batch
-from jielong.errors import CheckpointError, TrainingError
+from jielong.errors import CheckpointError, TrainingError, first_line
 from jielong.observe.metrics import Display, MetricsFile
 from jielong.training import spikes
 from jielong.training.memory import (
@@ -140,7 +140,7 @@ def out_of_memory_said() -> Iterator[None]:
             raise
         raise TrainingError(
             "out of memory: a smaller model, a smaller --batch-size or more memory is needed; the "
-            f"checkpoints so far are sound ({str(error).splitlines()[0] if str(error) else 'host'})"
+            f"checkpoints so far are sound ({first_line(error)})"
         ) from None
 
 
@@ -250,7 +250,9 @@ def save_or_say(parts: Parts, progress: Progress, screen: Display, last: bool) -
 
 def _compare_ranks(parts: Parts, progress: Progress) -> None:
     """A bit that flips in one rank's memory spreads by no gradient: it must be looked for."""
-    sums = parts.ranks.gather(parts.model.checksum() if parts.ranks.world_size > 1 else 0)
+    if parts.ranks.world_size == 1:
+        return
+    sums = parts.ranks.gather(parts.model.checksum())
     if len(set(sums)) > 1:
         common = max(sums, key=sums.count)
         odd = [rank for rank, value in enumerate(sums) if value != common]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import shutil
@@ -14,10 +13,9 @@ import numpy as np
 import pytest
 
 from jielong import checkpoint as ckpt
-from jielong.cli import main
 from jielong.data.shards import open_dataset
 from jielong.errors import CheckpointError, DataError
-from tiny import TINY_RUN, flags
+from tiny import TINY_RUN, flags, in_this_process
 
 SETTINGS = TINY_RUN | {"steps": 6, "eval_interval": 2, "keep_checkpoints": 9}
 PLACES = 64  # flips in each file, beside its first and last byte
@@ -36,10 +34,7 @@ def whole(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(words: list[str], folder: Path) -> tuple[int, str]:
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        status = main([*words, "--out-dir", str(folder)])
-    return status, said.getvalue()
+    return in_this_process([*words, "--out-dir", str(folder)])
 
 
 def last(folder: Path) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,12 @@ import pytest
 import torch
 
 from jielong import checkpoint, guard
-from jielong.cli import main
 from jielong.config import load_config
 from jielong.data.batches import Batches
 from jielong.data.shards import open_dataset
 from jielong.model.weights import load_tensors
 from jielong.training.step import StepResult
-from tiny import TINY_RUN, ListStream, flags, random_documents, tiny_config
+from tiny import TINY_RUN, ListStream, flags, in_this_process, random_documents, tiny_config
 
 
 def train(
@@ -33,7 +30,7 @@ def train(
 
     The batches of the steps `omitted` are not even looked at.
     """
-    real, said, seen = guard.train_step, io.StringIO(), [0]
+    real, seen = guard.train_step, [0]
 
     def poisoning(model: torch.nn.Module, *arguments: Any, **options: Any) -> Any:
         step, seen[0] = seen[0], seen[0] + 1
@@ -48,11 +45,9 @@ def train(
             hook.remove()
         return result
 
-    monkeypatch.setattr(guard, "train_step", poisoning)
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        status = main([*words, "--out-dir", str(folder)])
-    monkeypatch.setattr(guard, "train_step", real)
-    return status, said.getvalue()
+    with monkeypatch.context() as m:
+        m.setattr(guard, "train_step", poisoning)
+        return in_this_process([*words, "--out-dir", str(folder)])
 
 
 @pytest.fixture

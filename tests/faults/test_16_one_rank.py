@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from jielong import checkpoint
 from jielong.model.weights import load_tensors
-from tiny import TINY_RUN, environment, flags
-from training.test_distributed import free_port
+from tiny import TINY_RUN, flags
+from training.test_distributed import free_port, python_in_ranks
 
 STEPS, POISONED = 8, 4
 # Two runs in a row: in one, rank 1 alone meets NaN in a backward pass; the other leaves that step
@@ -68,29 +66,8 @@ sys.exit(main(json.loads(sys.argv[2])))
 
 def on_two_ranks(script: str, *words: str) -> tuple[list[int], list[str]]:
     """Runs Python text as two ranks: their exit statuses and what they said."""
-    port = str(free_port())
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, *words],
-            env=environment(
-                MASTER_ADDR="127.0.0.1",
-                MASTER_PORT=port,
-                WORLD_SIZE="2",
-                RANK=str(rank),
-                LOCAL_RANK=str(rank),
-            ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=150)[0] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    return [process.returncode for process in ranks], said
+    statuses, said = zip(*python_in_ranks(2, ["-c", script, *words]), strict=True)
+    return list(statuses), list(said)
 
 
 def test_nan_on_one_rank_changes_nothing_on_any(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import random
 import shutil
@@ -15,56 +13,46 @@ import pytest
 
 import jielong.pretrain  # noqa: F401  (the package's own name for it is the function)
 from jielong import checkpoint, guard
-from jielong.cli import main
 from jielong.training import spikes
-from tiny import TINY_RUN, flags
+from tiny import TINY_RUN, flags, in_this_process
 
 STEPS, HARMED = 60, 33  # the update that is a hundred times too large, from 0
+
+
+def is_spike(losses: list[float], loss: float) -> bool:
+    return spikes.score(losses, loss) > spikes.LIMIT
 
 
 def test_a_falling_noisy_loss_is_no_spike() -> None:
     rng, seen = random.Random(1), []
     for step in range(3000):
         loss = 2 + 6 / (1 + step / 40) + rng.gauss(0, 0.15)
-        assert not spikes.is_spike(seen, loss), step
+        assert not is_spike(seen, loss), step
         spikes.remember(seen, loss)
     assert len(seen) == spikes.WINDOW
-    assert spikes.is_spike(seen, 2 * loss)
+    assert is_spike(seen, 2 * loss)
 
 
 def test_an_even_loss_is_no_ground_for_alarm_at_every_hair() -> None:
     seen = [3.0] * 40
-    assert not spikes.is_spike(seen, 3.5)
-    assert spikes.is_spike(seen, 3.7)
-    assert not spikes.is_spike(seen, 0.5)  # lower is good
-    assert not spikes.is_spike(seen[:10], 30.0)  # too few to judge by
+    assert not is_spike(seen, 3.5)
+    assert is_spike(seen, 3.7)
+    assert not is_spike(seen, 0.5)  # lower is good
+    assert not is_spike(seen[:10], 30.0)  # too few to judge by
 
 
 def train(
     words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str, harmed: int = -1
 ) -> tuple[int, str]:
     """A run; the update of step `harmed` is made with a hundred times the learning rate."""
-    real, said = guard.train_step, io.StringIO()
 
-    def harming(model: Any, optimizer: Any, batches: Any, **options: Any) -> Any:
-        if batches[0].windows[0] == harming.window:  # type: ignore[attr-defined]
-            options["factor"] *= 100
-        return real(model, optimizer, batches, **options)
+    def harming(parts: Any, progress: Any, batches: Any, factor: float, *rest: Any) -> Any:
+        times = 100 if progress.step == harmed else 1
+        return guard.guarded_step(parts, progress, batches, times * factor, *rest)
 
-    harming.window = None  # type: ignore[attr-defined]
-    before = guard.guarded_step
-
-    def watching(parts: Any, progress: Any, batches: Any, *rest: Any) -> Any:
-        first = batches[0].windows[0] if progress.step == harmed else None
-        harming.window = first  # type: ignore[attr-defined]
-        return before(parts, progress, batches, *rest)
-
-    with monkeypatch.context() as m, contextlib.redirect_stdout(said):
-        m.setattr(guard, "train_step", harming)
-        m.setattr(sys.modules["jielong.pretrain"], "guarded_step", watching)
-        with contextlib.redirect_stderr(said):
-            status = main([*words, "--out-dir", str(folder), *more])
-    return status, said.getvalue()
+    with monkeypatch.context() as m:
+        m.setattr(sys.modules["jielong.pretrain"], "guarded_step", harming)
+        return in_this_process([*words, "--out-dir", str(folder), *more])
 
 
 @pytest.fixture
@@ -139,8 +127,6 @@ def test_a_spike_before_the_first_checkpoint_goes_back_to_the_start(
 
 
 def test_going_back_needs_an_older_checkpoint(words: list[str], tmp_path: Path) -> None:
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said):
-        more = ("--on-loss-spike", "rewind", "--keep-checkpoints", "1")
-        assert main([*words, "--out-dir", str(tmp_path / "run"), *more]) == 2
-    assert "run.keep_checkpoints" in said.getvalue()
+    more = ("--on-loss-spike", "rewind", "--keep-checkpoints", "1")
+    status, said = in_this_process([*words, "--out-dir", str(tmp_path / "run"), *more])
+    assert status == 2 and "run.keep_checkpoints" in said

@@ -39,11 +39,18 @@ def free_port() -> int:
 
 
 def in_ranks(world_size: int, words: list[str], timeout: float = 150) -> list[tuple[int, str]]:
-    """Runs `jielong` as torchrun would, once for each rank: exit statuses and what was said."""
+    """Runs `jielong` in ranks, as `python_in_ranks`."""
+    return python_in_ranks(world_size, ["-m", "jielong", *words], timeout)
+
+
+def python_in_ranks(
+    world_size: int, words: list[str], timeout: float = 150
+) -> list[tuple[int, str]]:
+    """Runs Python as torchrun would, once for each rank: exit statuses and what was said."""
     port = str(free_port())
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "jielong", *words],
+            [sys.executable, *words],
             env=environment(
                 MASTER_ADDR="127.0.0.1",
                 MASTER_PORT=port,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,11 @@ import pytest
 import torch
 
 from jielong.checkpoint import step_name
-from jielong.cli import main
 from jielong.config import IGNORED
 from jielong.model.transformer import Transformer
 from jielong.training.memory import default_pieces, is_out_of_memory, pieces_that_fit
 from jielong.training.optimizer import Optimizer
-from tiny import TINY_RUN, flags, one_step, random_batch, tiny_config, tiny_model
+from tiny import TINY_RUN, flags, in_this_process, one_step, random_batch, tiny_config, tiny_model
 
 
 @pytest.mark.parametrize("rows, pieces", [(8, 2), (7, 3), (2, 4)])
@@ -72,10 +69,7 @@ def limit_rows(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception | No
 
 
 def run(words: list[str], folder: Path, *more: str) -> tuple[int, str]:
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        status = main([*words, "--out-dir", str(folder), *more])
-    return status, said.getvalue()
+    return in_this_process([*words, "--out-dir", str(folder), *more])
 
 
 def losses(folder: Path) -> list[float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 import signal
@@ -15,9 +13,8 @@ from typing import Any
 import pytest
 
 from jielong import checkpoint as ckpt
-from jielong.cli import main
 from jielong.config import load_config
-from tiny import TINY_RUN, flags, jielong
+from tiny import TINY_RUN, flags, in_this_process, jielong
 
 STEPS = TINY_RUN["steps"]
 
@@ -35,10 +32,7 @@ class Launch:
 
     def here(self, name: str, *more: str, **changes: Any) -> tuple[int, str]:
         """In this process: exit status, and what was said."""
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            status = main([*self.words(name, **changes), *more])
-        return status, said.getvalue()
+        return in_this_process([*self.words(name, **changes), *more])
 
     def stopped(self, name: str, step: int, number: int, **changes: Any) -> int:
         """In a process of its own, sent a signal once `step` is on record: its exit status."""

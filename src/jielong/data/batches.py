@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -111,16 +112,14 @@ class Batches:
             wanted = training.tokens / self.data.max_seq_len
         else:
             wanted = training.epochs * self.windows
-        steps = 0
-        for span in self.first_spans:
-            if span.epoch * self.windows + span.first >= wanted:
-                return max(1, steps)
-            steps += 1
-        epoch, first = self.even_from
-        left = wanted - epoch * self.windows - first
+        even = len(self.first_spans)
+        steps = bisect.bisect_left(range(even), wanted, key=self.windows_before)
+        if steps < even:
+            return max(1, steps)
+        left = wanted - self.windows_before(even)
         if training.tokens is not None:
             return max(1, steps + round(left / self.windows_per_step))
-        rest = self.windows - first if first else 0  # of the epoch that the first steps ended in
+        rest = -self.windows_before(even) % self.windows  # of the epoch the first steps ended in
         if left <= rest:
             return max(1, steps + math.ceil(left / self.windows_per_step))
         steps += -(-rest // self.windows_per_step)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jielong.checkpoint import write_model_folder
 from jielong.config import ModelConfig
-from jielong.errors import CheckpointError
+from jielong.errors import CheckpointError, first_line
 from jielong.interop.minimind_config import Reading, read_architecture, read_config_file
 from jielong.interop.output import new_files, new_folder
 from jielong.model.transformer import DEFAULT_CONTEXT, Transformer
@@ -115,7 +115,7 @@ def load_state(file: Path) -> dict[str, Tensor]:
             f"{file}: holds objects other than tensors, which could run code: refused"
         ) from None
     except Exception as error:  # torch raises many kinds on a damaged file
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise CheckpointError(f"{file}: damaged or no MiniMind checkpoint: {first}") from None
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         state = state["model"]  # a resume file holds optimizer and step beside the weights

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from jielong.config import ModelConfig
 from jielong.model.linear import Linear
 
+# What may be looked at: as from `attention_mask`, or from `document_lengths`.
+Mask = Tensor | tuple[int, ...]
 WORTH_A_CALL = 192  # tokens of a document above which a call of its own is faster than a mask
 
 
@@ -150,13 +152,10 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
-        mask: Tensor | tuple[int, ...] | None = None,
+        mask: Mask | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """x (B, T, hidden) → (B, T, hidden).
-
-        `mask` is as from `attention_mask` or `document_lengths`; none means causal.
-        """
+        """x (B, T, hidden) → (B, T, hidden); no mask means causal."""
         B, T, _ = x.shape
         D = self.head_size
         q = self.q_norm(self.q_proj(x).view(B, T, self.heads, D)).transpose(1, 2)  # (B, H, T, D)

@@ -12,6 +12,7 @@ from jielong.config import IGNORED, ModelConfig
 from jielong.model.attention import (
     Attention,
     KVCache,
+    Mask,
     Rotary,
     attention_mask,
     document_lengths,
@@ -57,7 +58,7 @@ class DecoderLayer(nn.Module):
         self,
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
-        mask: Tensor | tuple[int, ...] | None = None,
+        mask: Mask | None = None,
         cache: KVCache | None = None,
         routings: list[Routing] | None = None,
     ) -> Tensor:
@@ -91,10 +92,11 @@ class Decoder(nn.Module):
     ) -> Tensor:
         start = cache.length if cache is not None else 0
         rotary = self.rotary(start, tokens.shape[1])
-        mask: Tensor | tuple[int, ...] | None = None
-        if document_ids is not None:
-            mask = document_lengths(document_ids) if self.by_document and cache is None else None
-            mask = attention_mask(document_ids) if mask is None else mask
+        mask: Mask | None = None
+        if document_ids is not None and self.by_document and cache is None:
+            mask = document_lengths(document_ids)
+        if document_ids is not None and mask is None:
+            mask = attention_mask(document_ids)
         x = self.embed_tokens(tokens)  # (B, T, H)
         for layer in self.layers:
             x = layer(x, rotary, mask, cache, routings)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from jielong.errors import ConfigError
+from jielong.errors import ConfigError, first_line
 
 MODULES = {"wandb": "wandb", "tensorboard": "torch.utils.tensorboard", "swanlab": "swanlab"}
 
@@ -43,7 +43,7 @@ class Guarded:
         try:
             action()
         except Exception as error:
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            why = first_line(error)
             self.say(f"{self.name} failed and is off from here ({why}); metrics.jsonl goes on")
             self.tracker = None
 

@@ -6,9 +6,10 @@ import torch
 
 from jielong.config import Config
 from jielong.data.batches import Batch
-from jielong.device import autocast
+from jielong.errors import first_line
 from jielong.model.grouped import keep_uncompiled
 from jielong.model.transformer import Transformer
+from jielong.training.trial import try_batch
 
 # Training arithmetic below which compiling costs more than it saves. Counted, not timed, so that
 # a resumed run decides as the first did: about ten minutes of work each.
@@ -35,18 +36,12 @@ def compile_layers(model: Transformer, batch: Batch, dtype: torch.dtype) -> str 
     model.model.by_document = False
     for layer in model.model.layers:
         layer.compile()
-    device = model.device
     try:
-        with autocast(device, dtype):
-            ids = None if batch.document_ids is None else batch.document_ids.to(device)
-            loss = model(batch.tokens.to(device), batch.targets.to(device), ids).loss
-        loss.backward()
+        try_batch(model, batch, dtype)
     except Exception as error:
         for layer in model.model.layers:
             layer._compiled_call_impl = None
         model.model.by_document = True
         torch.compiler.reset()
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-    finally:
-        model.zero_grad(set_to_none=True)
+        return first_line(error)[:120]
     return None

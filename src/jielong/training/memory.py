@@ -8,12 +8,12 @@ import torch
 
 from jielong.config import Config
 from jielong.data.batches import Batch
-from jielong.device import autocast
 from jielong.model.transformer import Transformer
+from jielong.training.trial import try_batch
 
 # What the allocators of torch say; only CUDA's has an exception of its own.
 _SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
-CPU_TOKENS = 2**12
+CPU_TOKENS = 2**12  # at once: more is no faster there
 STATE_PER_PARAMETER = 2  # floats that AdamW keeps: those are not there yet before the first step
 
 
@@ -62,18 +62,12 @@ def pieces_that_fit(model: Transformer, batch: Batch, dtype: torch.dtype) -> int
 
 
 def _fits(model: Transformer, piece: Batch, dtype: torch.dtype) -> bool:
-    device = model.device
     try:
-        state = torch.empty(STATE_PER_PARAMETER * model.num_parameters(), device=device)
-        ids = None if piece.document_ids is None else piece.document_ids.to(device)
-        with autocast(device, dtype):
-            loss = model(piece.tokens.to(device), piece.targets.to(device), ids).loss
-        loss.backward()
+        state = torch.empty(STATE_PER_PARAMETER * model.num_parameters(), device=model.device)
+        try_batch(model, piece, dtype)
         del state
         return True
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         return False
-    finally:
-        model.zero_grad(set_to_none=True)

@@ -25,11 +25,6 @@ def score(losses: Sequence[float], loss: float) -> float:
     return (loss - median) / max(spread, 0.02 * median, 1e-3)
 
 
-def is_spike(losses: Sequence[float], loss: float) -> bool:
-    """Whether `loss` stands out of the `losses` (oldest first) before it."""
-    return score(losses, loss) > LIMIT
-
-
 def remember(losses: list[float], loss: float) -> None:
     """Adds a loss; the oldest beyond the window is forgotten."""
     losses.append(loss)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from jielong.data.batches import Batch
 from jielong.device import autocast
 from jielong.distributed import Ranks, gradient_sync
+from jielong.errors import first_line
 from jielong.model.moe import update_router_bias
 from jielong.model.transformer import ModelOutput
 from jielong.training.memory import DoesNotFitError, is_out_of_memory
@@ -98,7 +99,7 @@ def train_step(
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        problem = str(error).splitlines()[0] if str(error) else "no memory is left"
+        problem = first_line(error)
     if problem:  # out here, since the error itself holds on to what the pass has allocated
         optimizer.zero_grad()
         raise DoesNotFitError(problem)

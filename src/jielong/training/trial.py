@@ -1,0 +1,21 @@
+"""A pass that changes nothing: whether a batch fits in memory, or the model compiles."""
+
+from __future__ import annotations
+
+import torch
+
+from jielong.data.batches import Batch
+from jielong.device import autocast
+from jielong.model.transformer import Transformer
+
+
+def try_batch(model: Transformer, batch: Batch, dtype: torch.dtype) -> None:
+    """A forward and a backward pass whose gradients are thrown away; raises what they raise."""
+    device = model.device
+    try:
+        ids = None if batch.document_ids is None else batch.document_ids.to(device)
+        with autocast(device, dtype):
+            loss = model(batch.tokens.to(device), batch.targets.to(device), ids).loss
+        loss.backward()
+    finally:
+        model.zero_grad(set_to_none=True)
