@@ -12,17 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jielong.config import (
-    FIELDS,
-    Config,
-    ModelConfig,
-    load_config,
-    load_preset,
-    load_toml,
-    preset_names,
-)
+from jielong.config import FIELDS, Config, load_config, load_preset, load_toml, preset_names
 from jielong.errors import ConfigError
 from jielong.model.transformer import Transformer
+from jielong.model_config import ModelConfig
 from jielong.training.scaling import default_learning_rate
 
 

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from jielong.cli import main
-from jielong.config import IGNORED, Config, ModelConfig, load_config
+from jielong.config import IGNORED, Config, load_config
 from jielong.data.batches import Batch
 from jielong.distributed import Ranks
 from jielong.model.transformer import Transformer
+from jielong.model_config import ModelConfig
 from jielong.training.optimizer import Optimizer
 from jielong.training.step import StepResult, train_step
 

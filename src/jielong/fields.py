@@ -145,14 +145,22 @@ def collect_fields(config_type: type) -> dict[str, FieldSpec]:
     """The fields of all sections of a config, by bare name, which must be unique."""
     specs: dict[str, FieldSpec] = {}
     for section, section_type in typing.get_type_hints(config_type).items():
-        hints = typing.get_type_hints(section_type)
-        for f in fields(section_type):
-            hint, optional = hints[f.name], False
-            if isinstance(hint, types.UnionType):
-                hint, optional = typing.get_args(hint)[0], True
-            hint = typing.get_origin(hint) or hint
-            assert f.name not in specs, f"{f.name} stands in two sections"
-            specs[f.name] = FieldSpec(section, f.name, hint, optional, f.default, f.metadata)
+        found = section_fields(section, section_type)
+        assert not found.keys() & specs.keys(), "a name stands in two sections"
+        specs |= found
+    return specs
+
+
+def section_fields(section: str, section_type: type) -> dict[str, FieldSpec]:
+    """The fields of one section, by name."""
+    specs: dict[str, FieldSpec] = {}
+    hints = typing.get_type_hints(section_type)
+    for f in fields(section_type):
+        hint, optional = hints[f.name], False
+        if isinstance(hint, types.UnionType):
+            hint, optional = typing.get_args(hint)[0], True
+        hint = typing.get_origin(hint) or hint
+        specs[f.name] = FieldSpec(section, f.name, hint, optional, f.default, f.metadata)
     return specs
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jielong.config import ModelConfig
 from jielong.model.linear import Linear
+from jielong.model_config import ModelConfig
 
 # What may be looked at: as from `attention_mask`, or from `document_lengths`.
 Mask = Tensor | tuple[int, ...]

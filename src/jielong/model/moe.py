@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jielong.config import ModelConfig
 from jielong.model.feedforward import FeedForward
 from jielong.model.grouped import combine_rows, gather_rows, grouped_linear
+from jielong.model_config import ModelConfig
 
 PARTS = ("gate_proj", "up_proj", "down_proj")  # of an expert
 

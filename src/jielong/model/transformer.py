@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from jielong.config import IGNORED, ModelConfig
+from jielong.config import IGNORED
 from jielong.model.attention import (
     Attention,
     KVCache,
@@ -21,6 +21,7 @@ from jielong.model.feedforward import FeedForward
 from jielong.model.linear import Linear
 from jielong.model.loss import linear_cross_entropy
 from jielong.model.moe import MixtureOfExperts, Routing, balance
+from jielong.model_config import ModelConfig
 
 DEFAULT_CONTEXT = 512
 

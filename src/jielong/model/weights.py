@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from jielong.config import ModelConfig
 from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
+from jielong.model_config import ModelConfig
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
