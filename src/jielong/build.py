@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +23,7 @@ from jielong.model.weights import load_tensors
 from jielong.run import RunFolder
 from jielong.stages import ensure_tokenizer, load_dataset, start_folder, with_architecture
 from jielong.tokenizer import Tokenizer
+from jielong.training.averaging import WeightAverage
 from jielong.training.optimizer import Optimizer
 from jielong.training.scaling import first_batches, with_batch_size
 from jielong.training.schedule import Schedule
@@ -41,10 +44,15 @@ class Parts:
     model: Transformer
     forward: nn.Module  # the model as training calls it: wrapped where there are several ranks
     optimizer: Optimizer
+    average: WeightAverage | None  # of the weights, if the settings want it
     scaler: torch.amp.GradScaler
     batches: Batches
     schedule: Schedule
     prompts: list[str]
+
+    def as_measured(self) -> AbstractContextManager[None]:
+        """Within, the model has the weights that are measured, sampled and kept."""
+        return self.average.in_place() if self.average else contextlib.nullcontext()
 
 
 @dataclass
@@ -93,6 +101,7 @@ def build(
         model=model,
         forward=data_parallel(model, ranks),
         optimizer=Optimizer(model, config),
+        average=WeightAverage(model) if config.training.average_weights else None,
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         batches=batches,
         schedule=Schedule.of(config.training, batches.total_steps(config.training)),
@@ -143,9 +152,12 @@ def save(parts: Parts, progress: Progress) -> None:
         "rng": rng,
     }
     state = ckpt.TrainingState(progress.step, values)
-    ckpt.save_checkpoint(
-        parts.run.checkpoints, parts.model, parts.tokenizer, parts.optimizer.state_tensors(), state
-    )
+    latest = ckpt.named_weights(parts.model) if parts.average else None
+    optimizer = parts.optimizer.state_tensors()
+    with parts.as_measured():
+        ckpt.save_checkpoint(
+            parts.run.checkpoints, parts.model, parts.tokenizer, optimizer, state, latest
+        )
     keep = parts.config.run.keep_checkpoints
     ckpt.prune(parts.run.checkpoints, keep, progress.best_step, progress.step)
 
@@ -172,6 +184,9 @@ def restore(parts: Parts) -> tuple[Progress, list[str]]:
             "the text, tokenizer or split has changed; use another --out-dir"
         )
     ckpt.load_weights(parts.model, found)
+    if parts.average:
+        parts.average.restart()
+    ckpt.load_training_weights(parts.model, found)
     parts.optimizer.load_state_tensors(load_tensors(found / "optimizer.safetensors"))
     parts.scaler.load_state_dict(state.values["scaler"])
     rng = state.values["rng"]

@@ -25,11 +25,13 @@ from jielong.model.weights import (
     check_sizes,
     fill_weights,
     load_folder_tensors,
+    load_tensors,
     save_tensors,
 )
 from jielong.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
+TRAINING_WEIGHTS = "training_weights.safetensors"  # where the model's are an average of them
 STEP_NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -47,8 +49,12 @@ def save_checkpoint(
     tokenizer: Tokenizer,
     optimizer: dict[str, Tensor],
     state: TrainingState,
+    training_weights: dict[str, Tensor] | None = None,
 ) -> Path:
     """Writes `folder/step-NNNNNNNN`, atomically.
+
+    Args:
+        training_weights: as `named_weights`, to go on from, if they are others than the model's.
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; nothing is left behind.
@@ -62,6 +68,8 @@ def save_checkpoint(
         temporary.mkdir()
         write_model_folder(temporary, model, tokenizer)
         save_tensors(optimizer, temporary / "optimizer.safetensors")
+        if training_weights is not None:
+            save_tensors(training_weights, temporary / TRAINING_WEIGHTS)
         record = {"step": state.step, **state.values}
         (temporary / "training_state.json").write_text(json.dumps(record, indent=1))
         _write_manifest(temporary)
@@ -82,13 +90,19 @@ def write_model_folder(
 ) -> None:
     """Writes config, weights and tokenizer as transformers reads them, into an existing folder."""
     write_model_config(folder, model.config, tokenizer, dtype)
-    weights = {
-        name: value.to(dtype) if dtype else value
-        for name, value in model.state_dict().items()
-        if not (model.config.tie_word_embeddings and name == "lm_head.weight")
-    }
+    weights = named_weights(model)
+    if dtype:
+        weights = {name: value.to(dtype) for name, value in weights.items()}
     save_tensors(weights, folder / "model.safetensors")
     tokenizer.save(folder)
+
+
+def named_weights(model: Transformer) -> dict[str, Tensor]:
+    """Weights by name, as a model folder has them: a tied head is not repeated."""
+    weights: dict[str, Tensor] = model.state_dict()
+    if model.config.tie_word_embeddings:
+        del weights["lm_head.weight"]
+    return weights
 
 
 def load_model(folder: Path) -> tuple[Transformer, Tokenizer]:
@@ -118,6 +132,17 @@ def load_weights(model: Transformer, folder: Path) -> None:
         CheckpointError: as `load_model`; the model is then unchanged.
     """
     fill_weights(model, load_folder_tensors(folder), str(folder))
+
+
+def load_training_weights(model: Transformer, checkpoint: Path) -> None:
+    """Fills the model with the weights that training goes on from, where they stand by themselves.
+
+    Raises:
+        CheckpointError: as `load_model`; the model is then unchanged.
+    """
+    path = checkpoint / TRAINING_WEIGHTS
+    if path.exists():
+        fill_weights(model, load_tensors(path), str(path))
 
 
 def step_name(step: int) -> str:

@@ -89,6 +89,9 @@ class TrainingConfig:
     adam_eps: float = option(1e-8, "AdamW's epsilon.", low=0.0)
     weight_decay: float = option(0.1, "Decoupled decay, on matrices only.", low=0.0)
     muon_momentum: float = option(0.8, "Muon's Nesterov momentum.", low=0.0, high=1.0)
+    average_weights: bool = option(
+        True, "Measure, sample and keep a running average of the weights, not the latest."
+    )
     grad_clip: float = option(1.0, "Largest gradient norm; 0 leaves it alone.", low=0.0)
     schedule: str = option(
         "wsd",

@@ -55,6 +55,8 @@ def guarded_step(
     result = _step_that_fits(parts, progress, micro_batches, factor, screen)
     if result.applied:
         progress.skipped = 0
+        if parts.average:
+            parts.average.update(progress.step + 1, factor)
         _watch_loss(parts, progress, result.loss, screen, records)
     else:
         _count_refused(parts, progress, result, screen, records)

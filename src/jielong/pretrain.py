@@ -158,7 +158,8 @@ def train(parts: Parts, progress: Progress, screen: Display, signals: StopSignal
                 records.train(done, means, rate, result, progress.tokens)
                 means.reset()
             if done % eval_interval == 0 or done == total:
-                validate(parts, progress, screen, records)
+                with parts.as_measured():
+                    validate(parts, progress, screen, records)
                 means.restart_clock()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
             stop, overdue = ranks.agree(signals.received is not None, overdue)

@@ -58,7 +58,12 @@ class Launch:
         return [(r["step"], r["loss"], r["grad_norm"]) for r in records if r["kind"] == "train"]
 
     def assert_equal(self, name: str, reference: str = "whole") -> None:
-        for file in ("model.safetensors", "optimizer.safetensors", "config.json"):
+        for file in (
+            "model.safetensors",
+            ckpt.TRAINING_WEIGHTS,
+            "optimizer.safetensors",
+            "config.json",
+        ):
             ours, theirs = (self.last(n) / file for n in (name, reference))
             assert ours.read_bytes() == theirs.read_bytes(), file
         assert self.losses(name) == self.losses(reference)
@@ -143,13 +148,14 @@ def test_stopped_and_resumed_equals_never_stopped(
     launch.assert_equal(name)
 
 
-@pytest.mark.parametrize("fault", ["weights", "optimizer", "state", "manifest", "gone"])
+@pytest.mark.parametrize("fault", ["weights", "latest", "optimizer", "state", "manifest", "gone"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(launch: Launch, fault: str) -> None:
     name = f"damaged-{fault}"
     shutil.copytree(launch.folder / "whole", launch.folder / name)
     file = {
         "weights": "model.safetensors",
         "optimizer": "optimizer.safetensors",
+        "latest": ckpt.TRAINING_WEIGHTS,
         "state": "training_state.json",
         "manifest": "manifest.json",
         "gone": "tokenizer.json",

@@ -18,7 +18,7 @@ MICRO_BATCH_TOKENS = 2**15  # more at once needs memory and gains no speed
 
 def default_learning_rate(config: Config) -> float:
     """Peak rate from width: wide layers need smaller steps."""
-    scale = 0.1 if config.training.optimizer == "muon" else 0.03
+    scale = 0.07 if config.training.optimizer == "muon" else 0.03
     return float(f"{scale * config.model.hidden_size**-0.5:.2g}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -145,7 +146,7 @@ def _update(
 ) -> StepResult:
     """Applies the gradients, unless they or the loss are not finite."""
     for part in optimizer.parts:
-        scaler.unscale_(part)
+        scaler.unscale_(cast(torch.optim.Optimizer, part))  # all it asks for is param_groups
     parameters = list(model.parameters())
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     mean = float(ranks.sum(totals.nats)) / totals.tokens

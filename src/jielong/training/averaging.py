@@ -1,0 +1,50 @@
+"""The average of the weights along a run: what is measured, sampled and kept as the model.
+
+Where the rate is still high, each update overshoots; an average of the last ones is about where a
+falling rate would lead, without waiting for it (docs/experiments.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+POWER = 14  # at the full rate the average reaches back over a fifteenth of the steps so far
+
+
+class WeightAverage:
+    """An average in which weights after step t count in proportion to t^POWER (Karras et al. 2024).
+
+    So it reaches back further the longer the run, and no length need be chosen. As the rate falls
+    it reaches back less, and ends at the latest weights: what is then left of the noise is little,
+    and old weights are only behind. Buffers are not averaged.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = list(model.parameters())
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins from the weights that the model has now."""
+        self._average = [p.detach().clone() for p in self._parameters]
+
+    def update(self, step: int, factor: float) -> None:
+        """Takes in the weights after `step` updates (1 or more), the last at a rate of `factor`."""
+        share = min(1.0, (1 - (1 - 1 / step) ** (POWER + 1)) / factor)
+        torch._foreach_lerp_(self._average, [p.detach() for p in self._parameters], share)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within, the model has the averaged weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for i, p in enumerate(self._parameters):
+            p.data, self._average[i] = self._average[i], p.data
