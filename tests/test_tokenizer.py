@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
+from jielong.batch_encoding import LEAST_CHARS
 from jielong.errors import ConfigError, DataError
 from jielong.text_pieces import PIECE_CHARS, sample
 from jielong.tokenizer import Tokenizer, train_tokenizer
@@ -289,3 +290,107 @@ def test_special_tokens_stand_for_no_bytes():
     assert TRAINED.token_bytes()[:3].tolist() == [0, 0, 0]
     theirs = sentencepiece_like()
     assert theirs.token_bytes()[theirs.encode("a b月")].sum() == len(" a b月".encode())
+
+
+def with_parts(**changes: object) -> Tokenizer:
+    """TRAINED with other parts, as folders of other makers have them."""
+    parts = json.loads(TRAINED._backend.to_str())
+    backend = tokenizers.Tokenizer.from_str(json.dumps(parts))
+    for name, value in changes.items():
+        setattr(backend.model if name == "dropout" else backend, name, value)
+    return Tokenizer(backend, {}, {"bos": 1, "eos": 2, "pad": 0})
+
+
+GPT4 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+FAST = {
+    "ours": TRAINED,
+    "a space before": with_parts(pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=True)),
+    "the words of GPT-4": with_parts(
+        pre_tokenizer=pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(tokenizers.Regex(GPT4), "isolated"), BYTES]
+        )
+    ),
+    "marks around": with_parts(
+        post_processor=tokenizers.processors.TemplateProcessing(
+            single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+        )
+    ),
+}
+WHOLE_WORDS = with_parts()
+WHOLE_WORDS._backend.add_tokens([tokenizers.AddedToken("be", single_word=True)])
+SLOW = {
+    "normalized": with_parts(normalizer=tokenizers.normalizers.NFC()),
+    "dropout": with_parts(dropout=0.5),
+    "whole words": WHOLE_WORDS,
+    "words of its own": with_parts(
+        pre_tokenizer=pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(tokenizers.Regex("[a-z]+|."), "isolated"), BYTES]
+        )
+    ),
+}
+BITS = [
+    "<|im_end|>",
+    "<|im_",
+    " ",
+    "\n",
+    "\r\n",
+    "\x00",
+    "\u3000",
+    "\u2028",
+    "e\u0301",
+    "'S",
+    "'re",
+]
+BITS += [
+    "123",
+    "٣",
+    "½",
+    "The",
+    " of",
+    "床前",
+    "，",
+    "👨‍👩‍👧",
+    "ſ",
+    "K",
+    "İ",
+    "\x85",
+    "\u180e",
+    "ᄀ",
+]
+odd_text = st.lists(st.sampled_from(BITS) | unicode_text, max_size=12).map("".join)
+
+
+@pytest.mark.parametrize("kind", FAST)
+@given(st.lists(odd_text, min_size=1, max_size=20))
+def test_many_texts_at_once_give_the_ids_of_the_library(kind, texts):
+    tokenizer = FAST[kind]
+    filling = ["words " * (LEAST_CHARS // 5)]  # so much that the fast way is taken
+    flat, lengths = tokenizer.encode_flat([*texts, *filling])
+    assert tokenizer._batch_encoder._fast is not None
+    assert lengths.sum() == len(flat)
+    ours = np.split(flat, np.cumsum(lengths)[:-1])[: len(texts)]
+    assert [list(ids) for ids in ours] == [tokenizer.encode(text) for text in texts]
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_what_is_not_known_to_be_encoded_alike_is_left_to_the_library(kind):
+    tokenizer = SLOW[kind]
+    flat, lengths = tokenizer.encode_flat(["to be or not to be " * LEAST_CHARS])
+    assert tokenizer._batch_encoder._fast is None
+    assert lengths[0] == len(flat)
+
+
+def test_the_fast_encoder_is_renewed_as_its_memory_grows(monkeypatch):
+    monkeypatch.setattr("jielong.batch_encoding.RENEW_CHARS", 3 * LEAST_CHARS)
+    tokenizer = with_parts()
+    texts = [str(i) for i in range(LEAST_CHARS // 4)]
+    seen = []
+    for _ in range(4):
+        flat, _ = tokenizer.encode_flat(texts)
+        assert list(flat[:50]) == [i for text in texts for i in tokenizer.encode(text)][:50]
+        seen.append(tokenizer._batch_encoder._fast)
+    assert seen[0] is not seen[-1] and seen[0] is seen[1]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -21,8 +20,9 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from jielong.batch_encoding import BatchEncoder, is_byte_level
 from jielong.errors import ConfigError, DataError
-from jielong.text_pieces import PIECE_CHARS, groups, safe_pieces, sample, short_runs
+from jielong.text_pieces import sample, short_runs
 
 PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # ids 0, 1, 2, as MiniMind has them
 LEAST_VOCAB_SIZE = 3 + 256
@@ -129,19 +129,7 @@ class Tokenizer:
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """As `encode_batch`, in one array: (tokens,) uint32 and the (texts,) int64 lengths."""
-        long = self.is_byte_level and any(len(text) > PIECE_CHARS for text in texts)
-        cut = [safe_pieces(text) if long else [text] for text in texts]
-        arrays, sizes = [np.empty(0, np.uint32)], [np.empty(0, np.int64)]
-        for group in groups(itertools.chain.from_iterable(cut)):
-            encodings = self._backend.encode_batch_fast(group, add_special_tokens=False)
-            sizes.append(np.fromiter(map(len, encodings), np.int64, count=len(encodings)))
-            ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
-            arrays.append(np.fromiter(ids, np.uint32, count=int(sizes[-1].sum())))
-        lengths = np.concatenate(sizes)
-        if long:
-            firsts = np.cumsum([0, *map(len, cut[:-1])])
-            lengths = np.add.reduceat(lengths, firsts)
-        return np.concatenate(arrays), lengths
+        return self._batch_encoder.encode(texts)
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
@@ -170,8 +158,11 @@ class Tokenizer:
 
     @cached_property
     def is_byte_level(self) -> bool:
-        decoder = json.loads(self._backend.to_str())["decoder"] or {}
-        return "ByteLevel" in [d.get("type") for d in (decoder, *decoder.get("decoders", []))]
+        return is_byte_level(self._backend)
+
+    @cached_property
+    def _batch_encoder(self) -> BatchEncoder:
+        return BatchEncoder(self._backend, self.is_byte_level)
 
     @cached_property
     def _literal_backend(self) -> tokenizers.Tokenizer:
