@@ -131,7 +131,7 @@ def _steps(command: list[str]) -> int:
 def run_adamw(folder: Path, tokenizer: Tokenizer, window: int, batch: int, arguments: Any) -> Curve:
     flags = ["--optimizer", "adamw", "--learning-rate", str(arguments.adamw_rate)]
     flags += ["--schedule", "cosine", "--min-lr-ratio", "0.1", "--warmup-ratio", "0.05"]
-    flags += ["--batch-warmup", "false"]
+    flags += ["--batch-warmup", "false", "--average-weights", "false"]
     return run_jielong(folder, tokenizer, window, batch, arguments, *flags)
 
 

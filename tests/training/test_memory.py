@@ -144,7 +144,8 @@ def test_by_default_a_cpu_takes_no_more_at_once_than_makes_it_faster() -> None:
     assert default_pieces(long, 32, cpu) == 32
     assert default_pieces(long, 32, gpu) == 1
     assert default_pieces(tiny_config(), 32, cpu) == 1
-    assert default_pieces(tiny_config(max_seq_len=1024), 32, cpu) == 8
+    assert default_pieces(tiny_config(max_seq_len=1024), 32, cpu) == 16
+    assert default_pieces(tiny_config(max_seq_len=512), 5, cpu) == 1  # 2560 tokens, not 2 · 1280
     assert default_pieces(tiny_config(max_seq_len=2**14), 3, cpu) == 3
     assert default_pieces(tiny_config(max_seq_len=4096, use_moe=True), 32, cpu) == 1
 

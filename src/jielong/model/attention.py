@@ -13,6 +13,7 @@ from jielong.model_config import ModelConfig
 
 # What may be looked at: as from `attention_mask`, or from `document_lengths`.
 Mask = Tensor | tuple[int, ...]
+BLOCK_QUERIES = 128  # of a document at once
 WORTH_A_CALL = 192  # tokens of a document above which a call of its own is faster than a mask
 
 
@@ -114,16 +115,28 @@ def document_lengths(document_ids: Tensor) -> tuple[int, ...] | None:
 def _attend_by_document(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Attention within each document: q (B, H, T, D), k, v (B, KV, T, D) → (B, T, H, D).
 
-    Nothing is computed between documents, which a mask would only throw away.
+    Nothing is computed between documents, which a mask would only throw away, and little of what
+    lies after a query: a block of queries looks at the keys up to its own end. The queries that
+    share a key head stand below one another, so that keys and values need no copies.
     """
     B, H, T, D = q.shape
-    flat = (x.transpose(1, 2).reshape(1, B * T, -1, D).transpose(1, 2) for x in (q, k, v))
-    documents = zip(*(x.split(lengths, 2) for x in flat), strict=True)
-    outs = [
-        F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
-        for q, k, v in documents
-    ]
-    return torch.cat(outs, 1).view(B, T, H, D)
+    KV = k.shape[1]
+    G = H // KV  # queries that share a key head
+    grouped = q.view(B, KV, G, T, D).permute(1, 2, 0, 3, 4).reshape(KV, G, B * T, D)
+    keys, values = (x.transpose(0, 1).reshape(KV, B * T, D) for x in (k, v))
+    causal = torch.ones(T, T, dtype=torch.bool).tril()
+    outs = []
+    parts = (grouped.split(lengths, 2), keys.split(lengths, 1), values.split(lengths, 1))
+    for q, k, v in zip(*parts, strict=True):
+        size = -(-q.shape[2] // max(1, round(q.shape[2] / BLOCK_QUERIES)))
+        for start, block in zip(range(0, q.shape[2], size), q.split(size, 2), strict=True):
+            rows, end = block.shape[2], start + block.shape[2]
+            mask = causal[start:end, :end].repeat(G, 1)
+            out = F.scaled_dot_product_attention(
+                block.reshape(1, KV, G * rows, D), k[None, :, :end], v[None, :, :end], mask
+            )
+            outs.append(out.view(KV, G, rows, D))
+    return torch.cat(outs, 2).view(H, B, T, D).permute(1, 2, 0, 3)
 
 
 class HeadNorm(nn.RMSNorm):
