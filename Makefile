@@ -77,6 +77,13 @@ bench: $(VENV)/installed-bench
 	@cd benchmarks && for name in throughput prepare; do ../$(BIN)/python $$name.py --short; done
 	@cd benchmarks && for name in memory generate; do ../$(BIN)/python $$name.py; done
 
+# litgpt's needs must not decide what we test with; only the pin of torch is ours
+bench-litgpt: $(VENV)/installed-bench
+	@test -x .venv-litgpt/bin/litgpt || { $(PYTHON) -m venv .venv-litgpt && \
+		.venv-litgpt/bin/pip install --quiet --disable-pip-version-check \
+		"$$(grep ^torch== constraints.txt)" -e . matplotlib litgpt==0.5.13; }
+	@cd benchmarks && ../$(BIN)/python time_to_loss.py --contenders jielong litgpt
+
 bench-%: $(VENV)/installed-bench
 	@cd benchmarks && ../$(BIN)/python $(subst -,_,$*).py
 
@@ -85,4 +92,4 @@ format: $(VENV)/installed-dev
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-audit runs
+	rm -rf $(VENV) .venv-audit .venv-litgpt runs

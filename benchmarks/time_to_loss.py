@@ -10,6 +10,8 @@ from the start of the process `jielong pretrain`, preparing included) and leaves
     adamw     the same code with packing and a well-set AdamW (betas 0.9/0.95, warm-up, cosine)
     old       padding, AdamW 5e-4, its cosine, eager: benchmarks/old_way.py
     trainer   the transformers Trainer on blocks of text, AdamW, warm-up and cosine
+    litgpt    litgpt's pretraining on the same blocks and AdamW, in an environment of its own:
+              `make bench-litgpt` makes that first
 """
 
 from __future__ import annotations
@@ -130,6 +132,7 @@ def _steps(command: list[str]) -> int:
 
 def run_adamw(folder: Path, tokenizer: Tokenizer, window: int, batch: int, arguments: Any) -> Curve:
     flags = ["--optimizer", "adamw", "--learning-rate", str(arguments.adamw_rate)]
+    flags += ["--beta1", "0.9", "--beta2", "0.95"]
     flags += ["--schedule", "cosine", "--min-lr-ratio", "0.1", "--warmup-ratio", "0.05"]
     flags += ["--batch-warmup", "false", "--average-weights", "false"]
     return run_jielong(folder, tokenizer, window, batch, arguments, *flags)
@@ -204,19 +207,24 @@ def run_old(folder: Path, tokenizer: Tokenizer, window: int, batch: int, argumen
     return curve
 
 
+def blocks_of_text(folder: Path, tokenizer: Tokenizer, length: int) -> np.ndarray:
+    """The training text as one stream cut into blocks, (N, length) int64; the rest is left out."""
+    lines = (folder / "train.jsonl").read_bytes().splitlines()
+    texts = [orjson.loads(line)["text"] for line in lines]
+    documents = [
+        np.r_[tokenizer.bos_id, ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)
+    ]
+    stream = np.concatenate(documents).astype(np.int64)
+    return stream[: len(stream) // length * length].reshape(-1, length)
+
+
 def run_trainer(
     folder: Path, tokenizer: Tokenizer, window: int, batch: int, arguments: Any
 ) -> Curve:
     from hf_trainer import train
 
-    lines = (folder / "train.jsonl").read_bytes().splitlines()
-    texts = [orjson.loads(line)["text"] for line in lines]
     started = time.perf_counter()
-    documents = [
-        np.r_[tokenizer.bos_id, ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)
-    ]
-    stream = np.concatenate(documents).astype(np.int64)
-    blocks = stream[: len(stream) // window * window].reshape(-1, window)
+    blocks = blocks_of_text(folder, tokenizer, window)
     prepared = time.perf_counter() - started
     return train(
         blocks,
@@ -230,11 +238,29 @@ def run_trainer(
     )
 
 
+def run_litgpt(
+    folder: Path, tokenizer: Tokenizer, window: int, batch: int, arguments: Any
+) -> Curve:
+    root = Path(__file__).parents[1]
+    python, out = root / ".venv-litgpt" / "bin" / "python", folder / "litgpt.json"
+    if not python.exists():
+        raise SystemExit("litgpt has an environment of its own: run `make bench-litgpt`")
+    batch = batch if window >= 512 else batch // 2
+    sizes = (tokenizer.vocab_size, window, batch, arguments.adamw_rate, MODEL["hidden_size"])
+    command = [str(python), "litgpt_pretrain.py", str(folder), *map(str, sizes), str(out)]
+    log = folder / "litgpt.log"
+    with log.open("wb") as file:
+        if subprocess.run(command, cwd=Path(__file__).parent, stdout=file, stderr=file).returncode:
+            raise SystemExit(f"litgpt failed: {log}")
+    return [(seconds, bits) for seconds, bits in orjson.loads(out.read_bytes())]
+
+
 CONTENDERS: dict[str, Callable[..., Curve]] = {
     "jielong": run_jielong,
     "adamw": run_adamw,
     "old": run_old,
     "trainer": run_trainer,
+    "litgpt": run_litgpt,
 }
 
 
