@@ -62,7 +62,9 @@ def main() -> None:
         now = time.perf_counter()
         if verbose:  # the first call only tries the settings
             model.eval()
-            bits = held_out(folder, tokenizer, window, model._forward_module._orig_mod).bits_per_byte
+            bits = held_out(
+                folder, tokenizer, window, model._forward_module._orig_mod
+            ).bits_per_byte
             model.train()
             curve.append((now - started - clock["validating"], bits))
         clock["validating"] += time.perf_counter() - now

@@ -111,21 +111,26 @@ def _step_that_fits(
 
 
 def settle_micro_batches(parts: Parts, progress: Progress, screen: Display) -> None:
-    """How many pieces a micro-batch is trained in: as set, as the run had it, or as fits."""
+    """How many pieces a micro-batch is trained in: as set, as the run had it, or as fits.
+
+    Several ranks try it before the first step also where nothing is asked for: within a step the
+    others would wait for the one that has run out of memory.
+    """
     wanted, rows = parts.config.training.micro_batch_size, parts.batches.batch_size
     if isinstance(wanted, int):
         progress.pieces = -(-rows // wanted) if wanted < rows else 1
     elif progress.pieces is not None:
         return
-    elif wanted == "auto":
+    else:
         windows = parts.batches.order(0)[:rows]
         share = np.array_split(windows, parts.ranks.world_size)[0]  # the largest of any rank
-        fit = pieces_that_fit(parts.model, parts.batches.load(share), parts.dtype)
+        least = 1 if wanted else default_pieces(parts.config, len(share), parts.model.device)
+        fit = least
+        if wanted or parts.ranks.world_size > 1:
+            fit = pieces_that_fit(parts.model, parts.batches.load(share), parts.dtype, least)
         progress.pieces = max(parts.ranks.gather(fit))
-        screen.line(f"memory {-(-rows // progress.pieces)} of {rows} windows fit at once")
-    else:
-        of_a_rank = -(-rows // parts.ranks.world_size)
-        progress.pieces = default_pieces(parts.config, of_a_rank, parts.model.device)
+        if wanted or progress.pieces > least:
+            screen.line(f"memory {-(-rows // progress.pieces)} of {rows} windows fit at once")
 
 
 @contextlib.contextmanager

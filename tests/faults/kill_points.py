@@ -119,7 +119,7 @@ def run(
 def outcome(folder: Path) -> tuple[Any, ...]:
     """What must be equal to the bit: weights, optimizer, and each step's loss."""
     last = folder / "checkpoints" / checkpoint.step_name(SETTINGS["steps"])
-    files = ("model.safetensors", "optimizer.safetensors")
+    files = ("model.safetensors", checkpoint.TRAINING_WEIGHTS, "optimizer.safetensors")
     sums = [hashlib.sha256((last / file).read_bytes()).hexdigest() for file in files]
     records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return (*sums, [(r["step"], r["loss"]) for r in records if r["kind"] == "train"])

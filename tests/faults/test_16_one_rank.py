@@ -1,4 +1,4 @@
-"""Rows 16 and 19 with several ranks: one meets NaN, or a bit of its weights flips."""
+"""Several ranks: one meets NaN (row 16), a bit of its weights flips (19), or it has less memory."""
 
 from __future__ import annotations
 
@@ -64,6 +64,23 @@ sys.exit(main(json.loads(sys.argv[2])))
 """
 
 
+CRAMPED = """
+import json, os, sys
+import torch
+from jielong.cli import main
+from jielong.model.transformer import Transformer
+real = Transformer.forward
+
+def forward(self, tokens, *rest, **named):
+    if torch.is_grad_enabled() and len(tokens) > 1 and os.environ["RANK"] == "1":
+        raise torch.OutOfMemoryError("no memory is left for 8 GiB")
+    return real(self, tokens, *rest, **named)
+
+Transformer.forward = forward
+sys.exit(main(json.loads(sys.argv[1])))
+"""
+
+
 def on_two_ranks(script: str, *words: str) -> tuple[list[int], list[str]]:
     """Runs Python text as two ranks: their exit statuses and what they said."""
     statuses, said = zip(*python_in_ranks(2, ["-c", script, *words]), strict=True)
@@ -102,3 +119,22 @@ def test_a_flipped_bit_in_the_weights_of_one_rank_is_found_before_anything_is_sa
     assert newest is not None and checkpoint.step_of(newest) == 4 and not problems
     statuses, said = on_two_ranks(FLIPPING, "0", words)
     assert statuses == [0, 0], said
+
+
+def test_a_rank_with_less_memory_sets_the_size_for_all(
+    tmp_path: Path, corpus_file: Path, tokenizer_dir: Path
+) -> None:
+    settings = TINY_RUN | {"steps": 4, "eval_interval": 4, "optimizer": "adamw", "adam_eps": 1e-3}
+    settings |= {"data_path": corpus_file, "tokenizer": tokenizer_dir}
+    runs = [tmp_path / "cramped", tmp_path / "roomy"]
+    words = [json.dumps(["pretrain", *flags(settings | {"out_dir": run})]) for run in runs]
+    statuses, said = on_two_ranks(CRAMPED, words[0])
+    assert statuses == [0, 0], said
+    assert "memory 2 of 4 windows fit at once" in said[0]
+    statuses, said = on_two_ranks(FLIPPING, "0", words[1])
+    assert statuses == [0, 0] and "fit at once" not in said[0], said
+    losses = [
+        [json.loads(line)["loss"] for line in (run / "metrics.jsonl").open() if '"train"' in line]
+        for run in runs
+    ]
+    assert all(abs(a - b) < 1e-5 for a, b in zip(*losses, strict=True))

@@ -48,5 +48,6 @@ def run_summary(
         f"budget {schedule.total_steps} steps of {windows} tokens{micro} = "
         f"{f'{tokens / 1e6:,.1f}M' if tokens >= 1e6 else f'{tokens:,}'} tokens ({scale})",
         f"optimizer {t.optimizer}, peak rate {peak_rate:.2g}, {schedule.kind}, "
-        f"warm-up {schedule.warmup_steps} steps",
+        f"warm-up {schedule.warmup_steps} steps"
+        + ("; measured and kept: an average of the weights" if t.average_weights else ""),
     ]

@@ -47,13 +47,13 @@ def default_pieces(config: Config, rows: int, device: torch.device) -> int:
     return min(rows, max(1, round(rows * config.data.max_seq_len / CPU_TOKENS)))
 
 
-def pieces_that_fit(model: Transformer, batch: Batch, dtype: torch.dtype) -> int:
-    """The fewest pieces, a power of two or single rows, in which `batch` can be trained on.
+def pieces_that_fit(model: Transformer, batch: Batch, dtype: torch.dtype, least: int = 1) -> int:
+    """The fewest pieces in which `batch` fits: `least`, or twice, four times … as many.
 
     Tries a forward and a backward pass of the largest piece, with room held for the optimizer's
     state. Halving further is left to the first step, should this not have been enough.
     """
-    rows, pieces = len(batch.tokens), 1
+    rows, pieces = len(batch.tokens), least
     while pieces < rows and not _fits(model, batch.split(pieces)[0], dtype):
         release()
         pieces = min(rows, 2 * pieces)

@@ -12,7 +12,7 @@ from jielong.config import Config
 from jielong.data.batches import Stream
 
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
-FIRST_BATCHES = 3.5  # tokens of a batch over the root of the tokens before it
+FIRST_BATCHES = 5.0  # tokens of a batch over the root of the tokens before it
 MICRO_BATCH_TOKENS = 2**15  # more at once needs memory and gains no speed
 
 
