@@ -202,8 +202,9 @@ def _watch_loss(
 def rewound(parts: Parts, progress: Progress, screen: Display) -> Progress:
     """Goes back to the last checkpoint; the step that spiked and the one before will be left out.
 
-    What shows as a jump at a step is the text of that step or the update of the one before. (PaLM,
-    Chowdhery et al. 2022, went back about 100 steps and left out 200 to 500 batches.)
+    What shows as a jump at a step is the text of that step or the update of the one before. Bad
+    text may be long: each further time twice as many steps after the jump are left out too, from 1
+    to 15. (PaLM, Chowdhery et al. 2022, went back about 100 steps and left out 200 to 500 batches.)
 
     Raises:
         TrainingError: the run has gone back often enough.
@@ -225,12 +226,12 @@ def rewound(parts: Parts, progress: Progress, screen: Display) -> Progress:
         ckpt.set_aside(parts.run.checkpoints, after=sound)
     parts.ranks.wait_for_main()
     before, _ = restore(parts)
-    before.omitted = sorted({*progress.omitted, progress.step - 1, progress.step})
+    first, last = progress.step - 1, progress.step + 2**progress.rewinds - 1
+    before.omitted = sorted({*progress.omitted, *range(first, last + 1)})
     before.rewinds = progress.rewinds + 1
     before.pieces = progress.pieces
     screen.line(
-        f"back to step {before.step}; steps {progress.step} and {progress.step + 1} will be left "
-        "out",
+        f"back to step {before.step}; steps {first + 1} to {last + 1} will be left out",
         style="yellow",
     )
     return before

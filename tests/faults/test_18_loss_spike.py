@@ -42,12 +42,17 @@ def test_an_even_loss_is_no_ground_for_alarm_at_every_hair() -> None:
 
 
 def train(
-    words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str, harmed: int = -1
+    words: list[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *more: str,
+    harmed: int = -1,
+    last: int = -1,
 ) -> tuple[int, str]:
-    """A run; the update of step `harmed` is made with a hundred times the learning rate."""
+    """A run; updates from step `harmed` to `last` have a hundred times the learning rate."""
 
     def harming(parts: Any, progress: Any, batches: Any, factor: float, *rest: Any) -> Any:
-        times = 100 if progress.step == harmed else 1
+        times = 100 if harmed <= progress.step <= max(harmed, last) else 1
         return guard.guarded_step(parts, progress, batches, times * factor, *rest)
 
     with monkeypatch.context() as m:
@@ -89,7 +94,7 @@ def test_the_run_goes_back_leaves_the_batches_out_and_ends_as_if_unharmed(
     assert train(words, tmp_path / "clean", monkeypatch, *rewind)[0] == 0
     status, said = train(words, tmp_path / "run", monkeypatch, *rewind, harmed=HARMED)
     assert status == 0
-    assert said.count("back to step 30; steps 34 and 35 will be left out") == 1
+    assert said.count("back to step 30; steps 34 to 35 will be left out") == 1
     assert [r["step"] for r in records(tmp_path / "run", "omitted")] == [34, 35]
     clean, ours = (records(tmp_path / n, "validation")[-1]["loss"] for n in ("clean", "run"))
     assert ours == pytest.approx(clean, rel=0.01)
@@ -112,7 +117,7 @@ def test_a_checkpoint_that_already_has_the_harm_is_not_gone_back_to(
     words = [*words, "--on-loss-spike", "rewind"]
     status, said = train(words, tmp_path / "run", monkeypatch, harmed=39)  # saved after that step
     assert status == 0
-    assert "back to step 30; steps 40 and 41 will be left out" in said
+    assert "back to step 30; steps 40 to 41 will be left out" in said
 
 
 def test_a_spike_before_the_first_checkpoint_goes_back_to_the_start(
@@ -121,9 +126,21 @@ def test_a_spike_before_the_first_checkpoint_goes_back_to_the_start(
     words = [*words, "--on-loss-spike", "rewind", "--eval-interval", "30"]
     status, said = train(words, tmp_path / "run", monkeypatch, harmed=20)
     assert status == 0
-    assert "back to step 0; steps 21 and 22 will be left out" in said
+    assert "back to step 0; steps 21 to 22 will be left out" in said
     losses = [r["loss"] for r in records(tmp_path / "run", "train")]
     assert losses[-1] < losses[0]
+
+
+def test_each_further_time_more_is_left_out(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bad text may be longer than a batch: here what is learnt from steps 34 to 38 is harmful."""
+    words = [*words, "--on-loss-spike", "rewind"]
+    status, said = train(words, tmp_path / "run", monkeypatch, harmed=33, last=37)
+    assert status == 0, said
+    omitted = {r["step"] for r in records(tmp_path / "run", "omitted")}
+    assert omitted >= {34, 35, 36, 37, 38} and len(omitted) < 16
+    assert 2 <= said.count("back to step 30") <= 4
 
 
 def test_going_back_needs_an_older_checkpoint(words: list[str], tmp_path: Path) -> None:
