@@ -17,14 +17,14 @@ def settled(tokens: int, **values: Any) -> Config:
     return with_batch_size(config, ListStream([[1, 2]]))
 
 
-def test_batches_grow_from_a_small_one_to_the_full_one_and_a_third_of_a_long_run_is_over() -> None:
+def test_batches_grow_from_a_small_one_to_the_full_one_and_a_sixth_of_a_long_run_is_over() -> None:
     config = settled(10_000_000)
     full = config.training.batch_size
     assert full is not None
     sizes = first_batches(config)
     assert sizes[0] == 4 * 128 // 64
     assert all(a <= b for a, b in itertools.pairwise(sizes)) and sizes[-1] < full
-    assert sum(sizes) * 64 / 10_000_000 == pytest.approx(1 / 3, abs=0.05)
+    assert sum(sizes) * 64 / 10_000_000 == pytest.approx((2 / 5) ** 2, abs=0.02)
 
 
 def test_a_batch_size_that_is_given_is_that_of_all_steps() -> None:
