@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo demo-zh test test-interop test-faults fuzz audit check bench format clean
+.PHONY: help install demo demo-zh test test-interop test-faults fuzz audit check bench bench-litgpt \
+	format clean
 
 help:
 	@echo "make demo       train a small model on Shakespeare (about 4 minutes on 2 cores)"

@@ -18,6 +18,8 @@ from transformers import (
     set_seed,
 )
 
+from jielong.model_config import ModelConfig
+
 
 def train(
     blocks: np.ndarray,
@@ -36,7 +38,7 @@ def train(
     started = time.perf_counter()
     config = LlamaConfig(
         vocab_size=vocab_size,
-        intermediate_size=64 * -(-hidden * 8 // 3 // 64),
+        intermediate_size=ModelConfig(hidden_size=hidden).mlp_size,
         max_position_embeddings=blocks.shape[1],
         tie_word_embeddings=True,
         **model_size,

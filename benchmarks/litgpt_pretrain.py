@@ -23,6 +23,7 @@ from litgpt.data import DataModule
 from time_to_loss import blocks_of_text, held_out
 from torch.utils.data import DataLoader, TensorDataset
 
+from jielong.model_config import ModelConfig
 from jielong.tokenizer import Tokenizer
 
 MEASURES = 8
@@ -89,7 +90,7 @@ def main() -> None:
             bias=False,
             norm_class_name="RMSNorm",
             mlp_class_name="LLaMAMLP",
-            intermediate_size=64 * -(-hidden * 8 // 3 // 64),
+            intermediate_size=ModelConfig(hidden_size=hidden).mlp_size,
         ),
         out_dir=folder / "litgpt",
         precision="32-true",

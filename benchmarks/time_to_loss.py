@@ -163,15 +163,19 @@ def held_out(
     """Each held-out document from its beginning. (Ours are cut into windows wherever a border
     falls, as in training, and so have a little less context: the difference is in their favour.)
     """
-    lines = (folder / "held-out.jsonl").read_bytes().splitlines()
-    texts = (orjson.loads(line)["text"] for line in lines)
+    texts = texts_of(folder, "held-out")
     return evaluate_documents(AsOurs(logits), tokenizer, texts, window)
+
+
+def texts_of(folder: Path, part: str) -> list[str]:
+    """What `lay_out` wrote: `train` or `held-out`."""
+    lines = (folder / f"{part}.jsonl").read_bytes().splitlines()
+    return [orjson.loads(line)["text"] for line in lines]
 
 
 def padded_rows(folder: Path, tokenizer: Tokenizer, length: int) -> torch.Tensor:
     """Documents as the old way feeds them: bos, text cut to fit, eos, padding: (N, length)."""
-    lines = (folder / "train.jsonl").read_bytes().splitlines()
-    texts = [orjson.loads(line)["text"] for line in lines]
+    texts = texts_of(folder, "train")
     rows = np.full((len(texts), length), tokenizer.pad_id, np.int64)
     for row, ids in zip(rows, tokenizer.encode_batch(texts), strict=True):
         document = np.r_[tokenizer.bos_id, ids[: length - 2], tokenizer.eos_id]
@@ -209,13 +213,15 @@ def run_old(folder: Path, tokenizer: Tokenizer, window: int, batch: int, argumen
 
 def blocks_of_text(folder: Path, tokenizer: Tokenizer, length: int) -> np.ndarray:
     """The training text as one stream cut into blocks, (N, length) int64; the rest is left out."""
-    lines = (folder / "train.jsonl").read_bytes().splitlines()
-    texts = [orjson.loads(line)["text"] for line in lines]
-    documents = [
-        np.r_[tokenizer.bos_id, ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)
-    ]
+    encoded = tokenizer.encode_batch(texts_of(folder, "train"))
+    documents = [np.r_[tokenizer.bos_id, ids, tokenizer.eos_id] for ids in encoded]
     stream = np.concatenate(documents).astype(np.int64)
     return stream[: len(stream) // length * length].reshape(-1, length)
+
+
+def packed_batch(window: int, batch: int) -> int:
+    """Blocks in a batch: half as many where the old way's rows were mostly padding."""
+    return batch if window >= 512 else batch // 2
 
 
 def run_trainer(
@@ -230,7 +236,7 @@ def run_trainer(
         blocks,
         MODEL,
         tokenizer.vocab_size,
-        batch_size=batch if window >= 512 else batch // 2,
+        batch_size=packed_batch(window, batch),
         rate=arguments.adamw_rate,
         measures=8,
         prepared=prepared,
@@ -245,8 +251,13 @@ def run_litgpt(
     python, out = root / ".venv-litgpt" / "bin" / "python", folder / "litgpt.json"
     if not python.exists():
         raise SystemExit("litgpt has an environment of its own: run `make bench-litgpt`")
-    batch = batch if window >= 512 else batch // 2
-    sizes = (tokenizer.vocab_size, window, batch, arguments.adamw_rate, MODEL["hidden_size"])
+    sizes = (
+        tokenizer.vocab_size,
+        window,
+        packed_batch(window, batch),
+        arguments.adamw_rate,
+        MODEL["hidden_size"],
+    )
     command = [str(python), "litgpt_pretrain.py", str(folder), *map(str, sizes), str(out)]
     log = folder / "litgpt.log"
     with log.open("wb") as file:

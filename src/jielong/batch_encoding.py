@@ -25,14 +25,15 @@ RENEW_CHARS = 2**24  # text after which its cache of words, which only grows, is
 class BatchEncoder:
     """Encodes lists of texts as `backend` does, without bos or eos.
 
-    Args:
-        backend: the tokenizer.
-        is_byte_level: its tokens are bytes, so a text may be cut where words end.
+    Attributes:
+        is_byte_level: its tokens are bytes in GPT-2's spelling, so a text may be cut between lines.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, is_byte_level: bool) -> None:
-        self._backend, self._is_byte_level = backend, is_byte_level
-        self._may_be_fast = is_byte_level and _is_plain(backend) and GIGATOKEN
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self._backend = backend
+        parts = json.loads(backend.to_str())
+        self.is_byte_level = _is_byte_level(parts)
+        self._may_be_fast = GIGATOKEN and self.is_byte_level and _is_plain(parts)
         self._fast: Any = None  # a gigatoken.Tokenizer
         self._chars = 0  # that it has encoded
 
@@ -61,7 +62,7 @@ class BatchEncoder:
         return self._may_be_fast
 
     def _encode_by_library(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        long = self._is_byte_level and any(len(text) > PIECE_CHARS for text in texts)
+        long = self.is_byte_level and any(len(text) > PIECE_CHARS for text in texts)
         cut = [safe_pieces(text) if long else [text] for text in texts]
         arrays, sizes = [np.empty(0, np.uint32)], [np.empty(0, np.int64)]
         for group in groups(itertools.chain.from_iterable(cut)):
@@ -76,22 +77,20 @@ class BatchEncoder:
         return np.concatenate(arrays), lengths
 
 
-def _is_plain(backend: tokenizers.Tokenizer) -> bool:
-    """Whether it has nothing that gigatoken was seen to do otherwise than the library.
+def _is_byte_level(parts: dict[str, Any]) -> bool:
+    decoder = parts["decoder"] or {}
+    return "ByteLevel" in [d.get("type") for d in (decoder, *decoder.get("decoders", []))]
+
+
+def _is_plain(parts: dict[str, Any]) -> bool:
+    """Whether a tokenizer has nothing that gigatoken was seen to do otherwise than the library.
 
     Those are normalizers (of another edition of Unicode), dropout, and added tokens that only count
     as whole words. Of pre-tokenizers it refuses itself those that it does not know.
     """
-    parts = json.loads(backend.to_str())
     options = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
     return (
         parts["normalizer"] is None
         and not any(parts["model"].get(option) for option in options)
         and not any(token["single_word"] for token in parts["added_tokens"])
     )
-
-
-def is_byte_level(backend: tokenizers.Tokenizer) -> bool:
-    """Whether its tokens are bytes in GPT-2's spelling."""
-    decoder = json.loads(backend.to_str())["decoder"] or {}
-    return "ByteLevel" in [d.get("type") for d in (decoder, *decoder.get("decoders", []))]

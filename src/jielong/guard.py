@@ -122,13 +122,14 @@ def settle_micro_batches(parts: Parts, progress: Progress, screen: Display) -> N
     elif progress.pieces is not None:
         return
     else:
-        windows = parts.batches.order(0)[:rows]
-        share = np.array_split(windows, parts.ranks.world_size)[0]  # the largest of any rank
-        least = 1 if wanted else default_pieces(parts.config, len(share), parts.model.device)
-        fit = least
+        of_a_rank = -(-rows // parts.ranks.world_size)
+        least = 1 if wanted else default_pieces(parts.config, of_a_rank, parts.model.device)
+        progress.pieces = least
         if wanted or parts.ranks.world_size > 1:
+            windows = parts.batches.order(0)[:rows]
+            share = np.array_split(windows, parts.ranks.world_size)[0]  # the largest of any rank
             fit = pieces_that_fit(parts.model, parts.batches.load(share), parts.dtype, least)
-        progress.pieces = max(parts.ranks.gather(fit))
+            progress.pieces = max(parts.ranks.gather(fit))
         if wanted or progress.pieces > least:
             screen.line(f"memory {-(-rows // progress.pieces)} of {rows} windows fit at once")
 

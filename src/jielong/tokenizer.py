@@ -20,7 +20,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from jielong.batch_encoding import BatchEncoder, is_byte_level
+from jielong.batch_encoding import BatchEncoder
 from jielong.errors import ConfigError, DataError
 from jielong.text_pieces import sample, short_runs
 
@@ -156,13 +156,13 @@ class Tokenizer:
         special = {i for i, token in added.items() if token.special}
         return frozenset(special | {i for i in self.special_ids.values() if i is not None})
 
-    @cached_property
+    @property
     def is_byte_level(self) -> bool:
-        return is_byte_level(self._backend)
+        return self._batch_encoder.is_byte_level
 
     @cached_property
     def _batch_encoder(self) -> BatchEncoder:
-        return BatchEncoder(self._backend, self.is_byte_level)
+        return BatchEncoder(self._backend)
 
     @cached_property
     def _literal_backend(self) -> tokenizers.Tokenizer:

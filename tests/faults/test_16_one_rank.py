@@ -9,6 +9,7 @@ from jielong import checkpoint
 from jielong.model.weights import load_tensors
 from tiny import TINY_RUN, flags
 from training.test_distributed import free_port, python_in_ranks
+from training.test_memory import losses
 
 STEPS, POISONED = 8, 4
 # Two runs in a row: in one, rank 1 alone meets NaN in a backward pass; the other leaves that step
@@ -133,8 +134,5 @@ def test_a_rank_with_less_memory_sets_the_size_for_all(
     assert "memory 2 of 4 windows fit at once" in said[0]
     statuses, said = on_two_ranks(FLIPPING, "0", words[1])
     assert statuses == [0, 0] and "fit at once" not in said[0], said
-    losses = [
-        [json.loads(line)["loss"] for line in (run / "metrics.jsonl").open() if '"train"' in line]
-        for run in runs
-    ]
-    assert all(abs(a - b) < 1e-5 for a, b in zip(*losses, strict=True))
+    pairs = zip(*map(losses, runs), strict=True)
+    assert all(abs(a - b) < 1e-5 for a, b in pairs)

@@ -14,7 +14,8 @@ from jielong.data.shards import open_dataset
 from jielong.evaluation.likelihood import evaluate_stream
 from jielong.model.weights import load_tensors
 from jielong.training.averaging import POWER, WeightAverage
-from tiny import TINY_RUN, flags, in_this_process, tiny_model
+from tiny import TINY_RUN, tiny_model
+from training.test_resume import Launch
 
 STEPS = TINY_RUN["steps"]
 
@@ -65,14 +66,12 @@ def test_the_latest_weights_come_back_whatever_happens_within() -> None:
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path, tokenizer_dir: Path) -> Any:
-    folder = tmp_path_factory.mktemp("averaged")
-    settings = TINY_RUN | {"data_path": str(corpus_file), "tokenizer": str(tokenizer_dir)}
+    made = Launch(tmp_path_factory.mktemp("averaged"), corpus_file, tokenizer_dir)
 
     def run(name: str, *more: str, **changes: Any) -> Path:
-        out = settings | {"out_dir": str(folder / name)} | changes
-        status, said = in_this_process(["pretrain", *flags(out), *more])
+        status, said = made.here(name, *more, **changes)
         assert status == 0, said
-        return folder / name
+        return made.folder / name
 
     return run
 

@@ -21,7 +21,7 @@ def test_orthogonalize_brings_singular_values_near_one(
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * scale
     batch = matrix.reshape(-1, *shape[-2:])
     values = torch.linalg.svdvals(orthogonalize(batch))
-    # a square matrix of chance has some singular value near 0, which five steps raise but part-way
+    # a square matrix of chance has some singular value near 0, which a few steps raise but part-way
     least = 0.1 if shape[-1] == shape[-2] else 0.6
     assert least < values.min() and values.max() < 1.25
 

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 POWER = 14  # at the full rate the average reaches back over a fifteenth of the steps so far
 
@@ -24,17 +24,18 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._parameters = list(model.parameters())
+        self._parameters: list[Tensor] = list(model.parameters())
         self.restart()
 
     def restart(self) -> None:
         """Begins from the weights that the model has now."""
         self._average = [p.detach().clone() for p in self._parameters]
 
+    @torch.no_grad()
     def update(self, step: int, factor: float) -> None:
         """Takes in the weights after `step` updates (1 or more), the last at a rate of `factor`."""
         share = min(1.0, (1 - (1 - 1 / step) ** (POWER + 1)) / factor)
-        torch._foreach_lerp_(self._average, [p.detach() for p in self._parameters], share)
+        torch._foreach_lerp_(self._average, self._parameters, share)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
