@@ -47,12 +47,14 @@ def test_top_k_keeps_the_k_likeliest_and_their_ratios(k):
 
 
 @pytest.mark.parametrize("p", [1e-9, 0.3, 0.9, 0.999])
-def test_top_p_keeps_the_smallest_set_that_holds_p(p):
-    logits = random_logits()
+@pytest.mark.parametrize("vocab", [50, 3000])  # of 3000, 0.9 lies within 512 and 0.999 does not
+def test_top_p_keeps_the_smallest_set_that_holds_p(p, vocab):
+    logits = random_logits(vocab=vocab)
     got = next_distribution(logits, NO_TOKENS, only(top_p=p))
     for row, probabilities in zip(logits.double().softmax(-1), got, strict=True):
         order = row.sort(descending=True).indices.tolist()
-        size = next(n for n in range(1, 51) if row[order[:n]].sum() >= p or n == 50)
+        masses = row[order].cumsum(0)
+        size = 1 + int((masses < p).sum())
         want = torch.zeros_like(row)
         want[order[:size]] = row[order[:size]] / row[order[:size]].sum()
         torch.testing.assert_close(probabilities, want.float())

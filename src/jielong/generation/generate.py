@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from jielong.errors import ConfigError, DataError
+from jielong.generation.one_token import OneTokenStep, one_token_step
 from jielong.generation.sampling import Sampling, new_generator, sample_next
 from jielong.model.attention import KVCache
 from jielong.model.transformer import DEFAULT_CONTEXT, Transformer
 from jielong.tokenizer import Tokenizer
 
 PRIMED_TOKENS = 32  # a decoder may write a word's space by what stands before it
+WORTH_PACKING = 64  # new tokens; packing the weights costs what about 30 steps then save
 NOTHING = -1  # in place of a token: the row ended, or is still inside its prompt
 
 
@@ -30,7 +32,8 @@ def generate(
 
     The prompt stands at the start of a document (bos first), as in training. Where the context is
     full, its last half is read again and the text goes on from there; of a prompt longer than the
-    context, its end is read. The model may be in training mode: each step puts it back.
+    context, its end is read. The model may be in training mode: each step puts it back. On a CPU
+    the weights are read in half precision (`OneTokenStep`), as they are when the text begins.
 
     Args:
         model: on any device.
@@ -51,6 +54,7 @@ def generate(
         CheckpointError: the model's logits are not finite.
     """
     rows = _Rows(model, tokenizer, [prompt], max_new_tokens, sampling or Sampling(), stop_at_eos)
+    rows.packs = max_new_tokens >= WORTH_PACKING
     return _stream(rows)
 
 
@@ -113,6 +117,8 @@ class _Rows:
                 stream.push(token)
         self.generator = new_generator(sampling.seed, model.device)
         self.left = [max_new_tokens] * len(prompts)  # tokens that each row may still write
+        self.packs = False  # whether a step of a single token reads packed weights, if it can
+        self.packed: OneTokenStep | None = None
 
     def __iter__(self) -> Iterator[list[str]]:
         for tokens in self._tokens():
@@ -136,6 +142,8 @@ class _Rows:
             self.model.lm_head.weight.dtype,
         )
         while any(self.left):
+            if self.packs and cache.length:  # after the first token, which is there sooner
+                self.packs, self.packed = False, one_token_step(self.model)
             if cache.length == cache.max_len:  # full: read the last half again
                 cache.length, held = 0, held[:, -max(1, context // 2) :]
             drawn = self._step(held, cache).tolist()
@@ -162,17 +170,25 @@ class _Rows:
     @torch.inference_mode()
     def _step(self, held: Tensor, cache: KVCache) -> Tensor:
         """The next token (B,) after `held` (B, n), of which the cache has seen a prefix."""
+        new = held[:, cache.length :]
+        if self.packed is not None and new.numel() == 1:
+            logits = self.packed(int(new), cache)
+        else:
+            logits = self._logits(new, cache)
+        logits = logits.masked_fill(self.barred, -math.inf)
+        return sample_next(logits, held, self.sampling, self.generator)
+
+    def _logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """(B, V) of what follows `tokens` (B, n) and what the cache holds."""
         was_training = self.model.training
         if was_training:
             self.model.eval()
         try:
-            hidden = self.model.hidden_states(held[:, cache.length :], cache=cache)
-            logits = self.model.logits(hidden[:, -1]).float()  # (B, V)
+            hidden = self.model.hidden_states(tokens, cache=cache)
+            return self.model.logits(hidden[:, -1]).float()
         finally:
             if was_training:
                 self.model.train()
-        logits = logits.masked_fill(self.barred, -math.inf)
-        return sample_next(logits, held, self.sampling, self.generator)
 
 
 def _encode_prompt(model: Transformer, tokenizer: Tokenizer, prompt: str) -> list[int]:
