@@ -46,6 +46,8 @@ class OneTokenStep:
         half = torch.ones(D)
         half[: D // 2] = -1  # of the halves that change places, the one that becomes the first
         self.signed_sin = decoder.rotary.sin * half
+        self.stand = model.config.num_key_value_heads  # heads without a position, the values
+        self.turned = model.config.num_attention_heads + self.stand
         self.norm = _norm(decoder.norm)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # torch packs on one core
             lm_head = pool.submit(_packed, model.lm_head.weight)
@@ -55,10 +57,11 @@ class OneTokenStep:
     def __call__(self, token: int, cache: KVCache) -> Tensor:
         """Logits (1, V) of what follows `token`; its keys and values are added to `cache`."""
         position = cache.length
-        cos, sin = self.cos[position], self.signed_sin[position]
+        cos = F.pad(self.cos[position].expand(self.turned, -1), (0, 0, 0, self.stand), value=1.0)
+        sin = F.pad(self.signed_sin[position].expand(self.turned, -1), (0, 0, 0, self.stand))
         x = self.embedding[token, None]  # (1, H)
-        for number, layer in enumerate(self.layers):
-            x = layer(x, cos, sin, cache.keys[number, 0], cache.values[number, 0], position)
+        for layer, held in zip(self.layers, cache.pairs[:, 0].flatten(1, 2), strict=True):
+            x = layer(x, cos, sin, held, position)
         cache.length += 1
         return self.lm_head(self.norm(x))
 
@@ -98,7 +101,6 @@ class _Layer:
     def __init__(self, layer: DecoderLayer) -> None:
         attention: Attention = layer.self_attn
         self.kv_heads, self.head_size = attention.kv_heads, attention.head_size
-        self.turned = attention.heads + attention.kv_heads  # heads that have a position
         self.attention_norm = _norm(layer.input_layernorm)
         self.qkv = _packed(
             attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
@@ -117,20 +119,26 @@ class _Layer:
             else _feed_forward(layer.mlp)
         )
 
-    def __call__(
-        self, x: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, position: int
-    ) -> Tensor:
-        """x (1, H) → (1, H); keys, values: (KV, max_len, D), filled at `position`."""
-        D, KV, turned = self.head_size, self.kv_heads, self.turned
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, held: Tensor, position: int) -> Tensor:
+        """One layer.
+
+        Args:
+            x: (1, H).
+            cos, sin: (heads + 2 KV, D), of queries, keys and values, which are turned by nothing.
+            held: (2 KV, max_len, D), keys and values, to be filled at `position`.
+
+        Returns:
+            (1, H).
+        """
+        D, KV = self.head_size, self.kv_heads
         heads = self.qkv(self.attention_norm(x)).view(-1, D)  # (heads + 2 KV, D)
-        qk = heads[:turned]
         if self.qk_norm is not None:
-            qk = F.rms_norm(qk, (D,), None, self.qk_eps) * self.qk_norm
-        qk = torch.addcmul(qk * cos, qk.roll(D // 2, -1), sin)
-        keys[:, position], values[:, position] = qk[-KV:], heads[turned:]
-        end = position + 1
+            heads[:-KV] = F.rms_norm(heads[:-KV], (D,), None, self.qk_eps) * self.qk_norm
+        heads = torch.addcmul(heads * cos, heads.roll(D // 2, -1), sin)
+        held[:, position] = heads[-2 * KV :]
+        keys, values = held[None, :, : position + 1].split(KV, 1)
         out = F.scaled_dot_product_attention(  # the queries that share a key head are its rows
-            qk[:-KV].view(1, KV, -1, D), keys[None, :, :end], values[None, :, :end]
+            heads[: -2 * KV].view(1, KV, -1, D), keys, values
         )
         x = x + self.o_proj(out.view(1, -1))
         return x + self.mlp(self.mlp_norm(x))

@@ -20,7 +20,8 @@ WORTH_A_CALL = 192  # tokens of a document above which a call of its own is fast
 class KVCache:
     """Keys and values of the tokens seen so far, preallocated for `max_len` of them.
 
-    Shapes: `keys`, `values`: (layers, batch, kv heads, max_len, head size).
+    Shapes: `keys`, `values`: (layers, batch, kv heads, max_len, head size), views of `pairs`:
+    (layers, batch, 2, kv heads, max_len, head size).
     """
 
     def __init__(
@@ -34,12 +35,13 @@ class KVCache:
         shape = (
             config.num_hidden_layers,
             batch_size,
+            2,
             config.num_key_value_heads,
             max_len,
             config.head_size,
         )
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.pairs = torch.zeros(shape, device=device, dtype=dtype)
+        self.keys, self.values = self.pairs.unbind(2)
         self.max_len = max_len
         self.length = 0  # tokens held; the model advances it after its last layer
 
