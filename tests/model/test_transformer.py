@@ -20,6 +20,7 @@ from jielong.errors import CheckpointError
 from jielong.model.attention import KVCache, document_lengths
 from jielong.model.folder import read_model_config
 from jielong.model.transformer import Transformer
+from jielong.model_config import ModelConfig
 from jielong.tokenizer import Tokenizer
 from tiny import ListStream, random_batch, random_documents, tiny_model
 
@@ -288,3 +289,20 @@ def test_all_targets_ignored_gives_zero_and_finite_gradients(tokens: torch.Tenso
     loss.backward()
     assert float(loss.detach()) == 0
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("hidden_size", [24, 25])  # 25: weights with an odd number of elements
+def test_the_checksum_changes_with_any_bit_of_any_weight(hidden_size):
+    config = ModelConfig(
+        vocab_size=31, hidden_size=hidden_size, num_hidden_layers=1, head_dim=8, intermediate_size=9
+    )
+    model = Transformer(config)
+    before = model.checksum()
+    assert Transformer(config).checksum() != before
+    for weight in model.parameters():
+        flat = weight.data.view(-1).view(torch.int32)
+        for place in (0, len(flat) - 1):
+            flat[place] ^= 1
+            assert model.checksum() != before
+            flat[place] ^= 1
+    assert model.checksum() == before

@@ -177,8 +177,7 @@ class Transformer(nn.Module):
 
     def checksum(self) -> int:
         """Equal where all weights are bit for bit; of float32, which weights in training are."""
-        bits = [p.detach().reshape(-1).view(torch.int32) for p in self.parameters()]
-        return int(torch.stack([b.sum(dtype=torch.int64) for b in bits]).sum())
+        return int(torch.stack([_sum_of_bits(p.detach()) for p in self.parameters()]).sum())
 
     def num_active_parameters(self) -> int:
         """Parameters that one token passes: of the routed experts only those it is sent to."""
@@ -186,6 +185,13 @@ class Transformer(nn.Module):
         routed = sum(p.numel() for name, p in self.named_parameters() if ".experts." in name)
         idle = routed * (c.num_experts - c.num_experts_per_tok) // c.num_experts
         return self.num_parameters() - idle
+
+
+def _sum_of_bits(weight: Tensor) -> Tensor:
+    flat = weight.reshape(-1)
+    if len(flat) % 2 or flat.storage_offset() % 2:
+        return flat.view(torch.int32).sum(dtype=torch.int64)
+    return flat.view(torch.int64).sum()  # as fast as memory is read, where the other takes 20 times
 
 
 def _draw_weights(module: nn.Module) -> None:
