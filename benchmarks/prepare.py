@@ -49,7 +49,8 @@ def main() -> None:
         print(rows[-1], flush=True)
         text.unlink()
         shutil.rmtree(folder / f"out-{megabytes}")
-    print(save("prepare", {"corpus": arguments.corpus, "table": rows}))
+    name = "prepare-short" if arguments.short else "prepare"
+    print(save(name, {"corpus": arguments.corpus, "table": rows}))
 
 
 def repeat(source: Path, target: Path, size: int) -> None:

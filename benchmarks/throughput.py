@@ -62,7 +62,8 @@ def main() -> None:
         )
         print(rows[-1], flush=True)
     result = {"preset": arguments.preset, "batch": arguments.batch_size, "table": rows}
-    print(save("throughput", {"matmul_gflops_beside": round(peak / 1e9, 1), **result}))
+    name = "throughput-short" if arguments.short else "throughput"
+    print(save(name, {"matmul_gflops_beside": round(peak / 1e9, 1), **result}))
 
 
 def build(config: Config, batch_size: int) -> tuple[dict[str, Callable[[], object]], float]:
