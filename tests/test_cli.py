@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,10 @@ MISTAKES = {
     "pretrain --preset tiny": ["data.data_path", "sample:shakespeare"],
     "pretrain --preset tiny --data-path corpus.jsnol": ["corpus.jsnol", "corpus.jsonl"],
     "pretrain --preset tiny --data-path empty.jsonl": ["text"],
-    "pretrain --preset tiny --data-path corpus.jsonl --text-field story": ["text"],
+    "pretrain --preset tiny --data-path corpus.jsonl --text-field story": [
+        "corpus.jsonl:1",
+        "fields seen: text",
+    ],
     "pretrain --preset tiny --data-path corpus.jsonl --out-dir corpus.jsonl": ["run.out_dir"],
     "pretrain --preset tiny --data-path corpus.jsonl --tokenizer nowhere": ["nowhere"],
     "pretrain --preset tiny --data-path corpus.jsonl --dtype float16 --device cpu": ["dtype"],
@@ -144,14 +148,26 @@ def test_a_mistake_is_one_line_and_exit_status_2(
 def test_a_command_line_that_was_wrong_can_be_corrected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The run folder that the first try made does not hold the second to its mistake."""
+    """The run folder that the first try made is gone again, and holds the second to nothing."""
     monkeypatch.chdir(tmp_path)
     command = ["pretrain", "--preset", "tiny", "--out-dir", "mine", "--data-path"]
     assert main([*command, "typo.jsonl"]) == 2
+    assert not Path("mine").exists()
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("the user's own")
+    assert main([*command, "typo.jsonl"]) == 2
+    assert Path("mine/notes.txt").exists()
     Path("empty.txt").write_text("")
     assert main([*command, "empty.txt"]) == 2
     said = capsys.readouterr().err
     assert "other settings" not in said and "text" in said.splitlines()[-1]
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.split() == ["jielong", version("jielong")]
 
 
 def test_piped_lines_are_continued_one_by_one(

@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from jielong.config import FIELDS, Config, load_config, preset_names
@@ -57,6 +58,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def build_parser() -> Parser:
     parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
+    parser.add_argument("--version", action="version", version=f"jielong {version('jielong')}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     p = verbs.add_parser(

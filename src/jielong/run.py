@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -39,10 +40,12 @@ class RunFolder:
     def hold(self) -> Iterator[None]:
         """Keeps other processes from writing here; the system frees a dead holder's lock.
 
+        A new folder in which nothing was made goes again: most often a setting was mistyped.
+
         Raises:
             ConfigError: another process holds the folder, or it cannot be written.
         """
-        holder = self.path / "holder.json"
+        holder, new = self.path / "holder.json", not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.path / ".lock", timeout=0)
@@ -64,6 +67,8 @@ class RunFolder:
             yield
         finally:
             holder.unlink(missing_ok=True)
+            if new and {p.name for p in self.path.iterdir()} <= {".lock", self.config_file.name}:
+                shutil.rmtree(self.path, ignore_errors=True)
             lock.release()
 
     def settle_config(self, config: Config, override: bool = False) -> None:

@@ -12,7 +12,7 @@ from jielong.checkpoint import checkpoints, find_model_folder, newest_valid
 from jielong.config import Config
 from jielong.data.prepare import prepare
 from jielong.data.shards import Dataset, open_dataset
-from jielong.data.sources import Document, read_documents
+from jielong.data.sources import BadLine, Document, read_documents
 from jielong.errors import ConfigError, DataError
 from jielong.model.folder import read_model_config
 from jielong.run import RunFolder
@@ -63,15 +63,30 @@ def ensure_tokenizer(config: Config, run: RunFolder, say: Say) -> Tokenizer:
 
 
 def train_on_corpus(config: Config) -> Tokenizer:
-    """A byte-level BPE tokenizer of the corpus at `data_path`."""
+    """A byte-level BPE tokenizer of the corpus at `data_path`.
+
+    Raises:
+        DataError: there is no text; it says what the first bad line is instead.
+    """
     _need_data(config)
+    first_bad: BadLine | None = None
 
     def texts() -> Iterator[str]:
+        nonlocal first_bad
         for item in read_documents(config.data.data_path, config.data.text_field):
             if isinstance(item, Document):
                 yield item.text
+            else:
+                first_bad = first_bad or item
 
-    return train_tokenizer(texts(), config.model.vocab_size, config.data.tokenizer_sample_bytes)
+    size = config.model.vocab_size
+    try:
+        return train_tokenizer(texts(), size, config.data.tokenizer_sample_bytes)
+    except DataError as error:
+        if first_bad is None:
+            raise
+        bad = f"{first_bad.source}:{first_bad.line}: {first_bad.reason}"
+        raise DataError(f"{error} ({bad})") from None
 
 
 def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:
