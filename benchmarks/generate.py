@@ -74,11 +74,8 @@ def main() -> None:
     for name, seconds in median.items():
         print(f"{name:14} {1e3 * seconds:7.2f} ms a token  {1 / seconds:8.1f} tokens/s")
     print(f"times transformers: {median['transformers'] / median['jielong']:.2f}")
-    print(
-        f"times the floor:    {median['jielong'] / median['floor']:.2f} of 2 bytes a weight,",
-        end="",
-    )
-    print(f" {median['jielong'] / median['floor'] / 2:.2f} of 4")
+    times = median["jielong"] / median["floor"]
+    print(f"times the floor:    {times:.2f} of 2 bytes a weight, {times / 2:.2f} of 4")
     print(f"first call, packing included: {first:.2f} s for {arguments.tokens} tokens")
     result = {f"{name}_ms_per_token": round(1e3 * s, 3) for name, s in median.items()}
     result["first_call_s"] = round(first, 3)

@@ -11,13 +11,12 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from jielong.config import FIELDS, Config, load_config, preset_names
 from jielong.errors import ConfigError, DataError, JielongError
 from jielong.fields import nearest, parse_bool
-from jielong.flags import Parser, add_fields, add_out_dir, field_values, plain_flag
+from jielong.flags import Parser, ShowVersion, add_fields, add_out_dir, field_values, plain_flag
 
 FINAL_SAMPLE_TOKENS = 96
 EXPORT_DTYPES = {"hf": "bfloat16", "gguf": "f16", "minimind": "float16"}  # each with its default
@@ -58,7 +57,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def build_parser() -> Parser:
     parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
-    parser.add_argument("--version", action="version", version=f"jielong {version('jielong')}")
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show it and exit")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     p = verbs.add_parser(
@@ -247,27 +246,18 @@ def _prompts(prompt: str | None) -> Iterator[str]:
 def evaluate(arguments: argparse.Namespace) -> int:
     from jielong.api import evaluate as measure
     from jielong.api import load
-    from jielong.data.sources import Document, read_documents
+    from jielong.data.sources import Texts
 
     config = _config(arguments)
     if not config.data.data_path:
         raise ConfigError("data.data_path is missing: give --data-path FILE")
     if arguments.batch_tokens < 1:
         raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
-    bad = 0
-
-    def texts() -> Iterator[str]:
-        nonlocal bad
-        for item in read_documents(config.data.data_path, config.data.text_field):
-            if isinstance(item, Document):
-                yield item.text
-            else:
-                bad += 1
-
     model, tokenizer = load(arguments.model, arguments.device)
-    result = measure(model, tokenizer, texts(), arguments.batch_tokens)
-    if bad:
-        print(f"{bad} bad lines left out", file=sys.stderr)
+    texts = Texts(config.data.data_path, config.data.text_field)
+    result = measure(model, tokenizer, texts, arguments.batch_tokens)
+    if texts.bad:
+        print(f"{texts.bad} bad lines left out", file=sys.stderr)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))
         return 0

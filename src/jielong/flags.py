@@ -24,6 +24,16 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
+class ShowVersion(argparse.Action):
+    """Looks the package's version up only when it is asked for: that takes a tenth of a second."""
+
+    def __call__(self, *_: Any) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"jielong {version('jielong')}")
+        raise SystemExit(0)
+
+
 def plain_flag(word: str) -> str:
     """A flag with `-` for each `_` of its name; any other word as it is."""
     match = re.match(r"--[A-Za-z_][\w-]*", word)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from jielong.checkpoint import checkpoints, find_model_folder, newest_valid
 from jielong.config import Config
 from jielong.data.prepare import prepare
 from jielong.data.shards import Dataset, open_dataset
-from jielong.data.sources import BadLine, Document, read_documents
+from jielong.data.sources import Texts
 from jielong.errors import ConfigError, DataError
 from jielong.model.folder import read_model_config
 from jielong.run import RunFolder
@@ -69,23 +69,15 @@ def train_on_corpus(config: Config) -> Tokenizer:
         DataError: there is no text; it says what the first bad line is instead.
     """
     _need_data(config)
-    first_bad: BadLine | None = None
-
-    def texts() -> Iterator[str]:
-        nonlocal first_bad
-        for item in read_documents(config.data.data_path, config.data.text_field):
-            if isinstance(item, Document):
-                yield item.text
-            else:
-                first_bad = first_bad or item
-
+    texts = Texts(config.data.data_path, config.data.text_field)
     size = config.model.vocab_size
     try:
-        return train_tokenizer(texts(), size, config.data.tokenizer_sample_bytes)
+        return train_tokenizer(iter(texts), size, config.data.tokenizer_sample_bytes)
     except DataError as error:
-        if first_bad is None:
+        first = texts.first_bad
+        if first is None:
             raise
-        bad = f"{first_bad.source}:{first_bad.line}: {first_bad.reason}"
+        bad = f"{first.source}:{first.line}: {first.reason}"
         raise DataError(f"{error} ({bad})") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 
 import pytest
@@ -14,17 +13,9 @@ from jielong.generation.one_token import OneTokenStep, one_token_step
 from jielong.generation.sampling import Sampling
 from jielong.model.attention import KVCache
 from jielong.model.transformer import Transformer
-from jielong.model_config import ModelConfig
 from jielong.tokenizer import Tokenizer, train_tokenizer
+from tiny import tiny_model
 
-CONFIG = ModelConfig(
-    vocab_size=320,
-    hidden_size=48,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=64,
-)
 MOE = {"use_moe": True, "num_experts": 5, "moe_intermediate_size": 40}
 ARCHITECTURES = {
     "qwen3": {},
@@ -44,18 +35,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def random_model(std: float = 0.2, half: bool = False, **changes: object) -> Transformer:
-    """A model whose every weight matters; `half`: each has the value of a 16-bit float."""
+def random_model(half: bool = False, **changes: object) -> Transformer:
+    """A tiny model with the tokenizer's vocabulary; `half`: weights have the values of 16 bits."""
     torch.manual_seed(0)
-    model = Transformer(dataclasses.replace(CONFIG, **changes)).eval()
+    model = tiny_model(vocab_size=320, **changes)
     with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "norm" in name:
-                weight.uniform_(0.5, 1.5)
-            else:
-                weight.normal_(std=std)
-            if half:
-                weight.copy_(weight.half())
+        for weight in model.parameters() if half else ():
+            weight.copy_(weight.half())
         for name, bias in model.named_buffers():
             if "bias" in name:
                 bias.uniform_(-0.1, 0.1)
@@ -82,7 +68,7 @@ def test_of_weights_that_are_half_precision_it_gives_the_models_logits(name: str
 
 
 def test_other_weights_are_rounded_to_half_precision() -> None:
-    model = random_model(std=0.05)
+    model = random_model()
     got, want = both_logits(model, torch.randint(0, 320, (40,)))
     assert 0 < (got - want)[2:].std() < 1e-3 * want.std()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -20,7 +21,6 @@ from jielong.errors import CheckpointError
 from jielong.model.attention import KVCache, document_lengths
 from jielong.model.folder import read_model_config
 from jielong.model.transformer import Transformer
-from jielong.model_config import ModelConfig
 from jielong.tokenizer import Tokenizer
 from tiny import ListStream, random_batch, random_documents, tiny_model
 
@@ -293,12 +293,9 @@ def test_all_targets_ignored_gives_zero_and_finite_gradients(tokens: torch.Tenso
 
 @pytest.mark.parametrize("hidden_size", [24, 25])  # 25: weights with an odd number of elements
 def test_the_checksum_changes_with_any_bit_of_any_weight(hidden_size):
-    config = ModelConfig(
-        vocab_size=31, hidden_size=hidden_size, num_hidden_layers=1, head_dim=8, intermediate_size=9
-    )
-    model = Transformer(config)
+    model = tiny_model(hidden_size=hidden_size, vocab_size=31, head_dim=8, intermediate_size=9)
     before = model.checksum()
-    assert Transformer(config).checksum() != before
+    assert tiny_model(seed=1, **dataclasses.asdict(model.config)).checksum() != before
     for weight in model.parameters():
         flat = weight.data.view(-1).view(torch.int32)
         for place in (0, len(flat) - 1):

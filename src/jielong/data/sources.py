@@ -29,7 +29,7 @@ from jielong.data.readers import (
 from jielong.data.samples import fetch_sample
 from jielong.errors import DataError
 
-__all__ = ["BadLine", "Document", "Item", "Source", "expand_sources", "read_documents"]
+__all__ = ["BadLine", "Document", "Item", "Source", "Texts", "expand_sources", "read_documents"]
 
 KINDS = {
     ".jsonl": "jsonl",
@@ -96,6 +96,23 @@ def read_documents(paths: Sequence[str], text_field: str) -> Iterator[Item]:
             yield from _read(source, text_field, limit)
         except OSError as error:
             raise DataError(f"{source.name}: cannot be read: {error.strerror or error}") from None
+
+
+class Texts:
+    """The texts of `read_documents`; lines without one are counted, and the first is kept."""
+
+    def __init__(self, paths: Sequence[str], text_field: str) -> None:
+        self.paths, self.text_field = paths, text_field
+        self.bad = 0
+        self.first_bad: BadLine | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        for item in read_documents(self.paths, self.text_field):
+            if isinstance(item, Document):
+                yield item.text
+            else:
+                self.bad += 1
+                self.first_bad = self.first_bad or item
 
 
 def _read(source: Source, text_field: str, text_limit: int) -> Iterator[Item]:
