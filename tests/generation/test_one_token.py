@@ -67,6 +67,22 @@ def test_of_weights_that_are_half_precision_it_gives_the_models_logits(name: str
     assert want.std() > 0.1
 
 
+@pytest.mark.parametrize("name", ["qwen3", "two experts"])
+def test_where_torch_records_nothing_the_logits_are_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = random_model(**ARCHITECTURES[name])
+    tokens = torch.randint(0, 320, (10,))
+    want, _ = both_logits(model, tokens)
+    monkeypatch.delattr(torch.jit, "trace")
+    torch.testing.assert_close(both_logits(model, tokens)[0], want)
+
+
+def test_recording_gives_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    OneTokenStep(random_model(**ARCHITECTURES["shared, not normalised"]))
+    assert not recwarn.list
+
+
 def test_other_weights_are_rounded_to_half_precision() -> None:
     model = random_model()
     got, want = both_logits(model, torch.randint(0, 320, (40,)))
@@ -159,6 +175,13 @@ def test_neither_are_tiny_ones_packed_but_zeros_are() -> None:
     assert one_token_step(model) is None
 
 
+def test_one_tiny_expert_among_others_is_not_packed_either() -> None:
+    model = random_model(**MOE)
+    with torch.no_grad():
+        model.model.layers[0].mlp.experts.down_proj[2] *= 1e-4
+    assert one_token_step(model) is None
+
+
 def test_a_model_in_another_precision_is_read_as_it_is(
     tokenizer: Tokenizer, steps: list[int]
 ) -> None:
@@ -170,7 +193,7 @@ def test_where_torch_cannot_pack_nothing_is_packed(monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise RuntimeError("Didn't find engine for operation quantized::linear_prepack_fp16")
 
-    monkeypatch.setattr(one_token, "_packed", fail)
+    monkeypatch.setattr(one_token, "_Product", fail)
     one_token._packs.cache_clear()
     try:
         assert one_token_step(random_model()) is None
