@@ -255,7 +255,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
     model, tokenizer = load(arguments.model, arguments.device)
     texts = Texts(config.data.data_path, config.data.text_field)
-    result = measure(model, tokenizer, texts, arguments.batch_tokens)
+    with texts.explain():
+        result = measure(model, tokenizer, texts, arguments.batch_tokens)
     if texts.bad:
         print(f"{texts.bad} bad lines left out", file=sys.stderr)
     if arguments.json:

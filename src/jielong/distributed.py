@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from jielong.errors import JielongError
+
 TIMEOUT_MINUTES = 10
 # The group that join_ranks left last. DDP's reducer outlives the group's end, and were it the last
 # owner it would, holding Python's lock, join gloo's threads, which may be waiting for that lock to
@@ -67,11 +69,30 @@ class Ranks:
         return values
 
     def wait_for_main(self) -> None:
-        """Returns when rank 0 has come here too, however long it prepares before."""
-        if self.world_size > 1:
-            group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
-            dist.barrier(group)
+        """Returns when all ranks have come here."""
+        with self.after_main():
+            pass
+
+    @contextlib.contextmanager
+    def after_main(self) -> Iterator[None]:
+        """Ends on all ranks when rank 0 has done what stands within, however long that takes.
+
+        Raises:
+            JielongError: on the other ranks, if an error ended one's part.
+        """
+        if self.world_size == 1:
+            yield
+            return
+        group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+        failed = torch.ones((), dtype=torch.int32)
+        try:
+            yield
+            failed.zero_()
+        finally:
+            dist.all_reduce(failed, dist.ReduceOp.MAX, group)
             dist.destroy_process_group(group)
+        if failed:
+            raise JielongError("another rank could not go on, for the reason it gives")
 
 
 def launched_by_torchrun() -> bool:

@@ -223,9 +223,9 @@ def rewound(parts: Parts, progress: Progress, screen: Display) -> Progress:
             "back to: a larger --keep-checkpoints keeps more"
         )
     parts.ranks.wait_for_main()  # all have looked
-    if parts.ranks.is_main:
-        ckpt.set_aside(parts.run.checkpoints, after=sound)
-    parts.ranks.wait_for_main()
+    with parts.ranks.after_main():
+        if parts.ranks.is_main:
+            ckpt.set_aside(parts.run.checkpoints, after=sound)
     before, _ = restore(parts)
     first, last = progress.step - 1, progress.step + 2**progress.rewinds - 1
     before.omitted = sorted({*progress.omitted, *range(first, last + 1)})

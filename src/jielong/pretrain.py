@@ -27,7 +27,7 @@ from jielong.guard import (
     save_or_say,
     settle_micro_batches,
 )
-from jielong.observe.explain import explain_first_loss, run_summary
+from jielong.observe.explain import explain_first_loss, run_summary, settings_not_used
 from jielong.observe.metrics import Averages, Display, MetricsFile
 from jielong.observe.trackers import check_tracker, start_tracker
 from jielong.run import RunFolder, StopSignals
@@ -66,13 +66,13 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
         stack.callback(screen.close)
         screen.line(describe(device, dtype))
         run = RunFolder(config.run.out_dir)
-        if ranks.is_main:
-            check_tracker(config.run.tracker)
-            stack.enter_context(run.hold())
-            run.settle_config(config, override)
-            found = spool_stdin(config, run)
-            ensure_dataset(found, ensure_tokenizer(found, run, screen.line), run, screen.line)
-        ranks.wait_for_main()
+        with ranks.after_main():
+            if ranks.is_main:
+                check_tracker(config.run.tracker)
+                stack.enter_context(run.hold())
+                run.settle_config(config, override)
+                found = spool_stdin(config, run)
+                ensure_dataset(found, ensure_tokenizer(found, run, screen.line), run, screen.line)
         parts = build(config, run, ranks, device, dtype)
         progress, notes = restore(parts)
         if ranks.is_main:
@@ -85,7 +85,7 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
             parts.schedule,
             parts.optimizer.peak,
         )
-        for line in [*about, *notes]:
+        for line in [*about, *settings_not_used(config, parts.config), *notes]:
             screen.line(line)
         if progress.step < parts.schedule.total_steps:
             settle_micro_batches(parts, progress, screen)

@@ -71,14 +71,8 @@ def train_on_corpus(config: Config) -> Tokenizer:
     _need_data(config)
     texts = Texts(config.data.data_path, config.data.text_field)
     size = config.model.vocab_size
-    try:
+    with texts.explain():
         return train_tokenizer(iter(texts), size, config.data.tokenizer_sample_bytes)
-    except DataError as error:
-        first = texts.first_bad
-        if first is None:
-            raise
-        bad = f"{first.source}:{first.line}: {first.reason}"
-        raise DataError(f"{error} ({bad})") from None
 
 
 def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:

@@ -109,6 +109,22 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
         return process.communicate()
 
 
+def test_a_mistake_that_rank_0_finds_is_no_traceback(
+    shared: dict[str, Any], tmp_path: Path
+) -> None:
+    mistake = words(shared | {"data_path": "nowhere.jsonl"}, tmp_path / "run")
+    logs = tmp_path / "logs"
+    process = start("--redirects=3", f"--log-dir={logs}", "-m", "jielong", *mistake)
+    finish(process)
+    assert process.returncode != 0
+    said = {path.parent.name: path.read_text() for path in logs.rglob("stderr.log")}
+    assert sorted(said) == ["0", "1"]
+    assert "nowhere.jsonl" in said["0"] and said["0"].startswith("error: ")
+    assert "Traceback" not in said["0"] + said["1"]
+    # the launcher may end rank 1 before it has said so much
+    assert said["1"] in ("", "error: another rank could not go on, for the reason it gives\n")
+
+
 def test_two_processes_train_what_one_does_and_go_on_with_its_runs(
     alone: Path, shared: dict[str, Any], tmp_path: Path
 ) -> None:

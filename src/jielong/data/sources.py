@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import glob
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +114,17 @@ class Texts:
             else:
                 self.bad += 1
                 self.first_bad = self.first_bad or item
+
+    @contextmanager
+    def explain(self) -> Iterator[None]:
+        """Names the first bad line in a DataError raised within, for want of text as a rule."""
+        try:
+            yield
+        except DataError as error:
+            bad = self.first_bad
+            if bad is None:
+                raise
+            raise DataError(f"{error} ({bad.source}:{bad.line}: {bad.reason})") from None
 
 
 def _read(source: Source, text_field: str, text_limit: int) -> Iterator[Item]:

@@ -6,6 +6,7 @@ import math
 
 from jielong.config import Config
 from jielong.data.batches import Batches
+from jielong.model_config import MODEL_FIELDS
 from jielong.training.schedule import Schedule
 
 FIRST_LOSS_TOLERANCE = 0.5  # nats
@@ -51,3 +52,15 @@ def run_summary(
         f"warm-up {schedule.warmup_steps} steps"
         + ("; measured and kept: an average of the weights" if t.average_weights else ""),
     ]
+
+
+def settings_not_used(asked: Config, used: Config) -> list[str]:
+    """A line on what was asked of the model where its tokenizer or its start decides otherwise."""
+    values = {name: getattr(asked.model, name) for name in MODEL_FIELDS}
+    given = [n for n, value in values.items() if value != MODEL_FIELDS[n].default]
+    names = [n for n in given if values[n] != getattr(used.model, n)]
+    if not names:
+        return []
+    start = asked.training.init_from
+    owner = f"what {start} has" if start else f"the tokenizer's {used.model.vocab_size}"
+    return [f"not used: {', '.join(f'{n}={values[n]}' for n in names)}; instead {owner}"]
