@@ -18,7 +18,8 @@ from jielong.checkpoint import load_model, load_weights, write_model_folder
 from jielong.config import IGNORED, DataConfig, TrainingConfig
 from jielong.data.batches import Batches
 from jielong.errors import CheckpointError
-from jielong.model.attention import KVCache, document_lengths
+from jielong.model.attention import KVCache
+from jielong.model.documents import document_lengths
 from jielong.model.folder import read_model_config
 from jielong.model.transformer import Transformer
 from jielong.tokenizer import Tokenizer

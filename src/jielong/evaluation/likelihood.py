@@ -232,8 +232,6 @@ def _summed_nats(
     document_ids: Tensor | None,
     device: torch.device,
 ) -> float:
-    if document_ids is not None:
-        document_ids = document_ids.to(device)
     output = model(tokens.to(device), targets=targets.to(device), document_ids=document_ids)
     return float(output.loss)
 

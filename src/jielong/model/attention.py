@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jielong.model.documents import Mask, attend_by_document, attend_packed, is_packed
 from jielong.model.linear import Linear
 from jielong.model_config import ModelConfig
-
-# What may be looked at: as from `attention_mask`, or from `document_lengths`.
-Mask = Tensor | tuple[int, ...]
-BLOCK_QUERIES = 128  # of a document at once
-WORTH_A_CALL = 192  # tokens of a document above which a call of its own is faster than a mask
 
 
 class KVCache:
@@ -79,68 +73,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x * cos + turned * sin).to(x.dtype)
 
 
-def attention_mask(document_ids: Tensor) -> Tensor:
-    """Who may look at whom: earlier positions of the same document.
-
-    Args:
-        document_ids: (B, T), equal for tokens of one document.
-
-    Returns:
-        (B, 1, T, T) bool, true where query (row) may attend to key (column).
-    """
-    T = document_ids.shape[1]
-    same = document_ids[:, None, :, None] == document_ids[:, None, None, :]
-    causal = torch.ones(T, T, dtype=torch.bool, device=document_ids.device).tril()
-    return same & causal
-
-
-def document_lengths(document_ids: Tensor) -> tuple[int, ...] | None:
-    """Tokens of each document in a batch, row after row, where attending to each alone pays.
-
-    Args:
-        document_ids: (B, T), equal for tokens of one document.
-
-    Returns:
-        Lengths that add up to B · T; none where the documents are short, or not on a CPU: one call
-        for all, with a mask, is faster there.
-    """
-    if document_ids.device.type != "cpu":
-        return None
-    begins = torch.ones_like(document_ids, dtype=torch.bool)
-    begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
-    starts = begins.flatten().nonzero().flatten().tolist()
-    if len(starts) * WORTH_A_CALL > begins.numel():
-        return None
-    return tuple(b - a for a, b in itertools.pairwise([*starts, begins.numel()]))
-
-
-def _attend_by_document(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """Attention within each document: q (B, H, T, D), k, v (B, KV, T, D) → (B, T, H, D).
-
-    Nothing is computed between documents, which a mask would only throw away, and little of what
-    lies after a query: a block of queries looks at the keys up to its own end. The queries that
-    share a key head stand below one another, so that keys and values need no copies.
-    """
-    B, H, T, D = q.shape
-    KV = k.shape[1]
-    G = H // KV  # queries that share a key head
-    grouped = q.view(B, KV, G, T, D).permute(1, 2, 0, 3, 4).reshape(KV, G, B * T, D)
-    keys, values = (x.transpose(0, 1).reshape(KV, B * T, D) for x in (k, v))
-    causal = torch.ones(T, T, dtype=torch.bool).tril()
-    outs = []
-    parts = (grouped.split(lengths, 2), keys.split(lengths, 1), values.split(lengths, 1))
-    for q, k, v in zip(*parts, strict=True):
-        size = -(-q.shape[2] // max(1, round(q.shape[2] / BLOCK_QUERIES)))
-        for start, block in zip(range(0, q.shape[2], size), q.split(size, 2), strict=True):
-            rows, end = block.shape[2], start + block.shape[2]
-            mask = causal[start:end, :end].repeat(G, 1)
-            out = F.scaled_dot_product_attention(
-                block.reshape(1, KV, G * rows, D), k[None, :, :end], v[None, :, :end], mask
-            )
-            outs.append(out.view(KV, G, rows, D))
-    return torch.cat(outs, 2).view(H, B, T, D).permute(1, 2, 0, 3)
-
-
 class HeadNorm(nn.RMSNorm):
     """RMSNorm in its input's precision: torch has no fused kernel for two of them."""
 
@@ -178,12 +110,16 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(B, T, self.kv_heads, D).transpose(1, 2)  # (B, KV, T, D)
         q, k = rotate(q, *rotary), rotate(k, *rotary)
         if isinstance(mask, tuple):
-            return self.o_proj(_attend_by_document(q, k, v, mask).flatten(2))
+            return self.o_proj(attend_by_document(q, k, v, mask).flatten(2))
+        if is_packed(mask):
+            return self.o_proj(attend_packed(q, k, v, mask).flatten(2))
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
         past = k.shape[2] - T
         if past and T > 1:  # a chunk after a cached prefix: causal, shifted by the prefix
             mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
+        if mask is not None and x.device.type != "cpu":  # no fused kernel there shares key heads
+            k, v = (t.repeat_interleave(self.heads // self.kv_heads, 1) for t in (k, v))
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, enable_gqa=True
         )

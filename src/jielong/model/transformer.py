@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from jielong.config import IGNORED
-from jielong.model.attention import (
-    Attention,
-    KVCache,
+from jielong.model.attention import Attention, KVCache, Rotary
+from jielong.model.documents import (
     Mask,
-    Rotary,
     attention_mask,
     document_lengths,
+    document_starts,
+    packs,
 )
 from jielong.model.feedforward import FeedForward
 from jielong.model.linear import Linear
@@ -82,6 +82,7 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         context = config.max_position_embeddings or DEFAULT_CONTEXT
         self.rotary = Rotary(config.head_size, context, config.rope_theta)
+        self.head_sizes = config.num_attention_heads, config.num_key_value_heads, config.head_size
         self.by_document = True  # attend to long documents one by one; compiled, each length anew
 
     def forward(
@@ -93,17 +94,25 @@ class Decoder(nn.Module):
     ) -> Tensor:
         start = cache.length if cache is not None else 0
         rotary = self.rotary(start, tokens.shape[1])
-        mask: Mask | None = None
-        if document_ids is not None and self.by_document and cache is None:
-            mask = document_lengths(document_ids)
-        if document_ids is not None and mask is None:
-            mask = attention_mask(document_ids)
         x = self.embed_tokens(tokens)  # (B, T, H)
+        mask = None if document_ids is None else self._mask(document_ids, x, cache)
         for layer in self.layers:
             x = layer(x, rotary, mask, cache, routings)
         if cache is not None:
             cache.length += tokens.shape[1]
         return self.norm(x)
+
+    def _mask(self, document_ids: Tensor, x: Tensor, cache: KVCache | None) -> Mask:
+        """What keeps attention within documents, in the form that is fastest for x (B, T, H)."""
+        if cache is None and x.device.type == "cpu" and self.by_document:
+            lengths = document_lengths(document_ids)
+            if lengths is not None:
+                return lengths
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        if cache is None and packs(x.device, dtype, *self.head_sizes):
+            return document_starts(document_ids).to(x.device, non_blocking=True)
+        return attention_mask(document_ids.to(x.device))
 
 
 class Transformer(nn.Module):
@@ -140,7 +149,8 @@ class Transformer(nn.Module):
         Args:
             tokens: (B, T) ids.
             targets: (B, T) the next ids, −100 where none counts; then only the loss is computed.
-            document_ids: (B, T), equal within a document; none means one document a row.
+            document_ids: (B, T), equal within a document; none means one document a row. On a GPU
+                better left on the CPU: where documents begin is then found without waiting.
             cache: keys and values of the tokens before these; extended in place.
             sum_over_ranks: adds up the experts' loads where ranks share a micro-batch.
 

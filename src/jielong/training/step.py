@@ -126,7 +126,7 @@ def _accumulate(
             output = model(
                 batch.tokens.to(device, non_blocking=True),
                 batch.targets.to(device, non_blocking=True),
-                None if batch.document_ids is None else batch.document_ids.to(device),
+                batch.document_ids,
                 sum_over_ranks=ranks.sum if ranks.world_size > 1 else None,
             )
             # DDP averages gradients over ranks; the objective is their sum

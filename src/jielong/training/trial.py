@@ -13,9 +13,8 @@ def try_batch(model: Transformer, batch: Batch, dtype: torch.dtype) -> None:
     """A forward and a backward pass whose gradients are thrown away; raises what they raise."""
     device = model.device
     try:
-        ids = None if batch.document_ids is None else batch.document_ids.to(device)
         with autocast(device, dtype):
-            loss = model(batch.tokens.to(device), batch.targets.to(device), ids).loss
+            loss = model(batch.tokens.to(device), batch.targets.to(device), batch.document_ids).loss
         loss.backward()
     finally:
         model.zero_grad(set_to_none=True)
