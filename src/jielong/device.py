@@ -59,6 +59,12 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
     return torch.autocast(device.type, dtype)
 
 
+def compute_dtype(x: torch.Tensor) -> torch.dtype:
+    """Precision in which matrices are multiplied with x here: autocast's, or its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 def describe(device: torch.device, dtype: torch.dtype) -> str:
     """One line: device, precision and build of torch."""
     if device.type == "cuda":

@@ -68,14 +68,14 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
-    def wait_for_main(self) -> None:
+    def wait_for_all(self) -> None:
         """Returns when all ranks have come here."""
         with self.after_main():
             pass
 
     @contextlib.contextmanager
     def after_main(self) -> Iterator[None]:
-        """Ends on all ranks when rank 0 has done what stands within, however long that takes.
+        """Ends on all ranks when each, rank 0 as a rule, has done its part, however long it takes.
 
         Raises:
             JielongError: on the other ranks, if an error ended one's part.

@@ -222,7 +222,7 @@ def rewound(parts: Parts, progress: Progress, screen: Display) -> Progress:
             f"the loss jumped at step {progress.step + 1}, and no checkpoint is old enough to go "
             "back to: a larger --keep-checkpoints keeps more"
         )
-    parts.ranks.wait_for_main()  # all have looked
+    parts.ranks.wait_for_all()  # all have looked
     with parts.ranks.after_main():
         if parts.ranks.is_main:
             ckpt.set_aside(parts.run.checkpoints, after=sound)

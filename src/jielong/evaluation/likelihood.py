@@ -114,7 +114,8 @@ def evaluate_stream(
     beginning. All ranks run equally many batches of one shape, so that collectives meet.
 
     Args:
-        model: called as model(tokens, targets=…, document_ids=…).loss, the summed nats.
+        model: called as model(tokens, targets=…, document_ids=…).loss, the summed nats; the ids
+            come on the CPU.
         stream: the held-out split.
         seq_len: tokens in a window.
         batch_size: most windows in one rank's forward pass.

@@ -5,8 +5,8 @@ packed as 16-bit floats, which halves the bytes; activations and sums stay float
 in half precision is read as it is; a float32 weight is rounded to 11 bits, a relative error of at
 most 2^-12 (in a weight below 6e-5: an absolute one of 3e-8).
 
-Then most of what is left is time spent in Python between the products, so each layer is recorded
-once and replayed without it.
+Then most of what is left is time spent in Python between the products, so the step is recorded
+once and replayed without it; of a mixture of experts, its parts.
 """
 
 from __future__ import annotations
@@ -52,9 +52,11 @@ class OneTokenStep:
         x, turn = torch.zeros(1, config.hidden_size), torch.zeros(self.turned + KV, D)
         held = torch.zeros(config.num_hidden_layers, 2, KV, 1, D)
         decoder = _Decoder(model)
+        self.decoder: nn.Module = decoder
         if config.use_moe:  # which experts run is for the router to say each time
             decoder.record_parts(x, turn, held)
-        self.decoder = decoder if config.use_moe else _recorded(decoder, x, turn, turn, held)
+        else:
+            self.decoder = _recorded(decoder, x, turn, turn, held)
 
     def __call__(self, token: int, cache: KVCache) -> Tensor:
         """Logits (1, V) of what follows `token`; its keys and values are added to `cache`."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jielong.config import IGNORED
+from jielong.device import compute_dtype
 
 CHUNK_TOKENS = 512  # logits held at once: 512 × 6400 floats are 13 MB
 
@@ -24,11 +25,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, grad_enabled: bool
     ) -> Tensor:
         needs_grad = grad_enabled and (hidden.requires_grad or weight.requires_grad)
-        device = hidden.device.type
-        if torch.is_autocast_enabled(device):
-            compute = torch.get_autocast_dtype(device)
-        else:
-            compute = hidden.dtype
+        compute = compute_dtype(hidden)
         matrix = weight.to(compute)  # (V, H)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if needs_grad else None

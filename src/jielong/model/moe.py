@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jielong.device import compute_dtype
 from jielong.model.feedforward import FeedForward
 from jielong.model.grouped import combine_rows, gather_rows, grouped_linear
 from jielong.model_config import ModelConfig
@@ -91,8 +92,7 @@ class Experts(nn.Module):
         """
         N, k = experts.shape
         E = len(self.down_proj)
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        x = x.to(compute_dtype(x))
         choices = experts.flatten()  # (N·k,)
         if torch.is_grad_enabled():
             # one more row for each expert, whose output no one reads: grouped kernels hang or

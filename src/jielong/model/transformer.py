@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from jielong.config import IGNORED
+from jielong.device import compute_dtype
 from jielong.model.attention import Attention, KVCache, Rotary
 from jielong.model.documents import (
     Mask,
@@ -108,9 +109,7 @@ class Decoder(nn.Module):
             lengths = document_lengths(document_ids)
             if lengths is not None:
                 return lengths
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        if cache is None and packs(x.device, dtype, *self.head_sizes):
+        if cache is None and packs(x.device, compute_dtype(x), *self.head_sizes):
             return document_starts(document_ids).to(x.device, non_blocking=True)
         return attention_mask(document_ids.to(x.device))
 

@@ -56,11 +56,13 @@ def run_summary(
 
 def settings_not_used(asked: Config, used: Config) -> list[str]:
     """A line on what was asked of the model where its tokenizer or its start decides otherwise."""
-    values = {name: getattr(asked.model, name) for name in MODEL_FIELDS}
-    given = [n for n, value in values.items() if value != MODEL_FIELDS[n].default]
-    names = [n for n in given if values[n] != getattr(used.model, n)]
-    if not names:
+    unused = [
+        f"{name}={value}"
+        for name, spec in MODEL_FIELDS.items()
+        if (value := getattr(asked.model, name)) not in (spec.default, getattr(used.model, name))
+    ]
+    if not unused:
         return []
     start = asked.training.init_from
     owner = f"what {start} has" if start else f"the tokenizer's {used.model.vocab_size}"
-    return [f"not used: {', '.join(f'{n}={values[n]}' for n in names)}; instead {owner}"]
+    return [f"not used: {', '.join(unused)}; instead {owner}"]
