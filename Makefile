@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 	format clean
 
 help:
-	@echo "make demo       train a small model on Shakespeare (about 4 minutes on 2 cores)"
+	@echo "make demo       train a small model on Shakespeare (3 to 6 minutes on 2 cores)"
 	@echo "make demo-zh    the same on Chinese poems (needs npm)"
 	@echo "make test       install the development extras and run all tests"
 	@echo "make test-interop  TRL, PEFT, lm-evaluation-harness and llama.cpp on our models"
