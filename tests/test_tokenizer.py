@@ -1,5 +1,7 @@
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from jielong.batch_encoding import LEAST_CHARS
 from jielong.errors import ConfigError, DataError
-from jielong.text_pieces import PIECE_CHARS, sample
+from jielong.text_pieces import PIECE_CHARS, RUN_CHARS, sample, short_runs
 from jielong.tokenizer import Tokenizer, train_tokenizer
 
 settings.register_profile("any machine", deadline=None)
@@ -112,6 +114,20 @@ def test_sample_is_bounded_and_spread_over_the_documents():
 def test_one_huge_document_without_spaces_is_sampled_and_learnt_from():
     tokenizer = train_tokenizer(["abcd" * 500_000], 300, 2**16)
     assert len(tokenizer.encode("abcd" * 100)) < 100
+
+
+runs = st.tuples(st.sampled_from(["a", "月", " ", "\n", "\u3000"]), st.integers(1, 3 * RUN_CHARS))
+runs = runs.map(lambda run: run[0] * run[1])
+
+
+@given(st.lists(runs | unicode_text, max_size=8).map("".join))
+def test_words_and_gaps_are_cut_for_training_only_where_they_are_long(text):
+    pieces = short_runs(text)
+    assert "".join(pieces) == text
+    assert all(len(run) <= RUN_CHARS for piece in pieces for run in re.findall(r"\S+|\s+", piece))
+    for before, after in itertools.pairwise(pieces):
+        assert re.search(rf"(\S{{{RUN_CHARS}}}|\s{{{RUN_CHARS}}})$", before)
+        assert before[-1].isspace() == after[0].isspace()
 
 
 def test_transformers_reads_a_saved_folder_and_agrees(tmp_path):
@@ -259,6 +275,33 @@ def test_a_long_stream_of_another_tokenizer_equals_its_decoding():
     stream = tokenizer.stream()
     shown = "".join(stream.push(i) for i in ids) + stream.flush()
     assert shown == tokenizer.decode(ids)
+
+
+class Counting(Tokenizer):
+    """Counts the ids that it decodes."""
+
+    decoded = 0
+
+    def decode(self, ids, skip_special=False):
+        self.decoded += len(ids)
+        return super().decode(ids, skip_special)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [b"\xff", b"\xe6", "月".encode(), "é".encode(), "🙂".encode(), b"\xff a", "月 ab".encode()],
+)
+def test_a_stream_decodes_a_bounded_number_of_ids_for_each(pattern):
+    """Bytes that are no character too, and characters that are several tokens."""
+    theirs = sentencepiece_like()
+    letters = {ord(" "): "▁", ord("a"): "a", ord("b"): "b"}
+    names = [letters.get(byte, f"<0x{byte:02X}>") for byte in pattern]
+    ids = [theirs._backend.token_to_id(name) for name in names] * (1200 // len(names))
+    counting = Counting(theirs._backend, {}, theirs.special_ids)
+    stream = counting.stream()
+    shown = "".join(stream.push(i) for i in ids)
+    assert counting.decoded < 100 * len(ids)
+    assert shown + stream.flush() == theirs.decode(ids)
 
 
 @given(st.lists(st.integers(0, TRAINED.vocab_size - 1)))

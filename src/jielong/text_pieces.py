@@ -9,12 +9,15 @@ from collections.abc import Iterable, Iterator
 
 PIECE_CHARS = 2**18  # longer texts are encoded in pieces: an encoding takes ~100 bytes a token
 GROUP_CHARS = 2**22  # encoded at once
-RUN_CHARS = 256  # longer words are cut for training, whose time grows with their length
+RUN_CHARS = 256  # longer words and gaps are cut for training: a merge costs its word's length
 SAMPLE_CHARS = 2**14  # a training sample is drawn in pieces of at most this size
 
 # Between a line break and a visible character no byte-level pre-tokenizer joins the two sides.
 _SAFE_CUT = re.compile(r"(?<=\S\n)(?=\S)")
-_LONG_RUN = re.compile(rf"\S{{{RUN_CHARS}}}(?=\S)")
+# All up to RUN_CHARS of the first run that is longer. Possessive: nothing is looked at twice.
+_TO_LONG_RUN = re.compile(
+    r"(?:\S{1,N}+(?!\S)|\s{1,N}+(?!\s))*+(?:\S{N}|\s{N})".replace("N", str(RUN_CHARS))
+)
 
 
 def sample(documents: Iterable[str], sample_bytes: int) -> list[str]:
@@ -59,9 +62,11 @@ def even_pieces(text: str) -> Iterator[str]:
 
 
 def short_runs(text: str) -> list[str]:
-    """`text` cut so that no run without spaces is longer than RUN_CHARS."""
-    cuts = [match.end() for match in _LONG_RUN.finditer(text)]
-    return [text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)])]
+    """`text` cut so that no run without spaces, or of spaces alone, is longer than RUN_CHARS."""
+    cuts = [0]
+    while match := _TO_LONG_RUN.match(text, cuts[-1]):
+        cuts.append(match.end())
+    return [text[a:b] for a, b in itertools.pairwise([*cuts, len(text)])]
 
 
 def safe_pieces(text: str) -> list[str]:

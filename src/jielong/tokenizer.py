@@ -207,15 +207,20 @@ class StreamDecoder:
         if tokenizer.is_byte_level:
             return self._utf8.decode(tokenizer._pieces.get(token_id, b""))
         self._ids.append(int(token_id))
+        tails: dict[int, str] = {}  # of so many ids: one of 4 begins where a character does
+        if len(self._ids) > 32:  # decoding all of them each time takes the square of their number
+            tails = {count: tokenizer.decode(self._ids[-count:]) for count in range(8, 12)}
+            if all(tail.endswith("\ufffd") for tail in tails.values()):
+                return ""
         text = tokenizer.decode(self._ids)
-        if text.endswith("\ufffd"):  # the first bytes of a character
+        if text.endswith("\ufffd"):  # the first bytes of a character, or bytes that are none
             return ""
         fresh = text[len(self._shown) :]
         self._shown = text
-        if fresh and len(self._ids) > 32:  # a short tail keeps the spacing that decoding depends on
-            tail = tokenizer.decode(self._ids[-8:])
-            if "\ufffd" not in tail:  # else it begins inside a character
-                self._ids, self._shown = self._ids[-8:], tail
+        for count, tail in tails.items():  # a few ids keep the spacing that decoding depends on
+            if text.endswith(tail):  # else it begins inside a character
+                self._ids, self._shown = self._ids[-count:], tail
+                break
         return fresh
 
     def flush(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -62,12 +63,13 @@ def test_an_epoch_predicts_every_token_once_but_the_first_of_each_document(
 def test_epochs_differ_and_seeds_differ_and_shuffle_can_be_off() -> None:
     docs = random_documents(50, longest=15)
     batches = batches_of(docs)
-    first, second = batches.order(0).tolist(), batches.order(1).tolist()
-    assert sorted(first) == sorted(second) == list(range(batches.windows))
-    assert first != second != list(range(batches.windows))
-    assert first != batches_of(docs, seed=8).order(0).tolist()
+    every = np.arange(batches.windows)
+    first, second = batches.ordered(0, every).tolist(), batches.ordered(1, every).tolist()
+    assert sorted(first) == sorted(second) == every.tolist()
+    assert first != second != every.tolist()
+    assert first != batches_of(docs, seed=8).ordered(0, every).tolist()
     still = batches_of(docs, shuffle=False)
-    assert still.order(0).tolist() == still.order(1).tolist() == list(range(batches.windows))
+    assert still.ordered(0, every).tolist() == still.ordered(1, every).tolist() == every.tolist()
 
 
 def equal(a: Batch, b: Batch) -> bool:
@@ -211,6 +213,28 @@ def test_the_order_does_not_depend_on_how_steps_are_counted() -> None:
     b = batches_of(docs, batch_size=3, accumulation_steps=2)
     for step in range(math.ceil(a.windows / 6)):
         assert a.step_windows(step).tolist() == b.step_windows(step).tolist()
+
+
+def test_a_step_of_a_huge_split_takes_memory_for_its_own_windows_only() -> None:
+    class Huge:
+        documents = np.array([0])
+
+        def __len__(self) -> int:
+            return 2**50 + 1
+
+        def read(self, start: int, stop: int) -> np.ndarray:
+            raise AssertionError("nothing is read to tell which windows come")
+
+    tracemalloc.start()
+    batches = Batches(Huge(), DataConfig(max_seq_len=1024), TrainingConfig(batch_size=64, seed=7))
+    steps = [batches.step_windows(step) for step in (0, 1, batches.steps_per_epoch - 1, 2**34 + 5)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert batches.windows == 2**40
+    assert peak < 2**20
+    assert [len(np.unique(windows)) for windows in steps] == [64] * 4
+    assert len(np.unique(steps[:3])) == 3 * 64  # of one epoch
+    assert all(windows.max() < 2**40 for windows in steps)
 
 
 @given(

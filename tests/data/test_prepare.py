@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import filelock
@@ -14,8 +15,9 @@ import pytest
 import tokenizers
 
 from jielong.data import prepare as preparing
+from jielong.data import report as reporting
 from jielong.data.prepare import prepare, prepared_matches
-from jielong.data.shards import open_dataset
+from jielong.data.shards import COUNTS, VERIFIED, Dataset, open_dataset
 from jielong.data.split import DistinctSample, text_hash
 from jielong.errors import DataError
 from jielong.tokenizer import Tokenizer
@@ -39,9 +41,9 @@ def documents_of(stream, tokenizer):
 
 
 def content(folder):
-    return {
-        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
-    }
+    """Every file but the one that has their times of change."""
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != VERIFIED]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 def test_each_document_is_kept_whole_between_bos_and_eos(tmp_path, corpus, config_of, tokenizer):
@@ -310,11 +312,50 @@ def test_batches_of_any_size_give_the_same_tokens(
 ):
     config = config_of(corpus([story(i) for i in range(200)] + BAD), validation_fraction=0.2)
     fingerprints = set()
-    for size in (1, 1000, 2**20):
-        monkeypatch.setattr(preparing, "BATCH_CHARS", size)
-        prepare(config, tokenizer, tmp_path / str(size))
-        fingerprints.add(open_dataset(tmp_path / str(size)).fingerprint)
+    for chars, documents in ((1, 99), (1000, 99), (2**20, 7), (2**20, 2**16)):
+        monkeypatch.setattr(preparing, "BATCH_CHARS", chars)
+        monkeypatch.setattr(preparing, "BATCH_DOCUMENTS", documents)
+        out_dir = tmp_path / f"{chars}-{documents}"
+        prepare(config, tokenizer, out_dir)
+        fingerprints.add(open_dataset(out_dir).fingerprint)
     assert len(fingerprints) == 1
+
+
+def test_many_tiny_documents_are_not_all_held_at_once(tmp_path, corpus, config_of, tokenizer):
+    class Watched(Tokenizer):
+        most = 0
+
+        def encode_flat(self, texts):
+            Watched.most = max(Watched.most, len(texts))
+            return super().encode_flat(texts)
+
+    watched = Watched(tokenizer._backend, {}, tokenizer.special_ids)
+    texts = [chr(97 + i % 26) for i in range(150_000)]
+    report = prepare(config_of(corpus(texts)), watched, tmp_path / "out")
+    assert report.documents == 150_000
+    assert Watched.most == preparing.BATCH_DOCUMENTS < 100_000
+
+
+def test_the_report_of_many_documents_takes_bounded_memory(monkeypatch, tmp_path, tokenizer):
+    class Many:
+        documents = np.arange(0, 2 * 10**6, 2)
+        text_bytes = 10**7
+
+        def __len__(self):
+            return 2 * 10**6
+
+        def read(self, start, stop):
+            return np.full(stop - start, 5)
+
+    monkeypatch.setattr(reporting, "CHUNK", 2**12)
+    counts = dict.fromkeys(COUNTS, 0)
+    manifest = {"counts": counts, "vocab_size": tokenizer.vocab_size, "dtype": "<u2"}
+    tracemalloc.start()
+    report = reporting.describe(Dataset(tmp_path, manifest, Many(), None), tokenizer, 16)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert report.documents == 10**6 and report.length_percentiles[50] == 2
+    assert peak < Many.documents.nbytes / 4
 
 
 def test_marks_that_a_text_brings_are_not_doubled(tmp_path, corpus, config_of, tokenizer):

@@ -7,7 +7,8 @@ import pytest
 
 from jielong.config import load_config
 from jielong.data.prepare import prepare
-from jielong.data.shards import ShardWriter, TokenStream, open_dataset, token_dtype
+from jielong.data.shard_writer import ShardWriter
+from jielong.data.shards import TokenStream, open_dataset, token_dtype
 from jielong.errors import DataError
 
 

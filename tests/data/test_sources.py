@@ -86,6 +86,7 @@ def test_documents_know_their_file_and_line(write):
         (b'["text"]', "holds a list, not an object"),
         (b"null", "holds a null, not an object"),
         (b'{"content": "a", "id": 1}', "no field 'text'; fields seen: content, id"),
+        (b'{"' + b"k" * 100_000 + b'": 1}', "no field 'text'; fields seen: kkk"),
         (b'{"text": 3}', "holds a number, no text"),
         (b'{"text": null}', "holds a null, no text"),
         (b'{"text": ["a"]}', "holds a list, no text"),

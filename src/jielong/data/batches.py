@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from jielong.config import IGNORED, DataConfig, TrainingConfig
+from jielong.data.shuffle import permute
 
 
 class Stream(Protocol):
@@ -102,7 +103,6 @@ class Batches:
             self.first_spans.append(Span(epoch, first, count))
             end = first + count
             self.even_from = (epoch, end) if end < self.windows else (epoch + 1, 0)
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def total_steps(self, training: TrainingConfig) -> int:
         """The run's budget in steps, from whichever of steps, tokens and epochs is given."""
@@ -144,20 +144,16 @@ class Batches:
         span = self.span(step)
         return span.epoch * self.windows + span.first
 
-    def order(self, epoch: int) -> np.ndarray:
-        """The windows of an epoch in the order they are read: each exactly once."""
-        known, order = self._order  # read once: other threads may be at another epoch
-        if known != epoch:
-            order = np.arange(self.windows)
-            if self.data.shuffle:
-                order = np.random.default_rng([self.seed, epoch]).permutation(self.windows)
-            self._order = (epoch, order)
-        return order
+    def ordered(self, epoch: int, places: np.ndarray) -> np.ndarray:
+        """The windows at `places` (any) of an epoch's order, in which each comes exactly once."""
+        if not self.data.shuffle:
+            return places
+        return permute(places, self.windows, self.seed, epoch)
 
     def step_windows(self, step: int) -> np.ndarray:
         """Windows of the global batch at `step`; the last batch of an epoch may be smaller."""
         span = self.span(step)
-        return self.order(span.epoch)[span.first : span.first + span.count]
+        return self.ordered(span.epoch, np.arange(span.first, span.first + span.count))
 
     def micro_batches(self, step: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
         """This rank's share of each micro-batch of `step`, on the CPU.

@@ -21,15 +21,16 @@ from jielong.config import Config
 from jielong.data.identity import SOURCES, described, differences, identity, settings
 from jielong.data.publish import publishing
 from jielong.data.report import PrepareReport, describe
+from jielong.data.shard_writer import HashedFile, ShardWriter
 from jielong.data.shards import (
     FORMAT,
     MANIFEST,
-    HashedFile,
-    ShardWriter,
     fingerprint_of,
+    mark_verified,
     open_dataset,
     read_manifest,
     token_dtype,
+    verify_dataset,
 )
 from jielong.data.sources import BadLine, Document, Item, read_documents
 from jielong.data.split import DistinctSample, Encoded, HeldOutSplit, text_hash
@@ -37,6 +38,7 @@ from jielong.errors import DataError
 from jielong.tokenizer import Tokenizer
 
 BATCH_CHARS = 2**20  # text encoded together: bounds memory, feeds all cores
+BATCH_DOCUMENTS = 2**16  # which take some memory each, however short
 BATCHES_AHEAD = 2
 PROGRESS_S = 5.0
 BAD_LINES = "bad-lines.jsonl"
@@ -63,6 +65,7 @@ def prepare(
         _write_json(folder / MANIFEST, manifest)
         _write_json(folder / SOURCES, wanted)
         tokenizer.save(folder / "tokenizer")
+        mark_verified(folder, manifest)  # each file was hashed as it was written
     return describe(open_dataset(out_dir, verify=False), tokenizer, config.data.max_seq_len)
 
 
@@ -81,7 +84,8 @@ def _reused(
     """The report of the dataset that `out_dir` holds already, if it is the one wanted."""
     if not (out_dir / MANIFEST).is_file():
         raise DataError(f"{out_dir}: exists and holds no dataset: choose another --out-dir")
-    dataset = open_dataset(out_dir)
+    verify_dataset(out_dir)
+    dataset = open_dataset(out_dir, verify=False)
     if found := differences(out_dir, wanted):
         raise DataError(
             f"{out_dir}: holds another dataset: {'; '.join(found[:5])}: "
@@ -194,7 +198,7 @@ class _Encoder:
                 continue
             batch.append(item)
             chars += len(item.text)
-            if chars >= BATCH_CHARS:
+            if chars >= BATCH_CHARS or len(batch) == BATCH_DOCUMENTS:
                 yield batch
                 batch, chars = [], 0
         if batch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,7 +137,7 @@ def _record(line: bytes, name: str, number: int, text_field: str) -> Item:
     if not isinstance(row, dict):
         return BadLine(name, number, f"holds a {_type_name(row)}, not an object")
     if text_field not in row:
-        seen = ", ".join(list(row)[:20]) or "none"
+        seen = ", ".join(name[:40] for name in itertools.islice(row, 20)) or "none"
         return BadLine(name, number, f"no field {text_field!r}; fields seen: {seen}")
     return _checked(row[text_field], name, number, text_field)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,15 +124,13 @@ def describe(
     )
 
 
-def _lengths(stream: TokenStream) -> list[np.ndarray]:
+def _lengths(stream: TokenStream) -> Iterator[np.ndarray]:
     """Tokens of each document, in chunks."""
     starts, total = stream.documents, len(stream.documents)
-    chunks = []
     for begin in range(0, total, CHUNK):
         end = min(begin + CHUNK, total)
         after = starts[end] if end < total else len(stream)
-        chunks.append(np.diff(starts[begin:end], append=after))
-    return chunks
+        yield np.diff(starts[begin:end], append=after)
 
 
 def _rounded(lengths: np.ndarray) -> dict[int, int]:

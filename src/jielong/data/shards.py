@@ -7,6 +7,7 @@
 `bad-lines.jsonl`            what of the text could not be used, if anything
 `tokenizer/`                 the tokenizer the tokens were made with
 `sources.json`               size and time of each source, to tell whether it has changed since
+`verified.json`              size and time of each file when its SHA-256 was last found right
 
 A document is its bos token, its own and its eos, as far as the tokenizer has them. A split's shards
 are one stream cut every `SHARD_TOKENS` tokens: documents run across the cuts.
@@ -14,12 +15,12 @@ are one stream cut every `SHARD_TOKENS` tokens: documents run across the cuts.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +33,7 @@ from jielong.files import sha256
 FORMAT = "jielong-dataset-1"
 SHARD_TOKENS = 2**27
 MANIFEST = "dataset.json"
+VERIFIED = "verified.json"
 COUNTS = (  # of the manifest's `counts`, those that the report shows
     *("bad_lines", "duplicate_share", "duplicates_exact", "shared_documents", "marked_documents"),
 )
@@ -136,6 +138,48 @@ def open_dataset(folder: str | Path, verify: bool = True) -> Dataset:
     return Dataset(folder, manifest, streams["train"], streams.get("validation"))
 
 
+def verify_dataset(folder: Path, again: bool = False) -> None:
+    """Compares every file of a prepared dataset with its SHA-256 in the manifest.
+
+    Reading a large dataset takes long, so what was found sound is remembered in `verified.json`,
+    by size and time of change, and not read again while those stay as they are.
+
+    Args:
+        again: read every file all the same.
+
+    Raises:
+        DataError: a file of it is missing, cut short or altered.
+    """
+    manifest = read_manifest(folder)
+    if not again and _verified_before(folder, manifest):
+        return
+    for name, entry in manifest["files"].items():
+        _check_file(folder / name, entry, verify=True)
+    mark_verified(folder, manifest)
+
+
+def mark_verified(folder: Path, manifest: dict[str, Any]) -> None:
+    """Remembers that the files of a dataset, as they are now, are those of its manifest."""
+    record = {"fingerprint": manifest["fingerprint"], "files": _stamps(folder, manifest)}
+    with contextlib.suppress(OSError):  # a dataset that is only read is verified at each start
+        (folder / VERIFIED).write_text(json.dumps(record, indent=1))
+
+
+def _verified_before(folder: Path, manifest: dict[str, Any]) -> bool:
+    try:
+        record = json.loads((folder / VERIFIED).read_text())
+        wanted = {"fingerprint": manifest["fingerprint"], "files": _stamps(folder, manifest)}
+        return bool(record == wanted)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _stamps(folder: Path, manifest: dict[str, Any]) -> dict[str, list[int]]:
+    """Size in bytes and time of change in nanoseconds of each file."""
+    stats = {name: (folder / name).lstat() for name in manifest["files"]}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a prepared dataset, checked against its own fingerprint.
 
@@ -199,92 +243,3 @@ def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
             raise DataError(f"{path}: its content has changed or is damaged: {AGAIN}")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}): {AGAIN}") from None
-
-
-class ShardWriter:
-    """Writes one split: documents in, shards, offsets and their part of the manifest out."""
-
-    def __init__(
-        self, folder: Path, split: str, vocab_size: int, shard_tokens: int = SHARD_TOKENS
-    ) -> None:
-        self.tokens = self.documents = self.text_bytes = 0
-        self._folder, self._split = folder, split
-        self._vocab_size, self._dtype = vocab_size, token_dtype(vocab_size)
-        self._shard_tokens = shard_tokens
-        self._offsets: HashedFile | None = None
-        self._shards: list[HashedFile] = []
-
-    def write(
-        self, tokens: np.ndarray, lengths: Sequence[int] | np.ndarray, text_bytes: int
-    ) -> None:
-        """Appends documents: their tokens, flat, and the tokens (at least 1) that each has.
-
-        Raises:
-            DataError: an id lies outside the vocabulary.
-        """
-        if not len(lengths):
-            return
-        largest = int(tokens.max())
-        if largest >= self._vocab_size:
-            raise DataError(
-                f"token {largest} lies outside the vocabulary of {self._vocab_size}: "
-                "the tokenizer is inconsistent; fetch or train it again"
-            )
-        if self._offsets is None:
-            self._offsets = HashedFile(self._folder / f"{self._split}.documents.bin")
-        starts = self.tokens + np.cumsum([0, *lengths[:-1]], dtype="<i8")
-        self._offsets.write(starts.tobytes())
-        self.documents += len(lengths)
-        self.text_bytes += text_bytes
-        rest = tokens.astype(self._dtype)
-        while len(rest):
-            room = self._shard_tokens - self.tokens % self._shard_tokens
-            if room == self._shard_tokens:
-                if self._shards:
-                    self._shards[-1].close()
-                name = f"{self._split}-{len(self._shards):05d}.bin"
-                self._shards.append(HashedFile(self._folder / name))
-            self._shards[-1].write(rest[:room].tobytes())
-            self.tokens += len(rest[:room])
-            rest = rest[room:]
-
-    def close(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Finishes the files; returns the split's and its files' entries for the manifest.
-
-        There must have been a document.
-        """
-        assert self._offsets is not None
-        files = [*self._shards, self._offsets]
-        for file in files:
-            file.close()
-        split = {
-            "tokens": self.tokens,
-            "documents": self.documents,
-            "text_bytes": self.text_bytes,
-            "shards": [file.path.name for file in self._shards],
-            "shard_tokens": self._shard_tokens,
-            "documents_file": self._offsets.path.name,
-        }
-        return split, {file.path.name: file.entry for file in files}
-
-
-class HashedFile:
-    """A file that is hashed as it is written."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = path.open("wb")
-        self._hash = hashlib.sha256()
-        self._bytes = 0
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._hash.update(data)
-        self._bytes += len(data)
-
-    def close(self) -> None:
-        self._file.close()
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        return {"bytes": self._bytes, "sha256": self._hash.hexdigest()}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from jielong.data.shards import ShardWriter
+from jielong.data.shard_writer import ShardWriter
 
 DISTINCT_KEPT = 2**18
+WRITTEN_TOKENS = 2**20  # repeats of a document written at once
 
 
 def text_hash(data: bytes) -> int:
@@ -37,18 +39,16 @@ class Encoded:
         tokens = self.tokens[np.repeat(chosen, self.lengths)]
         return Encoded(tokens, self.lengths[chosen], self.sizes[chosen], self.hashes[chosen])
 
-    def part(self, start: int, stop: int) -> Encoded:
-        """The documents [start, stop)."""
-        first = int(self.lengths[:start].sum())
-        last = first + int(self.lengths[start:stop].sum())
-        cut = slice(start, stop)
-        return Encoded(
-            self.tokens[first:last], self.lengths[cut], self.sizes[cut], self.hashes[cut]
-        )
+    def cut(self, places: Sequence[int] | np.ndarray) -> list[Encoded]:
+        """The documents in parts, each but the first beginning at one of `places`, in order."""
+        begins = np.append(0, np.cumsum(self.lengths))[places]
+        columns = [np.split(column, places) for column in (self.lengths, self.sizes, self.hashes)]
+        return list(map(Encoded, np.split(self.tokens, begins), *columns))
 
-    def then(self, other: Encoded) -> Encoded:
-        names = ("tokens", "lengths", "sizes", "hashes")
-        return Encoded(*(np.concatenate([getattr(self, n), getattr(other, n)]) for n in names))
+    def repeated(self, count: int) -> Encoded:
+        """The documents so many times over."""
+        columns = (self.tokens, self.lengths, self.sizes, self.hashes)
+        return Encoded(*(np.tile(column, count) for column in columns))
 
     def write(self, writer: ShardWriter) -> None:
         writer.write(self.tokens, self.lengths, int(self.sizes.sum()))
@@ -60,50 +60,61 @@ class HeldOutSplit:
     Repeated texts fall on one side, and the choice depends on nothing but the text. As long as
     only one side has come up, the document nearest to the other is kept aside (with its repeats),
     and goes there in the end: so of two different documents or more, each side gets one.
+
+    A batch is decided at once, and of the document kept aside only the number of repeats grows: so
+    time is linear in the documents, and memory bounded.
     """
 
     def __init__(self, train: ShardWriter, validation: ShardWriter, fraction: float) -> None:
         self._writers = {False: train, True: validation}
         self._bound = np.uint64(min(int(fraction * 2**64), 2**64 - 1))
-        self._spare: Encoded | None = None
-        self._both_seen = False
+        self._spare: Encoded | None = None  # the document kept aside, once
+        self._repeats = 0  # times it is to be written
+        self._one_sided = bool(self._bound)  # only one side has come up
 
     def add(self, documents: Encoded) -> None:
-        done = 0
-        while done < len(documents) and self._bound and not self._both_seen:
-            self._add_one(documents.part(done, done + 1))
-            done += 1
-        documents = documents.part(done, len(documents))
+        if len(documents) and self._one_sided:
+            documents = self._add_one_sided(documents)
         held = documents.hashes < self._bound
         documents.select(~held).write(self._writers[False])
         documents.select(held).write(self._writers[True])
 
-    def _add_one(self, document: Encoded) -> None:
-        """Adds a document while only one side has come up, the spare's."""
-        spare, side = self._spare, bool(document.hashes[0] < self._bound)
-        self._spare = document
-        if spare is None:
-            return
-        key, spare_key = document.hashes[0], spare.hashes[0]
-        spare_side = bool(spare_key < self._bound)
-        if side != spare_side:
-            spare.write(self._writers[spare_side])
-            document.write(self._writers[side])
-            self._spare, self._both_seen = None, True
-        elif key == spare_key:
-            self._spare = spare.then(document)
-        elif (key > spare_key) == side:  # nearer to the other side than the spare
-            spare.write(self._writers[side])
-        else:
-            document.write(self._writers[side])
-            self._spare = spare
+    def _add_one_sided(self, documents: Encoded) -> Encoded:
+        """Adds the documents up to the first of the other side; returns those from there on."""
+        if self._spare is None:
+            self._spare = documents.cut([1])[0]  # counted below, with its repeats
+        side = bool(self._spare.hashes[0] < self._bound)
+        crossed = np.flatnonzero((documents.hashes < self._bound) != side)
+        first = int(crossed[0]) if len(crossed) else len(documents)
+        alike, rest = documents.cut([first])
+        hashes = np.append(self._spare.hashes, alike.hashes)
+        nearest = np.minimum.accumulate(~hashes if side else hashes)  # to the other side, so far
+        nearer = np.flatnonzero(nearest[1:] < nearest[:-1])  # each takes the place of the spare
+        for number, part in enumerate(alike.cut(nearer)):
+            if number:
+                self._write_spare(side)
+                self._spare, self._repeats = part.cut([1])[0], 0
+            same = part.hashes == self._spare.hashes
+            self._repeats += int(same.sum())
+            part.select(~same).write(self._writers[side])
+        if len(rest):
+            self._write_spare(side)
+            self._spare, self._one_sided = None, False
+        return rest
+
+    def _write_spare(self, side: bool) -> None:
+        """Writes the document kept aside and its repeats, of which equal texts have the tokens."""
+        assert self._spare is not None
+        at_once = max(1, WRITTEN_TOKENS // len(self._spare.tokens))
+        for done in range(0, self._repeats, at_once):
+            count = min(at_once, self._repeats - done)
+            self._spare.repeated(count).write(self._writers[side])
 
     def finish(self) -> None:
         """Places the document kept aside, if any."""
         if self._spare is not None:
             side = bool(self._spare.hashes[0] < self._bound)
-            to_validation = not side and self._writers[False].documents > 0
-            self._spare.write(self._writers[to_validation])
+            self._write_spare(not side and self._writers[False].documents > 0)
 
 
 class DistinctSample:
