@@ -40,7 +40,8 @@ MAY_IMPORT["build"] = LEAVES | {
     *("tokenizer", "training"),
 }
 MAY_IMPORT["guard"] = MAY_IMPORT["build"] | {"build"}
-MAY_IMPORT["pretrain"] = MAY_IMPORT["guard"] | {"guard"}
+MAY_IMPORT["validation"] = MAY_IMPORT["guard"]
+MAY_IMPORT["pretrain"] = MAY_IMPORT["guard"] | {"guard", "validation"}
 DOORS = {"api", "cli", "__main__", "__init__"}  # may import anything; nothing imports them
 
 

@@ -49,6 +49,22 @@ def test_what_was_saved_is_loaded(saved: Path, tokenizer: Tokenizer) -> None:
     assert loaded_tokenizer.fingerprint == tokenizer.fingerprint
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_loading_draws_nothing_from_torchs_generator(
+    tied: bool, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    model = tiny_model(tie_word_embeddings=tied, vocab_size=tokenizer.vocab_size)
+    ckpt.write_model_folder(tmp_path, model, tokenizer)
+    before = torch.get_rng_state()
+    loaded, _ = ckpt.load_model(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (loaded.lm_head.weight is loaded.model.embed_tokens.weight) == tied
+    assert all(w.dtype == torch.float32 and w.requires_grad for w in loaded.parameters())
+    (tmp_path / "model.safetensors").write_bytes(b"")  # they are no view of the file
+    tokens = torch.arange(12)[None]
+    assert torch.equal(loaded(tokens).logits, model(tokens).logits)
+
+
 def test_it_opens_with_transformers_unconverted(saved: Path) -> None:
     transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(saved).eval()

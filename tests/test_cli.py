@@ -163,6 +163,13 @@ def test_a_command_line_that_was_wrong_can_be_corrected(
     assert "other settings" not in said and "text" in said.splitlines()[-1]
 
 
+def test_debug_shows_the_traceback_before_the_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "nowhere", "--debug"]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" in said and "find_model_folder" in said
+    assert said.splitlines()[-1].startswith("error: nowhere")
+
+
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--version"])

@@ -62,7 +62,10 @@ def generate(
 
 
 def pretrain(
-    config: Config | Mapping[str, Any] | str | Path, override: bool = False, quiet: bool = False
+    config: Config | Mapping[str, Any] | str | Path,
+    override: bool = False,
+    quiet: bool = False,
+    verify: bool = False,
 ) -> story.RunResult:
     """Pretrains a model, or goes on where the run stopped: what `jielong pretrain` does.
 
@@ -71,6 +74,7 @@ def pretrain(
             "data_path": "mine.jsonl", "out_dir": "runs/mine"}`), a TOML file, or a Config.
         override: resume although settings changed that alter the result.
         quiet: print nothing.
+        verify: read the whole dataset and compare its SHA-256, also if it seems unchanged.
 
     Returns:
         Folder, newest checkpoint, steps, and held-out likelihood of the run.
@@ -82,7 +86,7 @@ def pretrain(
         config = load_config(**config)
     elif not isinstance(config, Config):
         config = load_config(file=config)
-    return story.pretrain(config, override, quiet)
+    return story.pretrain(config, override, quiet, verify)
 
 
 def evaluate(

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,13 +22,14 @@ from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
 from jielong.model.weights import load_tensors
 from jielong.run import RunFolder
-from jielong.stages import ensure_tokenizer, load_dataset, start_folder, with_architecture
+from jielong.stages import StartingPoint, ensure_tokenizer, load_dataset, with_architecture
 from jielong.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
 from jielong.training.optimizer import Optimizer
 from jielong.training.scaling import first_batches, with_batch_size
 from jielong.training.schedule import Schedule
 
+STATE_FORMAT = 2  # of training_state.json; 1, without a number, shuffled the text in another way
 PROMPT_TOKENS = 12  # of a held-out text's opening, for the samples drawn in training
 
 
@@ -65,6 +67,7 @@ class Progress:
     pieces: int | None = None  # of a micro-batch, each a pass through the model; none: not settled
     losses: list[float] = field(default_factory=list)  # the latest, to tell a spike by
     spiking: bool = False  # the latest loss stood out
+    expert_load: list[list[int]] | None = None  # (layers, experts) of the latest update, if any
     omitted: list[int] = field(default_factory=list)  # steps left out after a spike
     rewinds: int = 0
     best_step: int | None = None
@@ -73,22 +76,26 @@ class Progress:
 
 
 def build(
-    config: Config, run: RunFolder, ranks: Ranks, device: torch.device, dtype: torch.dtype
+    config: Config,
+    run: RunFolder,
+    start: StartingPoint,
+    ranks: Ranks,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Parts:
     """Model, optimizer and data of a run at step 0: the same on every rank.
 
     Raises:
         JielongError: the tokenizer or dataset is missing, damaged or does not fit.
     """
-    tokenizer = ensure_tokenizer(config, run, lambda line: None)
+    tokenizer = ensure_tokenizer(config, run, start, lambda line: None)
     dataset = load_dataset(config, tokenizer, run)
-    start = start_folder(config, run)
     config = with_architecture(config, tokenizer, start)
-    config = with_batch_size(with_own_batch_size(config, run), dataset.train)
+    config = with_batch_size(with_own_batch_size(config, start), dataset.train)
     torch.manual_seed(config.training.seed)
     model = Transformer(config.model)
-    if start is not None:
-        ckpt.load_weights(model, start)
+    if start.init_from is not None:
+        ckpt.load_weights(model, start.init_from)
     model.to(device)
     batches = Batches(dataset.train, config.data, config.training, first_batches(config))
     return Parts(
@@ -109,15 +116,14 @@ def build(
     )
 
 
-def with_own_batch_size(config: Config, run: RunFolder) -> Config:
+def with_own_batch_size(config: Config, start: StartingPoint) -> Config:
     """A batch size left open stays what the run has had, also if its budget grows by --override:
     else steps already done would have been of other batches.
     """
-    saved = ckpt.checkpoints(run.checkpoints)
-    if config.training.batch_size is not None or not saved:
+    if config.training.batch_size is not None or start.checkpoint is None:
         return config
     try:
-        own = ckpt.load_training_state(saved[-1]).values["config"]["training"]
+        own = ckpt.load_training_state(start.checkpoint).values["config"]["training"]
         return config.with_values(
             batch_size=own["batch_size"],
             accumulation_steps=own["accumulation_steps"],
@@ -141,6 +147,7 @@ def save(parts: Parts, progress: Progress) -> None:
     if not parts.ranks.is_main:
         return
     values = {
+        "format": STATE_FORMAT,
         "progress": dataclasses.asdict(progress) | {"step": None},
         "total_steps": parts.schedule.total_steps,
         "peak_learning_rate": parts.optimizer.peak,
@@ -162,22 +169,46 @@ def save(parts: Parts, progress: Progress) -> None:
     ckpt.prune(parts.run.checkpoints, keep, progress.best_step, progress.step)
 
 
-def restore(parts: Parts) -> tuple[Progress, list[str]]:
-    """Loads the newest checkpoint that verifies, if there is any.
+def restore(parts: Parts, start: StartingPoint) -> tuple[Progress, list[str]]:
+    """Loads the checkpoint that the run goes on from, if there is any.
 
     Returns:
         How far the run had come, and what to tell the user.
 
     Raises:
-        CheckpointError: the checkpoint is of other data, or does not fit the model.
+        CheckpointError: the checkpoint is of other data or another version, or does not fit the
+            model.
     """
-    found, problems = ckpt.newest_valid(parts.run.checkpoints)
-    notes = [f"passed over: {problem}" for problem in problems]
-    if found is None:
-        if problems:
+    notes = [f"passed over: {problem}" for problem in start.problems]
+    if start.checkpoint is None:
+        if start.problems:
             notes.append("no checkpoint of this run is sound: it begins again from step 0")
         return Progress(), notes
-    state = ckpt.load_training_state(found)
+    state = ckpt.load_training_state(start.checkpoint)
+    version = state.values.get("format", 1)
+    if not isinstance(version, int) or version > STATE_FORMAT:
+        raise CheckpointError(
+            f"{start.checkpoint}/training_state.json: format {version!r} is of a newer version of "
+            f"jielong than this one, which knows {STATE_FORMAT}: update jielong"
+        )
+    try:
+        progress = _restore_state(parts, start.checkpoint, state)
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{start.checkpoint}/training_state.json: not as this version of jielong writes it "
+            f"({type(error).__name__}: {error}); its weights can start a new run with "
+            f"--init-from {start.checkpoint}"
+        ) from None
+    notes.append(f"resuming from {start.checkpoint}")
+    if version < STATE_FORMAT:
+        notes.append(
+            "it was saved by an earlier version, which shuffled the text in another way: until "
+            "this epoch ends, some of the text may come twice and some not at all"
+        )
+    return progress, notes
+
+
+def _restore_state(parts: Parts, found: Path, state: ckpt.TrainingState) -> Progress:
     if state.values["dataset"] != parts.dataset.fingerprint:
         raise CheckpointError(
             f"{found} was trained on another dataset than the one in {parts.run.data}: "
@@ -193,5 +224,4 @@ def restore(parts: Parts) -> tuple[Progress, list[str]]:
     if parts.ranks.rank < len(rng):  # a rank that the saved run had not needs none: training draws
         state_bytes = bytearray(base64.b64decode(rng[parts.ranks.rank]))  # nothing from it
         torch.set_rng_state(torch.frombuffer(state_bytes, dtype=torch.uint8))
-    progress = Progress(**(state.values["progress"] | {"step": state.step}))
-    return progress, [*notes, f"resuming from {found}"]
+    return Progress(**(state.values["progress"] | {"step": state.step}))

@@ -22,10 +22,10 @@ from jielong.files import sha256, sync
 from jielong.model.folder import read_model_config, write_model_config
 from jielong.model.transformer import Transformer
 from jielong.model.weights import (
-    check_sizes,
     fill_weights,
     load_folder_tensors,
     load_tensors,
+    model_of,
     save_tensors,
 )
 from jielong.tokenizer import Tokenizer
@@ -119,10 +119,7 @@ def load_model(folder: Path) -> tuple[Transformer, Tokenizer]:
             f"the model's vocabulary only {config.vocab_size}"
         )
     tensors = load_folder_tensors(folder)
-    check_sizes(config, tensors, str(folder))
-    model = Transformer(config)
-    fill_weights(model, tensors, str(folder))
-    return model.eval(), tokenizer
+    return model_of(config, tensors, str(folder)).eval(), tokenizer
 
 
 def load_weights(model: Transformer, folder: Path) -> None:
@@ -213,7 +210,10 @@ def load_training_state(checkpoint: Path) -> TrainingState:
     path = checkpoint / "training_state.json"
     try:
         values = json.loads(path.read_text())
-        return TrainingState(values.pop("step"), values)
+        step = values.pop("step")
+        if not isinstance(step, int) or not isinstance(values, dict):
+            raise TypeError("no step")
+        return TrainingState(step, values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{path}: missing or damaged; training cannot resume here") from None
 

@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,12 +26,12 @@ DATA_FIELDS = ("data_path", "text_field", "strict", "validation_fraction", "vali
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0, 2 for a user's mistake, 128 + n for signal n."""
+    words = sys.argv[1:] if argv is None else argv
     try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
+        arguments = parse(words)
         return int(arguments.command(arguments))
     except JielongError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _failed(words, str(error))
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -38,8 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"error: {error.filename or 'disk'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        place = f"{error.filename}: " if error.filename else ""
+        return _failed(words, f"{place}{error.strerror or error}")
+
+
+def _failed(words: Sequence[str], message: str) -> int:
+    """Says what went wrong in one line, after Python's traceback if it is asked for."""
+    if "--debug" in words:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    return 2
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -69,6 +78,7 @@ def build_parser() -> Parser:
     p.add_argument("--config", metavar="FILE", help="settings from a TOML file, over the preset's")
     p.add_argument("--use-wandb", nargs="?", const="true", metavar="BOOL", help="--tracker wandb")
     p.add_argument("--override", action="store_true", help="resume with settings that changed")
+    p.add_argument("--verify", action="store_true", help="read the whole dataset to check it")
     add_fields(p, list(FIELDS))
     p.set_defaults(command=pretrain)
 
@@ -122,6 +132,7 @@ def build_parser() -> Parser:
     p.set_defaults(command=export_model)
 
     for verb in verbs.choices.values():
+        verb.add_argument("--debug", action="store_true", help="show Python's traceback of errors")
         verb.set_defaults(flags=[f for action in verb._actions for f in action.option_strings])
     return parser
 
@@ -140,7 +151,7 @@ def pretrain(arguments: argparse.Namespace) -> int:
         except ValueError:
             raise ConfigError(f"use_wandb={arguments.use_wandb!r}: use true or false") from None
     config = load_config(arguments.preset, arguments.config, **values)
-    result = run(config, arguments.override)
+    result = run(config, arguments.override, verify=arguments.verify)
     if int(os.environ.get("RANK", "0")):
         return 128 + result.signal if result.signal else 0
     if result.signal:

@@ -71,7 +71,7 @@ class TrainingConfig:
     micro_batch_size: int | str | None = option(
         None,
         "Windows through the model at once, or auto: the most that fit in memory; default "
-        "batch_size, and never more. It changes no update.",
+        "batch_size, and never more. The update is the same, but for rounding.",
         low=1,
         words=("auto",),
         free=True,

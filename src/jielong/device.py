@@ -59,6 +59,13 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
     return torch.autocast(device.type, dtype)
 
 
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Within, every operator works in the precision of its inputs."""
+    if not torch.amp.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 def compute_dtype(x: torch.Tensor) -> torch.dtype:
     """Precision in which matrices are multiplied with x here: autocast's, or its own."""
     kind = x.device.type
@@ -76,4 +83,6 @@ def describe(device: torch.device, dtype: torch.dtype) -> str:
     precision = str(dtype).removeprefix("torch.")
     if device.type == "cpu" and dtype == torch.bfloat16:
         precision += " (slow on a CPU without instructions for it; auto takes float32)"
+    if device.type == "mps" and dtype == torch.float16:
+        precision += " (never tried on an Apple GPU; auto takes float32)"
     return f"device {device.type} ({name}) · {precision} · torch {torch.__version__}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import time
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ TIMEOUT_MINUTES = 10
 # owner it would, holding Python's lock, join gloo's threads, which may be waiting for that lock to
 # free a tensor: this process would hang. An owner in Python gives up the lock before it joins.
 _left: dist.ProcessGroup | None = None
-# The same threads, met by the end of the interpreter while they wait, would abort the process.
+# The same threads, met by the end of the interpreter while they wait, would abort the process
+# (pytorch/pytorch#190489).
 TIME_TO_FREE_S = 0.1
 
 
@@ -124,7 +126,11 @@ def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
     """The model, its gradients averaged over ranks in the last micro-batch's backward pass."""
     if ranks.world_size == 1:
         return model
-    return DistributedDataParallel(model, gradient_as_bucket_view=True)
+    # the only buffers are tables of angles and the routers' biases, which all ranks move alike
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {"gradient_as_bucket_view": True, sync: False}
+    return DistributedDataParallel(model, **options)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ def option(
     Args:
         choices: the only values of a field of text.
         words: values that a number may have instead, e.g. auto.
-        free: it may change when a run resumes, since it does not alter the result.
+        free: it may change when a run resumes: it alters the result by rounding at most.
     """
     bounds = {"low": low, "high": high, "choices": choices, "words": words}
     return field(default=default, metadata={"help": help, "free": free} | bounds)

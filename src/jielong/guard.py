@@ -7,12 +7,15 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from jielong import checkpoint as ckpt
 from jielong.build import Parts, Progress, restore, save
 from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError, first_line
 from jielong.observe.metrics import Display, MetricsFile
+from jielong.stages import StartingPoint, find_starting_point
 from jielong.training import spikes
 from jielong.training.memory import (
     DoesNotFitError,
@@ -55,6 +58,8 @@ def guarded_step(
     result = _step_that_fits(parts, progress, micro_batches, factor, screen)
     if result.applied:
         progress.skipped = 0
+        if result.expert_load is not None:
+            progress.expert_load = result.expert_load.long().tolist()
         if parts.average:
             parts.average.update(progress.step + 1, factor)
         _watch_loss(parts, progress, result.loss, screen, records)
@@ -86,6 +91,7 @@ def _step_that_fits(
                 ranks=parts.ranks,
                 scaler=parts.scaler,
                 pieces=-(-count * pieces // rows),
+                reference_load=_reference_load(parts, progress),
             )
         except DoesNotFitError as error:
             problem = str(error)
@@ -110,6 +116,15 @@ def _step_that_fits(
         )
 
 
+def _reference_load(parts: Parts, progress: Progress) -> Tensor | None:
+    """(layers, experts) how busy each expert was in the latest update; before the first: alike."""
+    m = parts.config.model
+    if not m.use_moe:
+        return None
+    load = progress.expert_load or [[1] * m.num_experts] * m.num_hidden_layers
+    return torch.tensor(load, dtype=torch.float32, device=parts.model.device)
+
+
 def settle_micro_batches(parts: Parts, progress: Progress, screen: Display) -> None:
     """How many pieces a micro-batch is trained in: as set, as the run had it, or as fits.
 
@@ -126,7 +141,7 @@ def settle_micro_batches(parts: Parts, progress: Progress, screen: Display) -> N
         least = 1 if wanted else default_pieces(parts.config, of_a_rank, parts.model.device)
         progress.pieces = least
         if wanted or parts.ranks.world_size > 1:
-            windows = parts.batches.order(0)[:rows]
+            windows = parts.batches.ordered(0, np.arange(min(rows, parts.batches.windows)))
             share = np.array_split(windows, parts.ranks.world_size)[0]  # the largest of any rank
             fit = pieces_that_fit(parts.model, parts.batches.load(share), parts.dtype, least)
             progress.pieces = max(parts.ranks.gather(fit))
@@ -223,10 +238,12 @@ def rewound(parts: Parts, progress: Progress, screen: Display) -> Progress:
             "back to: a larger --keep-checkpoints keeps more"
         )
     parts.ranks.wait_for_all()  # all have looked
+    start = StartingPoint()
     with parts.ranks.after_main():
         if parts.ranks.is_main:
             ckpt.set_aside(parts.run.checkpoints, after=sound)
-    before, _ = restore(parts)
+            start = find_starting_point(parts.config, parts.run)
+    before, _ = restore(parts, parts.ranks.gather(start)[0])
     first, last = progress.step - 1, progress.step + 2**progress.rewinds - 1
     before.omitted = sorted({*progress.omitted, *range(first, last + 1)})
     before.rewinds = progress.rewinds + 1
@@ -249,12 +266,13 @@ def save_or_say(parts: Parts, progress: Progress, screen: Display, last: bool) -
         TrainingError: the ranks no longer have the same weights; nothing is saved.
     """
     _compare_ranks(parts, progress)
-    try:
-        save(parts, progress)
-    except CheckpointError as error:
-        if last or parts.config.run.on_save_error == "stop":
-            raise
-        screen.line(f"{error}; training goes on", style="yellow")
+    with parts.ranks.after_main():  # the others wait, however long a slow disk takes
+        try:
+            save(parts, progress)
+        except CheckpointError as error:
+            if last or parts.config.run.on_save_error == "stop":
+                raise
+            screen.line(f"{error}; training goes on", style="yellow")
 
 
 def _compare_ranks(parts: Parts, progress: Progress) -> None:

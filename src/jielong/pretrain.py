@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +12,9 @@ from jielong.build import Parts, Progress, build, restore
 from jielong.checkpoint import step_name
 from jielong.config import Config
 from jielong.data.batches import read_ahead
-from jielong.device import autocast, choose_device, choose_dtype, describe
+from jielong.data.shards import verify_dataset
+from jielong.device import choose_device, choose_dtype, describe
 from jielong.distributed import join_ranks
-from jielong.evaluation.likelihood import evaluate_stream
-from jielong.generation.generate import generate_samples
-from jielong.generation.sampling import Sampling
 from jielong.guard import (
     LossSpikeError,
     guarded_step,
@@ -31,8 +27,16 @@ from jielong.observe.explain import explain_first_loss, run_summary, settings_no
 from jielong.observe.metrics import Averages, Display, MetricsFile
 from jielong.observe.trackers import check_tracker, start_tracker
 from jielong.run import RunFolder, StopSignals
-from jielong.stages import ensure_dataset, ensure_tokenizer, spool_stdin
+from jielong.stages import (
+    StartingPoint,
+    dataset_folder,
+    ensure_dataset,
+    ensure_tokenizer,
+    find_starting_point,
+    spool_stdin,
+)
 from jielong.training.compilation import compile_layers, wants_compile
+from jielong.validation import catch_up, eval_interval, is_due, is_missing, validate
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,17 @@ class RunResult:
     signal: int | None  # of SIGINT, SIGTERM, SIGUSR1; none if the budget was spent
 
 
-def pretrain(config: Config, override: bool = False, quiet: bool = False) -> RunResult:
+def pretrain(
+    config: Config, override: bool = False, quiet: bool = False, verify: bool = False
+) -> RunResult:
     """Pretrains a model, or goes on where the run in `config.run.out_dir` stopped.
 
     Args:
         config: all settings; missing stages (tokenizer, dataset) are made.
         override: resume although settings changed that alter the result.
         quiet: print nothing; metrics.jsonl is written all the same.
+        verify: compare every file of the dataset with its SHA-256, also if its size and time say
+            that it has not changed since that was last done.
 
     Raises:
         JielongError: ConfigError, DataError, CheckpointError or TrainingError, in plain words.
@@ -71,10 +79,16 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
                 check_tracker(config.run.tracker)
                 stack.enter_context(run.hold())
                 run.settle_config(config, override)
+                start = find_starting_point(config, run)
                 found = spool_stdin(config, run)
-                ensure_dataset(found, ensure_tokenizer(found, run, screen.line), run, screen.line)
-        parts = build(config, run, ranks, device, dtype)
-        progress, notes = restore(parts)
+                tokenizer = ensure_tokenizer(found, run, start, screen.line)
+                ensure_dataset(found, tokenizer, run, screen.line)
+                verify_dataset(dataset_folder(found, run), again=verify)
+            else:
+                start = StartingPoint()
+        start = ranks.gather(start)[0]
+        parts = build(config, run, start, ranks, device, dtype)
+        progress, notes = restore(parts, start)
         if ranks.is_main:
             run.write_config(config)  # with --override the new settings, now that they fit
         about = run_summary(
@@ -85,9 +99,10 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
             parts.schedule,
             parts.optimizer.peak,
         )
+        about.append(attention_in_words(parts))
         for line in [*about, *settings_not_used(config, parts.config), *notes]:
             screen.line(line)
-        if progress.step < parts.schedule.total_steps:
+        if progress.step < parts.schedule.total_steps or is_missing(parts, progress):
             settle_micro_batches(parts, progress, screen)
             compile_if_it_pays(parts, progress.pieces or 1, screen)
             with StopSignals() as signals:
@@ -99,6 +114,14 @@ def pretrain(config: Config, override: bool = False, quiet: bool = False) -> Run
         newest = run.checkpoints / step_name(progress.step)
         total = parts.schedule.total_steps
         return RunResult(run.path, newest, progress.step, total, progress.validation, received)
+
+
+def attention_in_words(parts: Parts) -> str:
+    """One line: how attention is computed, and why not in the fastest way."""
+    data = parts.config.data
+    if data.packing == "pad" or not data.document_mask:
+        return "attention causal over the whole window"
+    return parts.model.model.attention_in_words(parts.model.device, parts.dtype)
 
 
 def compile_if_it_pays(parts: Parts, pieces: int, screen: Display) -> None:
@@ -118,32 +141,39 @@ def train_to_end(
     parts: Parts, progress: Progress, screen: Display, signals: StopSignals
 ) -> Progress:
     """Trains, and goes back to the last checkpoint where the loss jumps and the settings say so."""
-    if parts.config.run.on_loss_spike == "rewind" and progress.step == 0:
+    c, run, is_main = parts.config, parts.run, parts.ranks.is_main
+    if c.run.on_loss_spike == "rewind" and progress.step == 0:
         save_or_say(parts, progress, screen, last=False)  # there must be one to go back to
-    while True:
-        try:
-            train(parts, progress, screen, signals)
-            return progress
-        except LossSpikeError:
-            progress = rewound(parts, progress, screen)
+    tracker = None
+    if is_main:
+        name, project = c.run.tracker, c.run.tracker_project
+        tracker = start_tracker(name, project, run.path, progress.step, c.flat(), screen.line)
+    records = MetricsFile(run.metrics_file, progress.step, progress.omitted, is_main, tracker)
+    with contextlib.closing(records):
+        while True:
+            try:
+                train(parts, progress, screen, signals, records)
+                return progress
+            except LossSpikeError:
+                progress = rewound(parts, progress, screen)
+                records.rewind(progress.step, progress.omitted)
 
 
-def train(parts: Parts, progress: Progress, screen: Display, signals: StopSignals) -> None:
+def train(
+    parts: Parts, progress: Progress, screen: Display, signals: StopSignals, records: MetricsFile
+) -> None:
     """The loop: step, log, validate, save; until the budget is spent or a signal asks to stop."""
     c, total, ranks = parts.config, parts.schedule.total_steps, parts.ranks
-    eval_interval = c.run.eval_interval or -(-total // 10)
-    save_interval = c.run.save_interval or eval_interval
-    tracker = None
-    if ranks.is_main:
-        tracker = start_tracker(
-            c.run.tracker, c.run.tracker_project, parts.run.path, c.flat(), screen.line
-        )
-    records = MetricsFile(parts.run.metrics_file, progress.step, ranks.is_main, tracker)
+    save_interval = c.run.save_interval or eval_interval(parts)
     screen.start(progress.step, total, parts.batches.windows_before)
+    if is_missing(parts, progress):
+        catch_up(parts, progress, screen, records)
+        if progress.step == total:
+            save_or_say(parts, progress, screen, last=True)
     means, last_save = Averages(), time.monotonic()
     steps = range(progress.step, total)
     read = read_ahead(parts.batches, steps, ranks.rank, ranks.world_size, c.data.num_workers)
-    with contextlib.closing(records), contextlib.closing(read):
+    with contextlib.closing(read):
         for step, micro_batches in zip(steps, read, strict=True):
             factor = parts.schedule.factor(step)
             result = guarded_step(parts, progress, micro_batches, factor, screen, records)
@@ -157,48 +187,22 @@ def train(parts: Parts, progress: Progress, screen: Display, signals: StopSignal
                 screen.progress(done, means, rate, result.grad_norm)
                 records.train(done, means, rate, result, progress.tokens)
                 means.reset()
-            if done % eval_interval == 0 or done == total:
-                with parts.as_measured():
-                    validate(parts, progress, screen, records)
-                means.restart_clock()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
             stop, overdue = ranks.agree(signals.received is not None, overdue)
-            best = progress.best_step == done  # of the validation just done: it is kept
-            if done % save_interval == 0 or done == total or stop or overdue or best:
+            # saved before it is measured: what goes wrong in validation costs no training
+            saves = done % save_interval == 0 or done == total or stop or overdue
+            if saves:
                 save_or_say(parts, progress, screen, last=stop or done == total)
+            if is_due(parts, done):
+                validate(parts, progress, screen, records)
+                # the best is kept, and the last knows how good it is
+                if done == total or (progress.best_step == done and not saves):
+                    save_or_say(parts, progress, screen, last=done == total)
+                    saves = True
+            if saves:
                 last_save = time.monotonic()
+            if saves or is_due(parts, done):
                 means.restart_clock()
             if stop:
                 screen.line(f"stopped after step {done}; the same command goes on from there")
                 break
-
-
-def validate(parts: Parts, progress: Progress, screen: Display, records: MetricsFile) -> None:
-    """Likelihood of the held-out split, and a sample; draws nothing from training's randomness."""
-    c, ranks, step = parts.config, parts.ranks, progress.step
-    if parts.dataset.validation is not None:
-        likelihood = evaluate_stream(
-            parts.model,
-            parts.dataset.validation,
-            c.data.max_seq_len,
-            parts.batches.batch_size,
-            parts.tokenizer.token_bytes(),
-            max_tokens=None if step == parts.schedule.total_steps else c.run.eval_tokens,
-            autocast=autocast(parts.model.device, parts.dtype),
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-            sum_over_ranks=ranks.sum_number,
-        )
-        progress.validation = {"step": step, **dataclasses.asdict(likelihood)}
-        if likelihood.loss < (math.inf if progress.best_loss is None else progress.best_loss):
-            progress.best_step, progress.best_loss = step, likelihood.loss
-        screen.validation(step, likelihood)
-        records.write("validation", step, **dataclasses.asdict(likelihood))
-    if ranks.is_main and c.run.sample_tokens:
-        sampling = Sampling(seed=c.training.seed)
-        texts = generate_samples(
-            parts.model, parts.tokenizer, parts.prompts, c.run.sample_tokens, sampling
-        )
-        for prompt, text in zip(parts.prompts, texts, strict=True):
-            screen.sample(prompt, text)
-            records.write("sample", step, prompt=prompt, text=text)

@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from jielong.checkpoint import checkpoints, find_model_folder, newest_valid
@@ -21,6 +22,33 @@ from jielong.tokenizer import Tokenizer, train_tokenizer
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """What a run goes on from: found and verified once, by rank 0, for all ranks."""
+
+    checkpoint: Path | None = None  # the run's own newest sound one
+    init_from: Path | None = None  # the model folder of `training.init_from`, for a new run
+    problems: tuple[str, ...] = ()  # newer checkpoints passed over, and why
+
+    @property
+    def model_folder(self) -> Path | None:
+        """Where architecture, tokenizer and weights come from, if not from the settings."""
+        return self.checkpoint or self.init_from
+
+
+def find_starting_point(config: Config, run: RunFolder) -> StartingPoint:
+    """The newest sound checkpoint of the run, or the model folder that the settings name.
+
+    Raises:
+        CheckpointError: there is no model in `training.init_from`, or it is damaged.
+    """
+    newest, problems = newest_valid(run.checkpoints)
+    init_from = None
+    if config.training.init_from is not None and newest is None:
+        init_from = find_model_folder(config.training.init_from)
+    return StartingPoint(newest, init_from, tuple(problems))
 
 
 def spool_stdin(config: Config, run: RunFolder) -> Config:
@@ -42,15 +70,15 @@ def spool_stdin(config: Config, run: RunFolder) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, data_path=paths))
 
 
-def ensure_tokenizer(config: Config, run: RunFolder, say: Say) -> Tokenizer:
+def ensure_tokenizer(config: Config, run: RunFolder, start: StartingPoint, say: Say) -> Tokenizer:
     """The tokenizer given, the run's own, or one trained on the corpus.
 
     Raises:
         DataError: it cannot be loaded or trained.
     """
     given = config.data.tokenizer or _beside_dataset(config)
-    if given is None:
-        given = start_folder(config, run)
+    if given is None and config.training.init_from is not None:
+        given = start.model_folder
     if given is not None:
         return Tokenizer.load(given)
     if not (run.tokenizer / "tokenizer.json").exists():
@@ -105,13 +133,13 @@ def _trained_on(config: Config, run: RunFolder) -> bool:
 
 
 def load_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Dataset:
-    """The prepared dataset of a run, verified.
+    """The prepared dataset of a run, its files of the right sizes.
 
     Raises:
         DataError: it is damaged, or was made with another tokenizer.
     """
-    folder = prepared_folder(config) or run.data
-    dataset = open_dataset(folder)
+    folder = dataset_folder(config, run)
+    dataset = open_dataset(folder, verify=False)
     if dataset.manifest["tokenizer_fingerprint"] != tokenizer.fingerprint:
         raise DataError(
             f"{folder}: made with the tokenizer {dataset.manifest['tokenizer_fingerprint'][:12]}, "
@@ -120,38 +148,29 @@ def load_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Datase
     return dataset
 
 
-def start_folder(config: Config, run: RunFolder) -> Path | None:
-    """The model folder that a run with `init_from` has architecture, tokenizer and weights from.
-
-    Its own newest checkpoint, once there is one: by then the first may be gone.
+def with_architecture(config: Config, tokenizer: Tokenizer, start: StartingPoint) -> Config:
+    """The config with what follows from the tokenizer, the window and `init_from` filled in.
 
     Raises:
-        CheckpointError: there is no model in it.
-    """
-    if config.training.init_from is None:
-        return None
-    newest, _ = newest_valid(run.checkpoints)
-    return newest or find_model_folder(config.training.init_from)
-
-
-def with_architecture(config: Config, tokenizer: Tokenizer, start: Path | None) -> Config:
-    """The config with what follows from the tokenizer, the window and `start` filled in.
-
-    Raises:
-        ConfigError: the model in `start` has no place for the tokenizer or the window.
+        ConfigError: the model in `init_from` has no place for the tokenizer or the window.
     """
     context = config.model.max_position_embeddings or config.data.max_seq_len
     model = dataclasses.replace(
         config.model, vocab_size=tokenizer.vocab_size, max_position_embeddings=context
     )
-    if start is not None:
-        model = read_model_config(start)
+    if config.training.init_from is not None and start.model_folder is not None:
+        model = read_model_config(start.model_folder)
         if model.vocab_size < tokenizer.vocab_size:
             raise ConfigError(
                 f"training.init_from={config.training.init_from} has a vocabulary of "
                 f"{model.vocab_size}, the tokenizer {tokenizer.vocab_size}: use its own tokenizer"
             )
     return dataclasses.replace(config, model=model).validated()
+
+
+def dataset_folder(config: Config, run: RunFolder) -> Path:
+    """Where the tokens of a run are: a prepared dataset that was given, or the run's own."""
+    return prepared_folder(config) or run.data
 
 
 def prepared_folder(config: Config) -> Path | None:

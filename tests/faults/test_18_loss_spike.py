@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -96,6 +97,7 @@ def test_the_run_goes_back_leaves_the_batches_out_and_ends_as_if_unharmed(
     assert status == 0
     assert said.count("back to step 30; steps 34 to 35 will be left out") == 1
     assert [r["step"] for r in records(tmp_path / "run", "omitted")] == [34, 35]
+    assert [r["step"] for r in records(tmp_path / "run", "spike")] == [35]
     clean, ours = (records(tmp_path / n, "validation")[-1]["loss"] for n in ("clean", "run"))
     assert ours == pytest.approx(clean, rel=0.01)
     # and killed before or after, it ends with the same bits
@@ -109,6 +111,7 @@ def test_the_run_goes_back_leaves_the_batches_out_and_ends_as_if_unharmed(
         assert status == 0 and f"resuming from {again}" in said
         assert ("back to step" in said) == (kept < HARMED)
         assert weights(again) == weights(tmp_path / "run")
+        assert [r["step"] for r in records(again, "spike")] == [35]  # once, though it came twice
 
 
 def test_a_checkpoint_that_already_has_the_harm_is_not_gone_back_to(
@@ -118,6 +121,13 @@ def test_a_checkpoint_that_already_has_the_harm_is_not_gone_back_to(
     status, said = train(words, tmp_path / "run", monkeypatch, harmed=39)  # saved after that step
     assert status == 0
     assert "back to step 30; steps 40 to 41 will be left out" in said
+    # killed after the next save, before the step that jumped: it is left out, so its record stays
+    for path in checkpoint.checkpoints(tmp_path / "run" / "checkpoints"):
+        if checkpoint.step_of(path) > 40:
+            shutil.rmtree(path)
+    status, said = train(words, tmp_path / "run", monkeypatch, harmed=39)
+    assert status == 0 and "resuming from" in said and "back to step" not in said
+    assert [r["step"] for r in records(tmp_path / "run", "spike")] == [41]
 
 
 def test_a_spike_before_the_first_checkpoint_goes_back_to_the_start(
@@ -141,6 +151,8 @@ def test_each_further_time_more_is_left_out(
     omitted = {r["step"] for r in records(tmp_path / "run", "omitted")}
     assert omitted >= {34, 35, 36, 37, 38} and len(omitted) < 16
     assert 2 <= said.count("back to step 30") <= 4
+    spikes_said = [int(step) for step in re.findall(r"step (\d+): the loss jumps", said)]
+    assert [r["step"] for r in records(tmp_path / "run", "spike")] == spikes_said
 
 
 def test_going_back_needs_an_older_checkpoint(words: list[str], tmp_path: Path) -> None:

@@ -29,6 +29,12 @@ def test_the_loss_shown_is_the_mean_over_all_targets_since_the_last_record() -> 
     assert math.isnan(means.loss)
 
 
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_first_loss_that_is_no_number_is_said_to_be_none(loss: float) -> None:
+    said = explain_first_loss(loss, 4096)
+    assert "not a number" in said and "uniform" not in said
+
+
 def test_speed_leaves_out_the_time_between() -> None:
     means = Averages()
     means.seconds, means.targets = 2.0, 100
@@ -61,9 +67,36 @@ def test_records_after_the_step_that_a_run_resumes_from_are_dropped(tmp_path: Pa
     assert [json.loads(x)["step"] for x in path.read_text().splitlines()] == [4, 5]
 
 
+def test_what_went_wrong_with_a_text_left_out_stays_through_rewinds_and_resumes(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+
+    def steps() -> list[tuple[str, int]]:
+        lines = map(json.loads, path.read_text().splitlines())
+        return [(record["kind"], record["step"]) for record in lines]
+
+    file = MetricsFile(path, 0)
+    for kind, step in (("train", 4), ("skipped", 5), ("skipped", 8), ("train", 8), ("spike", 9)):
+        file.write(kind, step)
+    file.rewind(4, [7, 8])  # from 0, so it is steps 8 and 9
+    once = [("train", 4), ("skipped", 8), ("spike", 9)]
+    assert steps() == once  # step 5 is taken again
+    for kind, step in (("skipped", 5), ("omitted", 8), ("omitted", 9), ("spike", 10)):
+        file.write(kind, step)
+    file.rewind(4, [7, 8, 9, 10])
+    file.close()
+    assert steps() == [*once, ("spike", 10)]
+    MetricsFile(path, 4, [7, 8, 9, 10]).close()  # killed, and a checkpoint knows what is left out
+    assert steps() == [*once, ("spike", 10)]
+    MetricsFile(path, 4).close()  # none does: what went wrong will come again
+    assert steps() == [("train", 4)]
+
+
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "metrics.jsonl", 0, enabled=False)
     file.write("train", 1)
+    file.rewind(0, [0])
     file.close()
     assert not list(tmp_path.iterdir())
 
@@ -88,12 +121,16 @@ def test_a_tracker_that_fails_is_named_once_and_left_alone() -> None:
         def log(self, step: int, values: dict[str, float]) -> None:
             raise ConnectionError("no network\nsecond line")
 
+        def rewind(self, step: int) -> None:
+            raise AssertionError("it was left alone")
+
         def close(self) -> None:
             raise AssertionError("it was left alone")
 
     said: list[str] = []
     tracker = Guarded("wandb", Broken, said.append)
     for step in range(3):
-        tracker.log(step, {})
+        tracker.log(step, {"train/loss": 1.0})
+    tracker.rewind(0)
     tracker.close()
     assert len(said) == 1 and "wandb" in said[0] and "no network" in said[0]

@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
+import jielong.pretrain  # noqa: F401  (the package's own name for it is the function)
+from jielong import guard
 from jielong.checkpoint import step_name
 from jielong.cli import main
 from tiny import TINY_RUN, flags
 
 STEPS = 8
-# a package of the tracker's interface, that writes down its calls and breaks where it is told to
-FAKE_WANDB = """
+# packages of the trackers' interfaces: they write down their calls, and of numbers only what is
+# taken, with its point on the axis; and break where they are told to
+FAKE = """
 import json, pathlib
 calls = pathlib.Path(__file__).with_name("calls.jsonl")
 
@@ -27,35 +30,71 @@ def note(what, **values):
     if what == BREAKS_IN:
         raise RuntimeError(f"no network in {what}\\nand more of it")
 
-class Run:
-    def log(self, data, step=None):
-        note("log", data=data, step=step)
-    def finish(self):
-        note("finish")
-
 def init(**values):
     note("init", **values)
-    return Run()
+    return Run(values["id"])
 """
+# its own step never falls, also where a run is resumed: what is logged at a lower one is dropped
+FAKE_WANDB = """
+rows = {}  # of each run, the step that is being written
+
+class Run:
+    def __init__(self, id):
+        self.id, self.axis = id, None
+        rows[id] = rows.get(id, -1) + 1
+    def define_metric(self, name, step_metric=None):
+        assert name == "*"
+        self.axis = step_metric
+    def log(self, data, step=None):
+        if step is not None and step < rows[self.id]:
+            return
+        rows[self.id] = rows[self.id] + 1 if step is None else step
+        note("log", data=data, at=data[self.axis] if self.axis else rows[self.id])
+    def finish(self):
+        note("finish")
+"""
+# a key's steps come in any order, but one that it has is dropped, and where a run is resumed all up
+# to its last; an empty record is an error
+FAKE_SWANLAB = """
+seen = {}  # by run and key, its steps
+
+class Run:
+    def __init__(self, id):
+        self.id = id
+        for steps in seen.get(id, {}).values():
+            steps.update(range(max(steps)))
+    def log(self, data, step):
+        assert data
+        keys = seen.setdefault(self.id, {})
+        new = {key: value for key, value in data.items() if step not in keys.get(key, ())}
+        for key in new:
+            keys.setdefault(key, set()).add(step)
+        note("log", data=new, at=step)
+    def finish(self):
+        note("finish")
+"""
+FAKES = {"wandb": FAKE_WANDB, "swanlab": FAKE_SWANLAB}
 
 Calls = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def fake_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Calls]]:
-    """Makes a package `wandb` that breaks in a function of that name; returns its calls."""
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Calls]]:
+    """Makes a tracker's package that breaks in a function of that name; returns its calls."""
 
-    def make(breaks_in: str = "") -> Calls:
-        package = tmp_path / "packages" / "wandb"
+    def make(name: str, breaks_in: str = "") -> Calls:
+        package = tmp_path / "packages" / name
         package.mkdir(parents=True)
-        (package / "__init__.py").write_text(f"BREAKS_IN = {breaks_in!r}\n{FAKE_WANDB}")
-        monkeypatch.delitem(sys.modules, "wandb", raising=False)
+        code = f"BREAKS_IN = {breaks_in!r}\n{FAKE}{FAKES[name]}"
+        (package / "__init__.py").write_text(code)
+        monkeypatch.delitem(sys.modules, name, raising=False)
         monkeypatch.syspath_prepend(str(package.parent))
         calls = package / "calls.jsonl"
         return lambda: [json.loads(line) for line in calls.read_text().splitlines()]
 
     yield make
-    sys.modules.pop("wandb", None)
+    for name in FAKES:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -75,10 +114,28 @@ def records(folder: Path, kind: str = "train") -> dict[int, dict[str, Any]]:
     return {r["step"]: r for r in map(json.loads, lines) if r["kind"] == kind}
 
 
+def tensorboard_events(folder: Path) -> Any:
+    """What TensorBoard shows of a run."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return events
+
+
+def logged(calls: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:
+    """At which points of the axis a key has which value, in the order of the calls."""
+    return [(c["at"], c["data"][key]) for c in calls if c["what"] == "log" and key in c["data"]]
+
+
+def losses(folder: Path, steps: range) -> list[tuple[int, float]]:
+    return [(step, records(folder)[step]["loss"]) for step in steps]
+
+
 def test_wandb_gets_settings_and_numbers_in_one_run_through_a_resume(
-    tmp_path: Path, words: list[str], fake_wandb: Callable[..., Calls]
+    tmp_path: Path, words: list[str], fake: Callable[..., Calls]
 ) -> None:
-    calls, run = fake_wandb(), tmp_path / "run"
+    calls, run = fake("wandb"), tmp_path / "run"
     words += ["--use_wandb", "--wandb_project", "mine"]
     assert main(words) == 0
     shutil.rmtree(run / "checkpoints" / step_name(STEPS))
@@ -91,11 +148,70 @@ def test_wandb_gets_settings_and_numbers_in_one_run_through_a_resume(
         assert (part[0]["project"], part[0]["name"], part[0]["resume"]) == ("mine", "run", "allow")
         assert part[0]["config"]["hidden_size"] == TINY_RUN["hidden_size"]
     assert first[0]["id"] == again[0]["id"]
-    for part, steps in ((first, range(1, STEPS + 1)), (again, range(5, STEPS + 1))):
-        losses = {c["step"]: c["data"]["train/loss"] for c in part if "train/loss" in str(c)}
-        assert losses == {step: records(run)[step]["loss"] for step in steps}
+    assert logged(first, "train/loss") == losses(run, range(1, STEPS + 1))
+    assert logged(again, "train/loss") == losses(run, range(5, STEPS + 1))
     held_out = records(run, "validation")[STEPS]["bits_per_byte"]
-    assert held_out in [call.get("data", {}).get("validation/bits_per_byte") for call in again]
+    assert logged(again, "validation/bits_per_byte") == [(STEPS, held_out)]
+
+
+def test_swanlab_has_each_number_once_through_a_resume(
+    tmp_path: Path, words: list[str], fake: Callable[..., Calls]
+) -> None:
+    calls, run = fake("swanlab"), tmp_path / "run"
+    words += ["--tracker", "swanlab"]
+    assert main(words) == 0
+    shutil.rmtree(run / "checkpoints" / step_name(STEPS))
+    assert main(words) == 0
+    assert len({call["id"] for call in calls() if call["what"] == "init"}) == 1
+    assert logged(calls(), "train/loss") == losses(run, range(1, STEPS + 1))
+    assert [step for step, _ in logged(calls(), "validation/loss")] == [4, STEPS]
+
+
+@pytest.fixture
+def jump(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Has the loss jump at this step, counted from 1, the first time that it is taken."""
+    step = 7
+
+    def jumping(parts: Any, progress: Any, *rest: Any) -> Any:
+        if progress.step + 1 == step and step - 1 not in progress.omitted:
+            rest[-1].write("spike", step, loss=9.0)
+            raise guard.LossSpikeError
+        return guard.guarded_step(parts, progress, *rest)
+
+    monkeypatch.setattr(sys.modules["jielong.pretrain"], "guarded_step", jumping)
+    return step
+
+
+@pytest.mark.parametrize("name", FAKES)
+def test_a_run_that_goes_back_is_one_run_at_the_tracker_and_goes_on_there(
+    name: str, tmp_path: Path, words: list[str], fake: Callable[..., Calls], jump: int
+) -> None:
+    calls, run = fake(name), tmp_path / "run"
+    assert main([*words, "--tracker", name, "--on-loss-spike", "rewind"]) == 0
+    whats = [call["what"] for call in calls()]
+    assert whats.count("init") == whats.count("finish") == 1 and whats[-1] == "finish"
+    assert set(logged(calls(), "spike/loss")) == {(jump, 9.0)}
+    shown = logged(calls(), "train/loss")
+    assert shown[-1][0] == STEPS
+    ours = {step: r["loss"] for step, r in records(run).items() if r["loss"] is not None}
+    assert dict(shown).items() >= ours.items()  # and the loss before the jump, later left out
+    assert shown.count((5, ours[5])) == {"wandb": 2, "swanlab": 1}[name]  # back to step 4
+
+
+def test_tensorboard_shows_each_step_once_where_a_run_went_back_or_was_resumed(
+    tmp_path: Path, words: list[str], jump: int
+) -> None:
+    pytest.importorskip("tensorboard")
+    words += ["--tracker", "tensorboard", "--on-loss-spike", "rewind"]
+    run = tmp_path / "run"
+    assert main(words) == 0
+    shutil.rmtree(run / "checkpoints" / step_name(STEPS))
+    assert main(words) == 0  # from step 4: no later checkpoint is left, and the loss jumps again
+    events = tensorboard_events(run)
+    steps = [event.step for event in events.Scalars("train/learning_rate")]
+    assert steps == list(range(1, STEPS + 1))
+    assert [event.step for event in events.Scalars("validation/loss")] == [4, STEPS]
+    assert [(event.step, event.value) for event in events.Scalars("spike/loss")] == [(jump, 9.0)]
 
 
 @pytest.mark.parametrize("where", ["init", "log", "finish"])
@@ -103,10 +219,10 @@ def test_a_tracker_that_fails_never_stops_training(
     where: str,
     tmp_path: Path,
     words: list[str],
-    fake_wandb: Callable[..., Calls],
+    fake: Callable[..., Calls],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    calls = fake_wandb(where)
+    calls = fake("wandb", where)
     assert main([*words, "--tracker", "wandb"]) == 0
     said = capsys.readouterr()
     assert said.out.count(f"wandb failed and is off from here (no network in {where})") == 1
@@ -133,11 +249,8 @@ def test_a_tracker_that_is_not_installed_is_an_error_before_anything_is_prepared
 
 def test_tensorboard_shows_the_numbers_of_metrics_jsonl(tmp_path: Path, words: list[str]) -> None:
     pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     assert main([*words, "--tracker", "tensorboard"]) == 0
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
-    events.Reload()
+    events = tensorboard_events(tmp_path / "run")
     for name in ("loss", "grad_norm", "learning_rate"):
         shown = {event.step: event.value for event in events.Scalars(f"train/{name}")}
         assert shown == pytest.approx(

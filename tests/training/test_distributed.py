@@ -29,6 +29,7 @@ CHANGES = {
     # sums in another order differ in their last bits; Adam divides small gradients by themselves,
     # which would turn a bit that differs into a step that does
     "adam_eps": 1e-3,
+    "learning_rate": 1e-3,  # nor does a small step make differences grow
 }
 
 

@@ -38,15 +38,18 @@ def test_pieces_hold_each_row_once_and_are_equally_many_for_any_share(
         {},
         {"use_moe": True, "router_aux_loss": "sequence"},
         {"use_moe": True, "router_aux_loss": "bias"},
+        {"use_moe": True, "num_experts_per_tok": 2, "router_aux_loss_coef": 0.5},
     ],
-    ids=["dense", "sequence", "bias"],
+    ids=["dense", "sequence", "bias", "batch"],
 )
 def test_pieces_change_no_update(changes: dict[str, Any]) -> None:
     batch, results = random_batch(6, 16, ignored=0.3), []
+    uneven = torch.tensor([[90.0, 3.0, 40.0, 60.0], [1.0, 20.0, 100.0, 5.0]])
+    load = uneven if "use_moe" in changes else None
     for pieces in (1, 4):
         model = tiny_model(**changes)
         optimizer = Optimizer(model, tiny_config(optimizer="adamw", adam_eps=1e-3))
-        result = one_step(model, optimizer, [batch], pieces=pieces)
+        result = one_step(model, optimizer, [batch], pieces=pieces, reference_load=load)
         results.append((result, dict(model.named_parameters())))
     (one, weights), (four, other) = results
     assert one.tokens == four.tokens
@@ -107,6 +110,20 @@ def test_a_run_that_does_not_fit_goes_on_in_halves_with_the_same_losses(
     assert (last / "model.safetensors").read_bytes() == expected
 
 
+def test_a_mixture_trains_the_same_however_a_batch_is_split(
+    tmp_path: Path, words: list[str]
+) -> None:
+    words += ["--use-moe", "--num-experts-per-tok=2", "--learning-rate=1e-3"]
+    words += ["--router-aux-loss-coef=0.5", "--eval-interval=99"]
+    for size in (1, 3, 8):  # of the 8 windows of an update
+        status, said = run(words, tmp_path / str(size), f"--micro-batch-size={size}")
+        assert status == 0, said
+    whole = losses(tmp_path / "8")
+    assert len(whole) == 7  # of six updates, and held out
+    for size in (1, 3):
+        assert losses(tmp_path / str(size)) == pytest.approx(whole, abs=1e-5)
+
+
 def test_a_single_window_that_does_not_fit_ends_the_run_in_plain_words(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +164,7 @@ def test_by_default_a_cpu_takes_no_more_at_once_than_makes_it_faster() -> None:
     assert default_pieces(tiny_config(max_seq_len=1024), 32, cpu) == 16
     assert default_pieces(tiny_config(max_seq_len=512), 5, cpu) == 1  # 2560 tokens, not 2 · 1280
     assert default_pieces(tiny_config(max_seq_len=2**14), 3, cpu) == 3
-    assert default_pieces(tiny_config(max_seq_len=4096, use_moe=True), 32, cpu) == 1
+    assert default_pieces(tiny_config(max_seq_len=4096, use_moe=True), 32, cpu) == 32
 
 
 def test_another_error_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jielong.device import without_autocast
 from jielong.model.documents import Mask, attend_by_document, attend_packed, is_packed
 from jielong.model.linear import Linear
 from jielong.model_config import ModelConfig
@@ -74,10 +75,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class HeadNorm(nn.RMSNorm):
-    """RMSNorm in its input's precision: torch has no fused kernel for two of them."""
+    """RMSNorm in the precision of its input, so that queries and keys have that of the values.
+
+    Autocast on CUDA would run it in float32 and return float32, which FlashAttention refuses
+    beside half-precision values.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+        with without_autocast(x.device):
+            return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class Attention(nn.Module):
@@ -118,7 +124,9 @@ class Attention(nn.Module):
         past = k.shape[2] - T
         if past and T > 1:  # a chunk after a cached prefix: causal, shifted by the prefix
             mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
-        if mask is not None and x.device.type != "cpu":  # no fused kernel there shares key heads
+        # of a GPU's fused kernels only FlashAttention shares key heads: no mask, half precision
+        shares = x.device.type == "cpu" or (mask is None and q.dtype != torch.float32)
+        if not shares:
             k, v = (t.repeat_interleave(self.heads // self.kv_heads, 1) for t in (k, v))
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, enable_gqa=True

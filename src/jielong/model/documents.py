@@ -6,13 +6,16 @@ GPU has a kernel that takes all documents at once (FlashAttention-2, Dao 2023, a
 
 from __future__ import annotations
 
-import functools
+import inspect
 import itertools
-from typing import TypeGuard
+from collections.abc import Callable
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from jielong.errors import first_line
 
 # What may be looked at: as from `attention_mask`, `document_lengths` or `document_starts`.
 Mask = Tensor | tuple[int, ...]
@@ -103,36 +106,51 @@ def attend_packed(q: Tensor, k: Tensor, v: Tensor, starts: Tensor) -> Tensor:
     """Attention within each document: q (B, H, T, D), k, v (B, KV, T, D) → (B, T, H, D).
 
     Args:
-        q, k, v: bfloat16 or float16 on a GPU.
+        q, k, v: bfloat16 or float16 on a GPU. They are cast to the dtype of v: the kernel takes
+            one dtype only, and autocast does not know the kernel.
         starts: as from `document_starts`, on the same device.
     """
     from torch.nn.attention import varlen  # loads custom operators, which only a GPU needs
 
     B, H, T, D = q.shape
-    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
-    causal = (-1, 0)
-    out = varlen.varlen_attn(q, k, v, starts, starts, T, T, window_size=causal, enable_gqa=True)
+    options = _kernel_options(varlen.varlen_attn)
+    if "enable_gqa" not in options:
+        k, v = (x.repeat_interleave(H // x.shape[1], 1) for x in (k, v))
+    q, k, v = (x.transpose(1, 2).flatten(0, 1).to(v.dtype) for x in (q, k, v))
+    out = varlen.varlen_attn(q, k, v, starts, starts, T, T, **options)
     assert isinstance(out, Tensor)
     return out.view(B, T, H, D)
 
 
-@functools.cache
-def packs(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, D: int) -> bool:
-    """Whether `attend_packed` gives what a mask gives on this device, and the same gradients.
+def _kernel_options(kernel: Callable[..., Any]) -> dict[str, Any]:
+    """Causal attention with shared key heads, as far as this torch's kernel knows the words."""
+    known = inspect.signature(kernel).parameters
+    causal = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
+    return causal | ({"enable_gqa": True} if "enable_gqa" in known else {})  # torch 2.12 and later
 
-    Tried rather than looked up: it depends on the GPU, the width of a head and torch's version.
+
+def varlen_unavailable(
+    device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, head_size: int
+) -> str | None:
+    """Why `attend_packed` cannot be used for these sizes on this device; None if it can.
+
+    It is run once on a small input and compared with a mask, outputs and gradients: support
+    depends on the GPU, the head size and the version of torch.
     """
-    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
-        return False
-    return _agrees_with_mask(device, dtype, heads, kv_heads, D)
+    if device.type != "cuda":
+        return "it needs an NVIDIA GPU"
+    if dtype not in (torch.bfloat16, torch.float16):
+        return f"it needs bfloat16 or float16, not {str(dtype).removeprefix('torch.')}"
+    return _differs_from_mask(device, dtype, heads, kv_heads, head_size)
 
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def _agrees_with_mask(
+def _differs_from_mask(
     device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, D: int
-) -> bool:
-    ids = torch.tensor([[0] * 5 + [1] * 90 + [2], [0] * 64 + [1] * 32], device=device)
+) -> str | None:
+    ids = torch.tensor([[0] * 5 + [1] * 90 + [2], [0] * 64 + [1] * 32])
+    mask, starts = attention_mask(ids).to(device), document_starts(ids).to(device)
     generator = torch.Generator(device).manual_seed(0)  # torch's own stream stays where it is
     q, k, v, grad = (
         torch.randn(2, n, 96, D, device=device, generator=generator).to(dtype)
@@ -140,14 +158,16 @@ def _agrees_with_mask(
     )
     inputs = q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
     with torch.autocast(device.type, enabled=False):
-        exact = [x.float() for x in inputs]
+        exact = [x.detach().float().requires_grad_() for x in inputs]
         q32, k32, v32 = (x.repeat_interleave(heads // x.shape[1], 1) for x in exact)
-        want = F.scaled_dot_product_attention(q32, k32, v32, attention_mask(ids))
+        want = F.scaled_dot_product_attention(q32, k32, v32, mask)
         wanted = torch.autograd.grad(want, exact, grad.float())
         try:
-            got = attend_packed(q, k, v, document_starts(ids)).transpose(1, 2)
+            got = attend_packed(q, k, v, starts).transpose(1, 2)
             gotten = torch.autograd.grad(got, inputs, grad)
-        except Exception:  # whatever a kernel that does not run here raises
-            return False
+        except Exception as error:  # whatever a kernel that does not run here raises
+            return f"it does not run here ({type(error).__name__}: {first_line(error)})"
     pairs = zip((got.detach(), *gotten), (want.detach(), *wanted), strict=True)
-    return all(bool((a - b).norm() <= TOLERANCE * b.norm()) for a, b in pairs)
+    if all(bool((a - b).norm() <= TOLERANCE * b.norm()) for a, b in pairs):
+        return None
+    return "its results differ from those with a mask"

@@ -8,7 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# those that `F.grouped_mm` is documented to take
+GROUPED_DTYPES = {
+    "cpu": (torch.float32, torch.bfloat16, torch.float16),
+    "cuda": (torch.bfloat16,),
+}
 
 
 def grouped_linear(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
@@ -23,36 +27,22 @@ def grouped_linear(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
         (M, out).
     """
     weights = weights.to(rows.dtype)
-    alignment = 16 // rows.element_size()  # the kernels load 16 bytes at once
-    if (
-        rows.device.type not in ("cpu", "cuda")
-        or rows.dtype not in GROUPED_DTYPES
-        or any(width % alignment for width in weights.shape[1:])
-    ):
-        return _loop(rows, weights, ends)
-    if rows.dtype == torch.bfloat16:
+    if has_kernel(rows.device, rows.dtype, weights):
         return F.grouped_mm(rows, weights.mT, offs=ends)
-    return _grouped_mm_uncompiled(rows, weights, ends)
+    return _loop(rows, weights, ends)
+
+
+def has_kernel(device: torch.device, dtype: torch.dtype, weights: Tensor) -> bool:
+    """Whether `F.grouped_mm` takes rows of this kind and weights (groups, out, in)."""
+    alignment = 16 // dtype.itemsize  # the kernels load 16 bytes at once
+    aligned = not any(width % alignment for width in weights.shape[1:])
+    return aligned and dtype in GROUPED_DTYPES.get(device.type, ())
 
 
 def _loop(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
     groups = zip(rows.split(sizes), weights.unbind(), strict=True)
     return torch.cat([F.linear(group, weight) for group, weight in groups])
-
-
-def _grouped_mm_uncompiled(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
-    return F.grouped_mm(rows, weights.mT, offs=ends)
-
-
-def keep_uncompiled() -> None:
-    """Takes out of torch.compile what it would compile anew for each size of a group, or cannot.
-
-    Called before compiling and not at import: it loads the compiler, which takes a second.
-    """
-    global _loop, _grouped_mm_uncompiled
-    _loop = torch.compiler.disable(_loop)
-    _grouped_mm_uncompiled = torch.compiler.disable(_grouped_mm_uncompiled)  # bfloat16 only there
 
 
 class _GatherRows(torch.autograd.Function):

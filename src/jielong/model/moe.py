@@ -6,7 +6,6 @@ of MiniMind2-MoE (`mlp.shared_experts.N`). In memory the experts are stacks of m
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jielong.device import compute_dtype
+from jielong.device import compute_dtype, without_autocast
 from jielong.model.feedforward import FeedForward
-from jielong.model.grouped import combine_rows, gather_rows, grouped_linear
+from jielong.model.grouped import combine_rows, gather_rows, grouped_linear, has_kernel
 from jielong.model_config import ModelConfig
 
 PARTS = ("gate_proj", "up_proj", "down_proj")  # of an expert
@@ -58,7 +57,7 @@ class Router(nn.Linear):
 
     def forward(self, x: Tensor) -> Routing:  # type: ignore[override]
         """x (B, T, H); float32 throughout, since a rounded score changes the choice."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             logits = F.linear(x.float(), self.weight.float())  # (B, T, E)
             scores = logits.softmax(dim=-1)
             ranked = scores
@@ -80,8 +79,19 @@ class Experts(nn.Module):
         self.gate_proj = nn.Parameter(torch.empty(E, width, H).normal_(std=0.02))
         self.up_proj = nn.Parameter(torch.empty(E, width, H).normal_(std=0.02))
         self.down_proj = nn.Parameter(torch.empty(E, H, width).normal_(std=0.02))
+        self.grouped_linear = grouped_linear
         self.register_state_dict_post_hook(_split_experts)
         self.register_load_state_dict_pre_hook(_join_experts)
+
+    def keep_uncompiled(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Takes out of torch.compile what it would compile anew for each size of a group.
+
+        It traces `F.grouped_mm` in bfloat16 only. Not done at import: it loads the compiler, which
+        takes a second.
+        """
+        stacks = self.gate_proj, self.down_proj
+        if dtype != torch.bfloat16 or not all(has_kernel(device, dtype, w) for w in stacks):
+            self.grouped_linear = torch.compiler.disable(grouped_linear)
 
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """Σ weight · expert(x) over each token's k experts; no token is dropped.
@@ -105,8 +115,9 @@ class Experts(nn.Module):
         sources = (order // k).clamp(max=N - 1)  # (N·k + E,) the token of each row
         places = order.argsort()[: N * k].view(N, k)  # the row of each choice
         rows = gather_rows(x, sources, places)
-        gate = F.silu(grouped_linear(rows, self.gate_proj, ends))
-        out = grouped_linear(gate * grouped_linear(rows, self.up_proj, ends), self.down_proj, ends)
+        linear = self.grouped_linear
+        gate = F.silu(linear(rows, self.gate_proj, ends))
+        out = linear(gate * linear(rows, self.up_proj, ends), self.down_proj, ends)
         return combine_rows(out, weights.to(out.dtype), sources, places)
 
 
@@ -140,21 +151,22 @@ def balance(
     routings: list[Routing],
     counted: Tensor,
     config: ModelConfig,
-    sum_over_ranks: Callable[[Tensor], Tensor] | None = None,
+    reference_load: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The routers' losses, summed over layers and times their coefficients, and what balances.
+    """The routers' losses, summed over layers and times their coefficients, and the load.
 
-    Tokens that count nothing, such as padding, have no part in either. Weighted by its number of
-    counted tokens, each rank's loss adds up to that of one process with the whole micro-batch.
+    Tokens that count nothing, such as padding, have no part in either. With a `reference_load`
+    the loss is linear in the tokens: the losses of the parts of a batch, weighted by their
+    numbers of counted tokens, add up to the loss of the whole.
 
     Args:
         routings: one of each layer.
         counted: (B, T) bool.
-        sum_over_ranks: adds up the loads of all ranks, where a micro-batch is spread over several.
+        reference_load: (layers, E), how often each expert was chosen in the batch to be balanced:
+            in training the global batch of the previous update. Default: in these tokens.
 
     Returns:
-        A scalar, a mean over counted tokens; and the load (layers, E): choices of each expert in
-        the micro-batch, over all ranks if they are summed.
+        A scalar, a mean over counted tokens; and the load (layers, E): choices of each expert.
     """
     k = config.num_experts_per_tok
     ones = counted.float().repeat_interleave(k, dim=1)  # (B, T·k)
@@ -163,9 +175,9 @@ def balance(
         [blank.scatter_add(1, routing.experts.flatten(1), ones) for routing in routings]
     )  # (layers, B, E)
     load = rows.sum(dim=1)
-    if sum_over_ranks is not None:
-        load = sum_over_ranks(load)
-    shares = load / (load.sum(dim=1, keepdim=True) / k).clamp_min(1)  # of tokens: Σ over E is k
+    reference = load if reference_load is None else reference_load
+    tokens = reference.sum(dim=1, keepdim=True) / k
+    shares = reference / tokens.clamp_min(1)  # of tokens: Σ over E is k
     losses = [
         router_loss(*layer, counted, config) for layer in zip(routings, rows, shares, strict=True)
     ]
@@ -178,13 +190,14 @@ def router_loss(
     """One layer's auxiliary losses: a mean over the counted tokens.
 
     `batch` is E · Σ fᵢ · Pᵢ with f the share of tokens that chose expert i and P its mean score,
-    over the micro-batch (Switch, Fedus et al. 2021): k when balanced. `sequence` takes f / k and P
-    within each row, then the mean over rows, by their tokens (DeepSeekMoE, Dai et al. 2024): 1 when
-    balanced. The z-loss is the mean of logsumexp(logits)² (ST-MoE, Zoph et al. 2022).
+    (Switch, Fedus et al. 2021): k when balanced. f is that of a whole global batch (Qiu et al.
+    2025, arXiv:2501.11873). `sequence` takes f / k and P within each row, then the mean over rows,
+    by their tokens (DeepSeekMoE, Dai et al. 2024): 1 when balanced. The z-loss is the mean of
+    logsumexp(logits)² (ST-MoE, Zoph et al. 2022).
 
     Args:
         row_load: (B, E) choices of each expert in each row.
-        shares: (E,) f over the micro-batch.
+        shares: (E,) f.
         counted: (B, T) bool.
     """
     E, k = config.num_experts, config.num_experts_per_tok

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,7 @@ from jielong.model.documents import (
     attention_mask,
     document_lengths,
     document_starts,
-    packs,
+    varlen_unavailable,
 )
 from jielong.model.feedforward import FeedForward
 from jielong.model.linear import Linear
@@ -25,6 +24,11 @@ from jielong.model.moe import MixtureOfExperts, Routing, balance
 from jielong.model_config import ModelConfig
 
 DEFAULT_CONTEXT = 512
+
+
+def context_length(config: ModelConfig) -> int:
+    """Tokens that a model can look at, at most."""
+    return config.max_position_embeddings or DEFAULT_CONTEXT
 
 
 @dataclass
@@ -81,10 +85,11 @@ class Decoder(nn.Module):
             DecoderLayer(config, layer) for layer in range(config.num_hidden_layers)
         )
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-        context = config.max_position_embeddings or DEFAULT_CONTEXT
-        self.rotary = Rotary(config.head_size, context, config.rope_theta)
+        self.rotary = Rotary(config.head_size, context_length(config), config.rope_theta)
         self.head_sizes = config.num_attention_heads, config.num_key_value_heads, config.head_size
         self.by_document = True  # attend to long documents one by one; compiled, each length anew
+        # why the varlen kernel cannot be used, if it cannot, by device and precision: tried once
+        self._varlen_unavailable: dict[tuple[torch.device, torch.dtype], str | None] = {}
 
     def forward(
         self,
@@ -109,9 +114,29 @@ class Decoder(nn.Module):
             lengths = document_lengths(document_ids)
             if lengths is not None:
                 return lengths
-        if cache is None and packs(x.device, compute_dtype(x), *self.head_sizes):
+        if cache is None and self.varlen_unavailable(x.device, compute_dtype(x)) is None:
             return document_starts(document_ids).to(x.device, non_blocking=True)
         return attention_mask(document_ids.to(x.device))
+
+    def varlen_unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Why documents are not attended to by the varlen kernel there; None if they are."""
+        key = device, dtype
+        if key not in self._varlen_unavailable:
+            self._varlen_unavailable[key] = varlen_unavailable(*key, *self.head_sizes)
+        return self._varlen_unavailable[key]
+
+    def attention_in_words(self, device: torch.device, dtype: torch.dtype) -> str:
+        """One line: how attention stays within documents, and why not by the fastest way."""
+        if device.type == "cpu":
+            return (
+                "attention one document at a time where they are long"
+                if self.by_document
+                else "attention with a mask"
+            )
+        reason = self.varlen_unavailable(device, dtype)
+        if reason is None:
+            return "attention by the varlen kernel (FlashAttention), within each document"
+        return f"attention with a mask, slower than the varlen kernel: {reason}"
 
 
 class Transformer(nn.Module):
@@ -126,8 +151,7 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Decoder(config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.tie_word_embeddings:
-            self.lm_head.weight = self.model.embed_tokens.weight
+        self.tie_weights()
         self.apply(_draw_weights)
         # embedding and head are often one matrix: a larger start would be sure of the last token
         nn.init.normal_(self.model.embed_tokens.weight, std=min(0.02, 4 / config.hidden_size))
@@ -135,13 +159,18 @@ class Transformer(nn.Module):
             if "o_proj" in name or "down_proj" in name:
                 nn.init.zeros_(p)  # each layer begins as the identity of the residual stream
 
+    def tie_weights(self) -> None:
+        """Makes embedding and head one parameter, if the config wants it."""
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
     def forward(
         self,
         tokens: Tensor,
         targets: Tensor | None = None,
         document_ids: Tensor | None = None,
         cache: KVCache | None = None,
-        sum_over_ranks: Callable[[Tensor], Tensor] | None = None,
+        reference_load: Tensor | None = None,
     ) -> ModelOutput:
         """Predicts each next token.
 
@@ -151,7 +180,7 @@ class Transformer(nn.Module):
             document_ids: (B, T), equal within a document; none means one document a row. On a GPU
                 better left on the CPU: where documents begin is then found without waiting.
             cache: keys and values of the tokens before these; extended in place.
-            sum_over_ranks: adds up the experts' loads where ranks share a micro-batch.
+            reference_load: (layers, experts), as of `balance`, for a mixture of experts.
 
         Returns:
             `logits` (B, T, V), or with targets `loss`: the sum over targets, in nats.
@@ -163,7 +192,7 @@ class Transformer(nn.Module):
         loss = linear_cross_entropy(hidden.flatten(0, 1), self.lm_head.weight, targets.flatten())
         if not routings:
             return ModelOutput(loss=loss)
-        balance_loss, load = balance(routings, targets != IGNORED, self.config, sum_over_ranks)
+        balance_loss, load = balance(routings, targets != IGNORED, self.config, reference_load)
         return ModelOutput(loss=loss, balance_loss=balance_loss, expert_load=load)
 
     def hidden_states(

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from jielong.errors import CheckpointError
-from jielong.model.transformer import Transformer
+from jielong.model.attention import Rotary
+from jielong.model.transformer import Transformer, context_length
 from jielong.model_config import ModelConfig
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -86,8 +87,10 @@ def _load_shards(folder: Path, index: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def check_sizes(config: ModelConfig, tensors: dict[str, Tensor], where: str) -> None:
-    """Compares weights with the architecture they should fill, before it is given any memory.
+def model_of(config: ModelConfig, tensors: dict[str, Tensor], where: str) -> Transformer:
+    """A model on the CPU, in float32, that has these weights; none are drawn first.
+
+    Weights and architecture are compared before the model is given any memory.
 
     Raises:
         CheckpointError: as `fill_weights`; or the architecture has sizes that no weights have.
@@ -100,7 +103,17 @@ def check_sizes(config: ModelConfig, tensors: dict[str, Tensor], where: str) -> 
             skeleton = Transformer(config)
     except (RuntimeError, OverflowError, TypeError) as error:
         raise CheckpointError(f"{where}: config.json asks for impossible sizes: {error}") from None
-    fill_weights(skeleton, tensors, where)
+    fill_weights(skeleton, tensors, where)  # without memory: compares names and shapes
+    # copies, since those of a file are a view of it, which may be cut short or replaced
+    own = {name: value.to(torch.float32, copy=True) for name, value in tensors.items()}
+    if config.tie_word_embeddings:
+        own["lm_head.weight"] = own["model.embed_tokens.weight"]
+    skeleton.load_state_dict(own, assign=True)
+    skeleton.tie_weights()
+    skeleton.model.rotary = Rotary(
+        config.head_size, context_length(config), config.rope_theta
+    )  # no weight: it is in no file
+    return skeleton
 
 
 def fill_weights(model: Transformer, tensors: dict[str, Tensor], where: str) -> None:

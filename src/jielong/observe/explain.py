@@ -16,6 +16,8 @@ def explain_first_loss(loss: float, vocab_size: int) -> str:
     """The loss before any update beside that of a model that knows nothing: ln(vocabulary)."""
     expected = math.log(vocab_size)
     beside = f"first loss {loss:.2f}; a guess among {vocab_size} tokens costs ln = {expected:.2f}"
+    if not math.isfinite(loss):
+        return f"{beside}: it is not a number, so this update is skipped"
     if abs(loss - expected) <= FIRST_LOSS_TOLERANCE:
         return f"{beside}: as it should be"
     if loss > expected:

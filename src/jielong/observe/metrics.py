@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,35 +18,65 @@ from jielong.evaluation.likelihood import Likelihood
 from jielong.observe.trackers import Guarded
 from jielong.training.step import StepResult
 
+OF_A_BATCH = ("spike", "skipped")  # kinds that say what went wrong with the text of one step
+
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, each with its `kind` and `step`."""
+    """metrics.jsonl: one JSON object a line, each with its `kind` and `step`.
+
+    `resumed` has the records of the step that the run went on from, by kind.
+    """
 
     def __init__(
-        self, path: Path, resume_step: int, enabled: bool = True, tracker: Guarded | None = None
+        self,
+        path: Path,
+        resume_step: int,
+        omitted: Collection[int] = (),
+        enabled: bool = True,
+        tracker: Guarded | None = None,
     ) -> None:
         """Opens it to append; records of later steps than `resume_step` will come again.
 
         Args:
+            omitted: steps, from 0, that are left out: what went wrong there will not come again.
             enabled: false on all ranks but one: nothing is written there.
-            tracker: where the numbers go too.
+            tracker: where the numbers go too; it goes on from `resume_step` already.
         """
-        self.tracker = tracker
+        self.path, self.enabled, self.tracker = path, enabled, tracker
         self.file: TextIO | None = None
-        if not enabled:
+        self._open(resume_step, omitted)
+
+    def rewind(self, step: int, omitted: Collection[int]) -> None:
+        """The run goes on from `step`, a lower one, and leaves the steps `omitted` out."""
+        if self.tracker:
+            self.tracker.rewind(step)
+        if self.file:
+            self.file.close()
+        self._open(step, omitted)
+
+    def _open(self, resume_step: int, omitted: Collection[int]) -> None:
+        self.resumed: dict[str, dict[str, Any]] = {}
+        if not self.enabled:
             return
         kept = []
-        if path.exists():
-            for line in path.read_bytes().splitlines():
+        if self.path.exists():
+            for line in self.path.read_bytes().splitlines():
                 try:
-                    if orjson.loads(line)["step"] <= resume_step:
-                        kept.append(line + b"\n")
+                    record = orjson.loads(line)
+                    later = record["step"] > resume_step
+                    final = record["kind"] in OF_A_BATCH and record["step"] - 1 in omitted
                 except (orjson.JSONDecodeError, KeyError, TypeError):
                     continue  # a line cut short by a crash
-        temporary = path.with_suffix(".jsonl.partial")
+                if final or not later:
+                    kept.append(line + b"\n")
+                if record["step"] == resume_step:
+                    self.resumed[record["kind"]] = record
+                if final and later:
+                    self._send(record)  # a tracker may have hidden it with what comes again
+        temporary = self.path.with_suffix(".jsonl.partial")
         temporary.write_bytes(b"".join(kept))
-        temporary.replace(path)
-        self.file = path.open("a", encoding="utf-8")
+        temporary.replace(self.path)
+        self.file = self.path.open("a", encoding="utf-8")
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         # NaN is no JSON; a diverged loss becomes null
@@ -58,9 +88,16 @@ class MetricsFile:
         if self.file:
             self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
             self.file.flush()
-        if self.tracker and kind != "sample":
-            numbers = {k: v for k, v in clean.items() if isinstance(v, int | float)}
-            self.tracker.log(step, {f"{kind}/{name}": value for name, value in numbers.items()})
+        self._send(record)
+
+    def _send(self, record: dict[str, Any]) -> None:
+        if self.tracker and record["kind"] != "sample":
+            numbers = {
+                f"{record['kind']}/{name}": value
+                for name, value in record.items()
+                if isinstance(value, int | float) and name not in ("step", "time")
+            }
+            self.tracker.log(record["step"], numbers)
 
     def train(
         self, step: int, means: Averages, rate: float, result: StepResult, tokens: int
@@ -176,9 +213,10 @@ class Display:
         else:
             self.line(text)
 
-    def validation(self, step: int, likelihood: Likelihood) -> None:
+    def validation(self, step: int, likelihood: Likelihood, of: str = "held-out") -> None:
+        """Shows the likelihood of held-out text."""
         self.line(
-            f"── step {step} · held-out loss {likelihood.loss:.4f} · perplexity "
+            f"── step {step} · {of} loss {likelihood.loss:.4f} · perplexity "
             f"{likelihood.perplexity:.2f} · {likelihood.bits_per_byte:.4f} bits/byte",
             style="bold",
         )

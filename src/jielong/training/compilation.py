@@ -7,7 +7,7 @@ import torch
 from jielong.config import Config
 from jielong.data.batches import Batch
 from jielong.errors import first_line
-from jielong.model.grouped import keep_uncompiled
+from jielong.model.moe import Experts
 from jielong.model.transformer import Transformer
 from jielong.training.trial import try_batch
 
@@ -32,7 +32,9 @@ def compile_layers(model: Transformer, batch: Batch, dtype: torch.dtype) -> str 
     Returns:
         None, or why it does not compile here.
     """
-    keep_uncompiled()
+    for module in model.modules():
+        if isinstance(module, Experts):
+            module.keep_uncompiled(model.device, dtype)
     model.model.by_document = False
     for layer in model.model.layers:
         layer.compile()

@@ -38,11 +38,9 @@ def release() -> None:
 def default_pieces(config: Config, rows: int, device: torch.device) -> int:
     """Pieces of a micro-batch of `rows` windows on this device, where nothing else is asked for.
 
-    A CPU is fastest with about `CPU_TOKENS` at once, and more need memory. Experts balanced
-    over a micro-batch stay in one piece, since there the pieces would be another objective.
+    A CPU is fastest with about `CPU_TOKENS` at once, and more need memory.
     """
-    whole = config.model.use_moe and config.model.router_aux_loss == "batch"
-    if device.type != "cpu" or whole:
+    if device.type != "cpu":
         return 1
     return min(rows, max(1, round(rows * config.data.max_seq_len / CPU_TOKENS)))
 

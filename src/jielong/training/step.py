@@ -25,7 +25,8 @@ class StepResult:
     """What happened in a step: mean loss over `tokens` targets of all ranks, gradient norm.
 
     `loss` is the language model's alone. A mixture of experts adds `balance_loss`, the routers'
-    part of the objective, and `expert_load` (layers, experts), choices of each expert.
+    part of the objective, and `expert_load` (layers, experts), choices of each expert by the
+    counted tokens of the global batch.
     """
 
     loss: float
@@ -74,17 +75,21 @@ def train_step(
     ranks: Ranks,
     scaler: torch.amp.GradScaler,
     pieces: int = 1,
+    reference_load: Tensor | None = None,
 ) -> StepResult:
     """Accumulates the micro-batches' gradients and applies one update.
 
     The objective is the sum of all targets' losses over their number in the whole global batch, so
-    N micro-batches give the gradient of one batch N times as large, whatever the padding.
+    N micro-batches give the gradient of one batch N times as large, whatever the padding. The same
+    holds for a mixture of experts: how busy each expert was is taken from the previous update,
+    since a micro-batch cannot know what the later ones, or other ranks, will choose.
 
     Args:
         factor: share of the peak learning rate.
         grad_clip: largest norm of the gradient; 0 leaves it alone.
         dtype: precision of the forward pass.
         pieces: each micro-batch goes through the model in so many parts.
+        reference_load: `expert_load` of the previous update; none before the first: as if even.
 
     Raises:
         DoesNotFitError: a pass did not fit; the step may be taken again in more pieces.
@@ -96,7 +101,15 @@ def train_step(
     problem = None
     try:
         parts = [part for batch in batches for part in batch.split(pieces)]
-        _accumulate(model, parts, totals, dtype=dtype, ranks=ranks, scaler=scaler)
+        _accumulate(
+            model,
+            parts,
+            totals,
+            dtype=dtype,
+            ranks=ranks,
+            scaler=scaler,
+            reference_load=reference_load,
+        )
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -117,20 +130,23 @@ def _accumulate(
     dtype: torch.dtype,
     ranks: Ranks,
     scaler: torch.amp.GradScaler,
+    reference_load: Tensor | None,
 ) -> None:
     """Adds up the gradients of the batches, over ranks with the last one."""
     device = next(model.parameters()).device
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
-        with gradient_sync(model, wanted=last), autocast(device, dtype):
-            output = model(
-                batch.tokens.to(device, non_blocking=True),
-                batch.targets.to(device, non_blocking=True),
-                batch.document_ids,
-                sum_over_ranks=ranks.sum if ranks.world_size > 1 else None,
-            )
+        with gradient_sync(model, wanted=last):
+            with autocast(device, dtype):
+                output = model(
+                    batch.tokens.to(device, non_blocking=True),
+                    batch.targets.to(device, non_blocking=True),
+                    batch.document_ids,
+                    reference_load=reference_load,
+                )
             # DDP averages gradients over ranks; the objective is their sum
             objective = totals.objective(output, batch) * ranks.world_size
+            # outside of autocast: what the forward pass did in float32 must stay so on its way back
             scaler.scale(objective).backward()
 
 
@@ -149,6 +165,8 @@ def _update(
         scaler.unscale_(cast(torch.optim.Optimizer, part))  # all it asks for is param_groups
     parameters = list(model.parameters())
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if totals.load is not None:
+        ranks.sum(totals.load)
     mean = float(ranks.sum(totals.nats)) / totals.tokens
     grad_norm = float(norm)
     # gradients and loss are the same on every rank after their sums, so all decide alike
