@@ -19,7 +19,7 @@ import torch
 from common import SCRATCH, save
 
 from jielong.checkpoint import write_model_folder
-from jielong.config import load_config
+from jielong.config.load import load_config
 from jielong.generation.generate import generate
 from jielong.generation.sampling import Sampling
 from jielong.model.transformer import Transformer

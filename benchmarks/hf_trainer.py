@@ -18,7 +18,7 @@ from transformers import (
     set_seed,
 )
 
-from jielong.model_config import ModelConfig
+from jielong.config.model import ModelConfig
 
 
 def train(

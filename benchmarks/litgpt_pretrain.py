@@ -23,7 +23,7 @@ from litgpt.data import DataModule
 from time_to_loss import blocks_of_text, held_out
 from torch.utils.data import DataLoader, TensorDataset
 
-from jielong.model_config import ModelConfig
+from jielong.config.model import ModelConfig
 from jielong.tokenizer import Tokenizer
 
 MEASURES = 8

@@ -57,7 +57,7 @@ def train(name: str, batch_size: int) -> None:
             adamw.step()
             adamw.zero_grad(set_to_none=True)
         return
-    from jielong.config import load_config
+    from jielong.config.load import load_config
     from jielong.data.batches import Batch
     from jielong.distributed import Ranks
     from jielong.model.transformer import Transformer

@@ -16,7 +16,8 @@ import time
 import numpy as np
 import torch
 
-from jielong.config import Config, load_config
+from jielong.config.load import load_config
+from jielong.config.settings import Config
 from jielong.data.batches import Batch
 from jielong.distributed import Ranks
 from jielong.model.transformer import Transformer

@@ -19,7 +19,8 @@ import torch
 from common import matmul_flops, save
 from old_way import Llama
 
-from jielong.config import Config, load_config
+from jielong.config.load import load_config
+from jielong.config.settings import Config
 from jielong.data.batches import Batch
 from jielong.distributed import Ranks
 from jielong.model.transformer import Transformer

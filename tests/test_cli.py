@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from jielong.cli import main, parse
-from jielong.config import FIELDS, Config, load_config
+from jielong.config.load import load_config
+from jielong.config.settings import FIELDS, Config
 from jielong.flags import field_values
 from tiny import TINY_RUN, environment, flags
 

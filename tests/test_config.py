@@ -12,10 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jielong.config import FIELDS, Config, load_config, load_preset, load_toml, preset_names
+from jielong.config.load import load_config, load_preset, load_toml, preset_names
+from jielong.config.model import ModelConfig
+from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError
 from jielong.model.transformer import Transformer
-from jielong.model_config import ModelConfig
 from jielong.training.scaling import default_learning_rate
 
 

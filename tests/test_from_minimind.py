@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jielong.cli import parse
-from jielong.config import load_config
+from jielong.config.load import load_config
 from jielong.errors import ConfigError
 from jielong.flags import field_values
 from tiny import TEXTS, jielong

@@ -13,7 +13,8 @@ import torch
 
 import jielong.config
 from jielong.cli import main, parse
-from jielong.config import FIELDS, load_config, preset_names
+from jielong.config.load import load_config, preset_names
+from jielong.config.settings import FIELDS
 from jielong.model.transformer import Transformer
 from tiny import TEXTS, TINY_RUN
 

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from jielong.cli import main
-from jielong.config import IGNORED, Config, load_config
+from jielong.config.load import load_config
+from jielong.config.model import ModelConfig
+from jielong.config.settings import IGNORED, Config
 from jielong.data.batches import Batch
 from jielong.distributed import Ranks
 from jielong.model.transformer import Transformer
-from jielong.model_config import ModelConfig
 from jielong.training.optimizer import Optimizer
 from jielong.training.step import StepResult, train_step
 

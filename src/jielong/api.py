@@ -9,7 +9,8 @@ from typing import Any
 import jielong
 import jielong.pretrain as story
 from jielong import checkpoint
-from jielong.config import Config, load_config
+from jielong.config.load import load_config
+from jielong.config.settings import Config
 from jielong.device import choose_device
 from jielong.evaluation.likelihood import Likelihood, evaluate_documents
 from jielong.generation.generate import context_length

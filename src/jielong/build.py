@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from jielong import checkpoint as ckpt
-from jielong.config import Config
+from jielong.config.settings import Config
 from jielong.data.batches import Batches
 from jielong.data.shards import Dataset
 from jielong.distributed import Ranks, data_parallel

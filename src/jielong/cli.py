@@ -14,9 +14,10 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jielong.config import FIELDS, Config, load_config, preset_names
+from jielong.config.fields import nearest, parse_bool
+from jielong.config.load import load_config, preset_names
+from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError, DataError, JielongError
-from jielong.fields import nearest, parse_bool
 from jielong.flags import Parser, ShowVersion, add_fields, add_out_dir, field_values, plain_flag
 
 FINAL_SAMPLE_TOKENS = 96

@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jielong.config import ALIASES, FIELDS
+from jielong.config.fields import FieldSpec
+from jielong.config.settings import ALIASES, FIELDS
 from jielong.errors import ConfigError
-from jielong.fields import FieldSpec
 
 
 class Parser(argparse.ArgumentParser):

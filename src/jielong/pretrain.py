@@ -10,7 +10,7 @@ from typing import Any
 
 from jielong.build import Parts, Progress, build, restore
 from jielong.checkpoint import step_name
-from jielong.config import Config
+from jielong.config.settings import Config
 from jielong.data.batches import read_ahead
 from jielong.data.shards import verify_dataset
 from jielong.device import choose_device, choose_dtype, describe

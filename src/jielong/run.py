@@ -16,7 +16,8 @@ from typing import Any
 
 import filelock
 
-from jielong.config import FIELDS, Config, load_toml
+from jielong.config.load import load_toml
+from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jielong.checkpoint import checkpoints, find_model_folder, newest_valid
-from jielong.config import Config
+from jielong.config.settings import Config
 from jielong.data.prepare import prepare
 from jielong.data.shards import Dataset, open_dataset
 from jielong.data.sources import Texts

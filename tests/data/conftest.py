@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from jielong.config import load_config
+from jielong.config.load import load_config
 from jielong.tokenizer import train_tokenizer
 
 

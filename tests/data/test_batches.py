@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jielong.config import IGNORED, DataConfig, TrainingConfig
+from jielong.config.settings import IGNORED, DataConfig, TrainingConfig
 from jielong.data.batches import Batch, Batches, read_ahead
 from tiny import ListStream, random_documents
 

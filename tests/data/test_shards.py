@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from jielong.config import load_config
+from jielong.config.load import load_config
 from jielong.data.prepare import prepare
 from jielong.data.shard_writer import ShardWriter
 from jielong.data.shards import TokenStream, open_dataset, token_dtype

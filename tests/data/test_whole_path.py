@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jielong.config import IGNORED, load_config
+from jielong.config.load import load_config
+from jielong.config.settings import IGNORED
 from jielong.data.batches import Batches
 from jielong.data.prepare import prepare
 from jielong.data.shards import open_dataset

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from jielong.config.model import ModelConfig
 from jielong.errors import DataError
 from jielong.evaluation.likelihood import evaluate_documents, evaluate_stream
 from jielong.model.transformer import Transformer
-from jielong.model_config import ModelConfig
 from jielong.tokenizer import Tokenizer, train_tokenizer
 
 TEXTS = [

@@ -30,7 +30,7 @@ import torch
 import zstandard
 
 from jielong import checkpoint as ckpt
-from jielong.config import load_config
+from jielong.config.load import load_config
 from jielong.data.prepare import prepare
 from jielong.data.shards import fingerprint_of, open_dataset
 from jielong.data.sources import read_documents

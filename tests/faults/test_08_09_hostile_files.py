@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from jielong import checkpoint as ckpt
-from jielong.config import load_config
+from jielong.config.load import load_config
 from jielong.data.prepare import prepare
 from jielong.data.shards import fingerprint_of, open_dataset
 from jielong.errors import CheckpointError, DataError

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from jielong.config import IGNORED
+from jielong.config.settings import IGNORED
 from jielong.errors import CheckpointError
 from jielong.observe.metrics import Averages
 from jielong.training.optimizer import Optimizer

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jielong import checkpoint, guard
-from jielong.config import load_config
+from jielong.config.load import load_config
 from jielong.data.batches import Batches
 from jielong.data.shards import open_dataset
 from jielong.model.weights import load_tensors

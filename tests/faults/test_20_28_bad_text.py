@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jielong.cli import main
-from jielong.config import load_config
+from jielong.config.load import load_config
 from jielong.data.prepare import prepare
 from jielong.data.shards import open_dataset
 from jielong.errors import DataError

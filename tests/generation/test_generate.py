@@ -6,11 +6,11 @@ import itertools
 import pytest
 import torch
 
+from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, ConfigError, DataError
 from jielong.generation.generate import generate, generate_samples
 from jielong.generation.sampling import Sampling, new_generator, sample_next
 from jielong.model.transformer import Transformer
-from jielong.model_config import ModelConfig
 from jielong.tokenizer import Tokenizer, train_tokenizer
 
 TEXTS = ["春眠不觉晓,处处闻啼鸟。", "To be, or not to be, that is the question.", "🙂🙃 naïve café"]

@@ -16,7 +16,7 @@ from torch.nn.attention import varlen
 
 import jielong
 from jielong import checkpoint
-from jielong.config import load_config, preset_names
+from jielong.config.load import load_config, preset_names
 from jielong.model.documents import attend_packed
 from jielong.pretrain import RunResult, pretrain
 from tiny import TEXTS

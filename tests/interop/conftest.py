@@ -11,7 +11,7 @@ import pytest
 from interop_models import random_model
 
 from jielong.checkpoint import write_model_folder
-from jielong.model_config import ModelConfig
+from jielong.config.model import ModelConfig
 from jielong.tokenizer import Tokenizer, train_tokenizer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from jielong.config.model import ModelConfig
 from jielong.model.transformer import Transformer
-from jielong.model_config import ModelConfig
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = ModelConfig(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import varlen
 
+from jielong.config.model import ModelConfig
 from jielong.model import documents
 from jielong.model.attention import Attention
 from jielong.model.documents import (
@@ -20,7 +21,6 @@ from jielong.model.documents import (
     varlen_unavailable,
 )
 from jielong.model.transformer import Transformer
-from jielong.model_config import ModelConfig
 from tiny import random_batch, tiny_model
 
 IDS = torch.tensor([[4, 4, 4, 7, 7, 9, 9, 9], [4, 4, 4, 4, 4, 4, 4, 5]])

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jielong.config import IGNORED
+from jielong.config.settings import IGNORED
 from jielong.model.loss import CHUNK_TOKENS, linear_cross_entropy
 
 

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jielong.config import IGNORED, Config
+from jielong.config.model import ModelConfig
+from jielong.config.settings import IGNORED, Config
 from jielong.errors import ConfigError
 from jielong.model.attention import KVCache
 from jielong.model.moe import MixtureOfExperts, Routing, balance, update_router_bias
 from jielong.model.transformer import Transformer
-from jielong.model_config import ModelConfig
 from jielong.training.optimizer import Optimizer, orthogonalize
 
 SMALL = ModelConfig(

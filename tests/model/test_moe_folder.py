@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from jielong.checkpoint import load_weights, save_tensors
+from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError
 from jielong.model.folder import read_model_config, write_model_config
 from jielong.model.transformer import Transformer
-from jielong.model_config import ModelConfig
 
 transformers = pytest.importorskip("transformers")
 

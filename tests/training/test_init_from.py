@@ -13,7 +13,8 @@ import torch.nn.functional as F
 
 from jielong import checkpoint as ckpt
 from jielong.cli import main
-from jielong.config import IGNORED, load_config
+from jielong.config.load import load_config
+from jielong.config.settings import IGNORED
 from jielong.data.batches import Batches
 from jielong.data.shards import open_dataset
 from jielong.interop.minimind import import_minimind

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jielong.checkpoint import step_name
-from jielong.config import IGNORED
+from jielong.config.settings import IGNORED
 from jielong.model.transformer import Transformer
 from jielong.training.memory import default_pieces, is_out_of_memory, pieces_that_fit
 from jielong.training.optimizer import Optimizer

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from jielong.api import pretrain
 from jielong.checkpoint import write_model_folder
-from jielong.config import load_config
+from jielong.config.load import load_config
+from jielong.config.model import ModelConfig
 from jielong.model.transformer import Transformer
-from jielong.model_config import ModelConfig
 from jielong.tokenizer import Tokenizer
 from jielong.training.schedule import Schedule
 from tiny import TEXTS, with_random_weights

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from jielong.config import IGNORED, Config, load_config
+from jielong.config.load import load_config
+from jielong.config.settings import IGNORED, Config
 from jielong.data.batches import Batch
 from jielong.distributed import Ranks
 from jielong.model.transformer import Transformer

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from jielong import checkpoint as ckpt
-from jielong.config import load_config
+from jielong.config.load import load_config
 from tiny import TINY_RUN, flags, in_this_process, jielong
 
 STEPS = TINY_RUN["steps"]

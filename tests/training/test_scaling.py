@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from jielong.config import Config, load_config
+from jielong.config.load import load_config
+from jielong.config.settings import Config
 from jielong.training.scaling import first_batches, with_batch_size
 from tiny import ListStream
 

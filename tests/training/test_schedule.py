@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from jielong.config import TrainingConfig
+from jielong.config.settings import TrainingConfig
 from jielong.training.schedule import Schedule
 
 

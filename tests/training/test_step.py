@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from jielong.config import IGNORED
+from jielong.config.settings import IGNORED
 from jielong.data.batches import Batch, Batches
 from jielong.model.transformer import Transformer
 from jielong.training.optimizer import Optimizer

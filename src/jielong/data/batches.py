@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jielong.config import IGNORED, DataConfig, TrainingConfig
+from jielong.config.settings import IGNORED, DataConfig, TrainingConfig
 from jielong.data.shuffle import permute
 
 

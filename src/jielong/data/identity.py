@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jielong.config import Config
+from jielong.config.settings import Config
 from jielong.data.shards import FORMAT
 from jielong.data.sources import Source, expand_sources
 from jielong.tokenizer import Tokenizer

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from jielong.config import Config
+from jielong.config.settings import Config
 from jielong.data.identity import SOURCES, described, differences, identity, settings
 from jielong.data.publish import publishing
 from jielong.data.report import PrepareReport, describe

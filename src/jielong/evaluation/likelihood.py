@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jielong.config import IGNORED, DataConfig, TrainingConfig
+from jielong.config.settings import IGNORED, DataConfig, TrainingConfig
 from jielong.data.batches import Batches, Stream
 from jielong.errors import DataError
 from jielong.tokenizer import Tokenizer

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jielong.config.fields import nearest
 from jielong.errors import CheckpointError, ConfigError
-from jielong.fields import nearest
 
 NUCLEUS = 512  # tokens that mostly hold it; to find these takes a tenth of sorting a vocabulary
 GREEDY_BELOW = 1e-5  # a colder softmax is an argmax that only risks overflow

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jielong.config import FIELDS
+from jielong.config.model import ModelConfig
+from jielong.config.settings import FIELDS
 from jielong.errors import CheckpointError, ConfigError
-from jielong.model_config import ModelConfig
 
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
 DEFAULTS: dict[str, dict[str, Any]] = {

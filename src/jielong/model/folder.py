@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, ConfigError
-from jielong.model_config import ModelConfig
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jielong.config.model import ModelConfig
 from jielong.device import compute_dtype, without_autocast
 from jielong.model.feedforward import FeedForward
 from jielong.model.grouped import combine_rows, gather_rows, grouped_linear, has_kernel
-from jielong.model_config import ModelConfig
 
 PARTS = ("gate_proj", "up_proj", "down_proj")  # of an expert
 

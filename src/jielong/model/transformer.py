@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from jielong.config import IGNORED
+from jielong.config.model import ModelConfig
+from jielong.config.settings import IGNORED
 from jielong.device import compute_dtype
 from jielong.model.attention import Attention, KVCache, Rotary
 from jielong.model.documents import (
@@ -21,7 +22,6 @@ from jielong.model.feedforward import FeedForward
 from jielong.model.linear import Linear
 from jielong.model.loss import linear_cross_entropy
 from jielong.model.moe import MixtureOfExperts, Routing, balance
-from jielong.model_config import ModelConfig
 
 DEFAULT_CONTEXT = 512
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError
 from jielong.model.attention import Rotary
 from jielong.model.transformer import Transformer, context_length
-from jielong.model_config import ModelConfig
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from jielong.config import Config
+from jielong.config.model import MODEL_FIELDS
+from jielong.config.settings import Config
 from jielong.data.batches import Batches
-from jielong.model_config import MODEL_FIELDS
 from jielong.training.schedule import Schedule
 
 FIRST_LOSS_TOLERANCE = 0.5  # nats

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from jielong.config import Config
+from jielong.config.settings import Config
 from jielong.data.batches import Batch
 from jielong.errors import first_line
 from jielong.model.moe import Experts

@@ -6,7 +6,7 @@ import gc
 
 import torch
 
-from jielong.config import Config
+from jielong.config.settings import Config
 from jielong.data.batches import Batch
 from jielong.model.transformer import Transformer
 from jielong.training.trial import try_batch

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from jielong.config import Config
+from jielong.config.settings import Config
 from jielong.errors import CheckpointError
 from jielong.training.scaling import default_learning_rate
 

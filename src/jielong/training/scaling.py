@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from jielong.config import Config
+from jielong.config.settings import Config
 from jielong.data.batches import Stream
 
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is

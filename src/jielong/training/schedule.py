@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from jielong.config import TrainingConfig
+from jielong.config.settings import TrainingConfig
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,23 @@
 """Every setting of a run: frozen dataclasses, read from TOML and flags, checked by name.
 
-Those of the architecture stand in `model_config.py`. A field carries its own help and bounds, so
+Those of the architecture stand in `config/model.py`. A field carries its own help and bounds, so
 that `--help`, validation and the docs cannot disagree.
-Order of precedence: defaults < preset < `--config FILE` < flags.
+Layers of values are put together in `config/load.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 import typing
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from jielong.config.fields import FieldSpec, collect_fields, nearest, option
+from jielong.config.model import ModelConfig
 from jielong.errors import ConfigError
-from jielong.fields import FieldSpec, collect_fields, nearest, option
-from jielong.model_config import ModelConfig
 
-PACKAGED_PRESETS = Path(__file__).parent / "configs"  # where a wheel puts them
-SOURCE_PRESETS = Path(__file__).parents[2] / "configs"
 IGNORED = -100  # a target that counts nothing (torch's mark): padding, a document's first token
 
 
@@ -242,59 +238,3 @@ ALIASES = {"warmup_iters": "warmup_steps", "wandb_project": "tracker_project"}
 
 def _unknown(name: str) -> typing.NoReturn:
     raise ConfigError(f"unknown setting {name!r}{nearest(name, FIELDS)}")
-
-
-def preset_names() -> list[str]:
-    folder = PACKAGED_PRESETS if PACKAGED_PRESETS.is_dir() else SOURCE_PRESETS
-    return sorted(path.stem for path in folder.glob("*.toml"))
-
-
-def load_preset(name: str) -> dict[str, Any]:
-    """Values of the preset `configs/NAME.toml`, by bare field name."""
-    if name not in preset_names():
-        raise ConfigError(
-            f"unknown preset {name!r}{nearest(name, preset_names())} "
-            f"(presets: {', '.join(preset_names())})"
-        )
-    folder = PACKAGED_PRESETS if PACKAGED_PRESETS.is_dir() else SOURCE_PRESETS
-    return load_toml(folder / f"{name}.toml")
-
-
-def load_toml(path: str | Path) -> dict[str, Any]:
-    """Values of a config file, by bare field name; each must stand in its own table.
-
-    Raises:
-        ConfigError: the file is missing, is no TOML, or has an unknown table or field.
-    """
-    try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    values: dict[str, Any] = {}
-    sections = [f.name for f in fields(Config)]
-    for section, table in tables.items():
-        if section not in sections or not isinstance(table, dict):
-            raise ConfigError(
-                f"{path}: unknown table [{section}]{nearest(section, sections)} "
-                f"(tables: {', '.join(sections)})"
-            )
-        for name, value in table.items():
-            if name not in FIELDS or FIELDS[name].section != section:
-                home = f"; it belongs in [{FIELDS[name].section}]" if name in FIELDS else ""
-                raise ConfigError(
-                    f"{path}: unknown setting {section}.{name}{home or nearest(name, FIELDS)}"
-                )
-            values[name] = value
-    return values
-
-
-def load_config(preset: str | None = None, file: str | Path | None = None, **values: Any) -> Config:
-    """The config of a run from its layers.
-
-    Raises:
-        ConfigError: as `Config.with_values` and `load_toml`.
-    """
-    layers = (load_preset(preset) if preset else {}) | (load_toml(file) if file else {}) | values
-    return Config().with_values(**layers)

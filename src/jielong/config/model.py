@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from jielong.config.fields import option, section_fields
 from jielong.errors import ConfigError
-from jielong.fields import option, section_fields
 
 
 @dataclass(frozen=True)

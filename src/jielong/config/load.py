@@ -1,0 +1,71 @@
+"""A run's config from its layers: defaults < preset < `--config FILE` < flags."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from jielong.config.fields import nearest
+from jielong.config.settings import FIELDS, Config
+from jielong.errors import ConfigError
+
+PACKAGED_PRESETS = Path(__file__).parents[1] / "configs"  # where a wheel puts them
+SOURCE_PRESETS = Path(__file__).parents[3] / "configs"
+
+
+def preset_names() -> list[str]:
+    folder = PACKAGED_PRESETS if PACKAGED_PRESETS.is_dir() else SOURCE_PRESETS
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """Values of the preset `configs/NAME.toml`, by bare field name."""
+    if name not in preset_names():
+        raise ConfigError(
+            f"unknown preset {name!r}{nearest(name, preset_names())} "
+            f"(presets: {', '.join(preset_names())})"
+        )
+    folder = PACKAGED_PRESETS if PACKAGED_PRESETS.is_dir() else SOURCE_PRESETS
+    return load_toml(folder / f"{name}.toml")
+
+
+def load_toml(path: str | Path) -> dict[str, Any]:
+    """Values of a config file, by bare field name; each must stand in its own table.
+
+    Raises:
+        ConfigError: the file is missing, is no TOML, or has an unknown table or field.
+    """
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    values: dict[str, Any] = {}
+    sections = [f.name for f in fields(Config)]
+    for section, table in tables.items():
+        if section not in sections or not isinstance(table, dict):
+            raise ConfigError(
+                f"{path}: unknown table [{section}]{nearest(section, sections)} "
+                f"(tables: {', '.join(sections)})"
+            )
+        for name, value in table.items():
+            if name not in FIELDS or FIELDS[name].section != section:
+                home = f"; it belongs in [{FIELDS[name].section}]" if name in FIELDS else ""
+                raise ConfigError(
+                    f"{path}: unknown setting {section}.{name}{home or nearest(name, FIELDS)}"
+                )
+            values[name] = value
+    return values
+
+
+def load_config(preset: str | None = None, file: str | Path | None = None, **values: Any) -> Config:
+    """The config of a run from its layers.
+
+    Raises:
+        ConfigError: as `Config.with_values` and `load_toml`.
+    """
+    layers = (load_preset(preset) if preset else {}) | (load_toml(file) if file else {}) | values
+    return Config().with_values(**layers)
