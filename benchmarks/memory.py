@@ -59,8 +59,8 @@ def train(name: str, batch_size: int) -> None:
         return
     from jielong.config.load import load_config
     from jielong.data.batches import Batch
-    from jielong.distributed import Ranks
     from jielong.model.transformer import Transformer
+    from jielong.runtime.distributed import Ranks
     from jielong.training.memory import default_pieces
     from jielong.training.optimizer import Optimizer
     from jielong.training.step import train_step

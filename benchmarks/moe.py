@@ -19,8 +19,8 @@ import torch
 from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.data.batches import Batch
-from jielong.distributed import Ranks
 from jielong.model.transformer import Transformer
+from jielong.runtime.distributed import Ranks
 from jielong.training.optimizer import Optimizer
 from jielong.training.step import train_step
 

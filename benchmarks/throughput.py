@@ -22,8 +22,8 @@ from old_way import Llama
 from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.data.batches import Batch
-from jielong.distributed import Ranks
 from jielong.model.transformer import Transformer
+from jielong.runtime.distributed import Ranks
 from jielong.training.memory import default_pieces
 from jielong.training.optimizer import Optimizer
 from jielong.training.step import train_step

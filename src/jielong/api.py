@@ -11,12 +11,12 @@ import jielong.pretrain as story
 from jielong import checkpoint
 from jielong.config.load import load_config
 from jielong.config.settings import Config
-from jielong.device import choose_device
 from jielong.evaluation.likelihood import Likelihood, evaluate_documents
 from jielong.generation.generate import context_length
 from jielong.generation.generate import generate as generate_text
 from jielong.generation.sampling import make_sampling
 from jielong.model.transformer import Transformer
+from jielong.runtime.device import choose_device
 from jielong.tokenizer import Tokenizer
 
 

@@ -17,11 +17,11 @@ from jielong import checkpoint as ckpt
 from jielong.config.settings import Config
 from jielong.data.batches import Batches
 from jielong.data.shards import Dataset
-from jielong.distributed import Ranks, data_parallel
 from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
 from jielong.model.weights import load_tensors
-from jielong.run import RunFolder
+from jielong.runtime.distributed import Ranks, data_parallel
+from jielong.runtime.run_folder import RunFolder
 from jielong.stages import StartingPoint, ensure_tokenizer, load_dataset, with_architecture
 from jielong.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage

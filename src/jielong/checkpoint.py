@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from jielong.errors import CheckpointError
-from jielong.files import sha256, sync
 from jielong.model.folder import read_model_config, write_model_config
 from jielong.model.transformer import Transformer
 from jielong.model.weights import (
@@ -28,6 +27,7 @@ from jielong.model.weights import (
     model_of,
     save_tensors,
 )
+from jielong.runtime.files import sha256, sync
 from jielong.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"

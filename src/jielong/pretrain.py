@@ -13,8 +13,6 @@ from jielong.checkpoint import step_name
 from jielong.config.settings import Config
 from jielong.data.batches import read_ahead
 from jielong.data.shards import verify_dataset
-from jielong.device import choose_device, choose_dtype, describe
-from jielong.distributed import join_ranks
 from jielong.guard import (
     LossSpikeError,
     guarded_step,
@@ -26,7 +24,9 @@ from jielong.guard import (
 from jielong.observe.explain import explain_first_loss, run_summary, settings_not_used
 from jielong.observe.metrics import Averages, Display, MetricsFile
 from jielong.observe.trackers import check_tracker, start_tracker
-from jielong.run import RunFolder, StopSignals
+from jielong.runtime.device import choose_device, choose_dtype, describe
+from jielong.runtime.distributed import join_ranks
+from jielong.runtime.run_folder import RunFolder, StopSignals
 from jielong.stages import (
     StartingPoint,
     dataset_folder,

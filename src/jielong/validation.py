@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from jielong.build import Parts, Progress
-from jielong.device import autocast
 from jielong.evaluation.likelihood import Likelihood, evaluate_stream
 from jielong.generation.generate import generate_samples
 from jielong.generation.sampling import Sampling
 from jielong.observe.metrics import Display, MetricsFile
+from jielong.runtime.device import autocast
 from jielong.training.memory import is_out_of_memory, release
 
 

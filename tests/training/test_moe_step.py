@@ -11,8 +11,8 @@ import torch
 from jielong.config.load import load_config
 from jielong.config.settings import IGNORED, Config
 from jielong.data.batches import Batch
-from jielong.distributed import Ranks
 from jielong.model.transformer import Transformer
+from jielong.runtime.distributed import Ranks
 from jielong.training.optimizer import Optimizer
 from jielong.training.step import StepResult, train_step
 

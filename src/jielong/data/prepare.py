@@ -19,7 +19,6 @@ import orjson
 
 from jielong.config.settings import Config
 from jielong.data.identity import SOURCES, described, differences, identity, settings
-from jielong.data.publish import publishing
 from jielong.data.report import PrepareReport, describe
 from jielong.data.shard_writer import HashedFile, ShardWriter
 from jielong.data.shards import (
@@ -35,6 +34,7 @@ from jielong.data.shards import (
 from jielong.data.sources import BadLine, Document, Item, read_documents
 from jielong.data.split import DistinctSample, Encoded, HeldOutSplit, text_hash
 from jielong.errors import DataError
+from jielong.runtime.atomic import publishing
 from jielong.tokenizer import Tokenizer
 
 BATCH_CHARS = 2**20  # text encoded together: bounds memory, feeds all cores

@@ -28,7 +28,7 @@ from pathlib import Path
 import orjson
 
 from jielong.errors import DataError
-from jielong.files import sha256
+from jielong.runtime.files import sha256
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jielong.errors import DataError
-from jielong.files import sha256
+from jielong.runtime.files import sha256
 
 FORMAT = "jielong-dataset-1"
 SHARD_TOKENS = 2**27

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jielong.config.model import ModelConfig
-from jielong.device import without_autocast
 from jielong.model.documents import Mask, attend_by_document, attend_packed, is_packed
 from jielong.model.linear import Linear
+from jielong.runtime.device import without_autocast
 
 
 class KVCache:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jielong.config.settings import IGNORED
-from jielong.device import compute_dtype
+from jielong.runtime.device import compute_dtype
 
 CHUNK_TOKENS = 512  # logits held at once: 512 × 6400 floats are 13 MB
 

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jielong.config.model import ModelConfig
-from jielong.device import compute_dtype, without_autocast
 from jielong.model.feedforward import FeedForward
 from jielong.model.grouped import combine_rows, gather_rows, grouped_linear, has_kernel
+from jielong.runtime.device import compute_dtype, without_autocast
 
 PARTS = ("gate_proj", "up_proj", "down_proj")  # of an expert
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from jielong.config.model import ModelConfig
 from jielong.config.settings import IGNORED
-from jielong.device import compute_dtype
 from jielong.model.attention import Attention, KVCache, Rotary
 from jielong.model.documents import (
     Mask,
@@ -22,6 +21,7 @@ from jielong.model.feedforward import FeedForward
 from jielong.model.linear import Linear
 from jielong.model.loss import linear_cross_entropy
 from jielong.model.moe import MixtureOfExperts, Routing, balance
+from jielong.runtime.device import compute_dtype
 
 DEFAULT_CONTEXT = 512
 

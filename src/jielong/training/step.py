@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from jielong.data.batches import Batch
-from jielong.device import autocast
-from jielong.distributed import Ranks, gradient_sync
 from jielong.errors import first_line
 from jielong.model.moe import update_router_bias
 from jielong.model.transformer import ModelOutput
+from jielong.runtime.device import autocast
+from jielong.runtime.distributed import Ranks, gradient_sync
 from jielong.training.memory import DoesNotFitError, is_out_of_memory
 from jielong.training.optimizer import Optimizer
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from jielong.data.batches import Batch
-from jielong.device import autocast
 from jielong.model.transformer import Transformer
+from jielong.runtime.device import autocast
 
 
 def try_batch(model: Transformer, batch: Batch, dtype: torch.dtype) -> None:

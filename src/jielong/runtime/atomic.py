@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 
 from jielong.errors import DataError
-from jielong.files import sync
+from jielong.runtime.files import sync
 
 
 @contextmanager
