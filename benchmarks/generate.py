@@ -23,7 +23,7 @@ from jielong.config.load import load_config
 from jielong.generation.generate import generate
 from jielong.generation.sampling import Sampling
 from jielong.model.transformer import Transformer
-from jielong.tokenizer import train_tokenizer
+from jielong.tokenization.tokenizer import train_tokenizer
 
 
 def main() -> None:

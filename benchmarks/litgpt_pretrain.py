@@ -24,7 +24,7 @@ from time_to_loss import blocks_of_text, held_out
 from torch.utils.data import DataLoader, TensorDataset
 
 from jielong.config.model import ModelConfig
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 MEASURES = 8
 

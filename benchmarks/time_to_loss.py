@@ -33,7 +33,7 @@ from common import SCRATCH, corpus, save
 
 from jielong.evaluation.likelihood import Likelihood, evaluate_documents
 from jielong.model.transformer import ModelOutput
-from jielong.tokenizer import Tokenizer, train_tokenizer
+from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
 SETTINGS = {  # documents, window, batch of the old way
     "shakespeare": (None, 512, 8),

@@ -14,7 +14,7 @@ import torch
 
 from jielong import checkpoint as ckpt
 from jielong.errors import CheckpointError
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.optimizer import Optimizer
 from tiny import environment, one_step, random_batch, tiny_config, tiny_model
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
-from jielong.batch_encoding import LEAST_CHARS
 from jielong.errors import ConfigError, DataError
-from jielong.text_pieces import PIECE_CHARS, RUN_CHARS, sample, short_runs
-from jielong.tokenizer import Tokenizer, train_tokenizer
+from jielong.tokenization.batch_encoding import LEAST_CHARS
+from jielong.tokenization.text_pieces import PIECE_CHARS, RUN_CHARS, sample, short_runs
+from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -405,7 +405,7 @@ def test_what_is_not_known_to_be_encoded_alike_is_left_to_the_library(kind):
 
 
 def test_the_fast_encoder_is_renewed_as_its_memory_grows(monkeypatch):
-    monkeypatch.setattr("jielong.batch_encoding.RENEW_CHARS", 3 * LEAST_CHARS)
+    monkeypatch.setattr("jielong.tokenization.batch_encoding.RENEW_CHARS", 3 * LEAST_CHARS)
     tokenizer = with_parts()
     texts = [str(i) for i in range(LEAST_CHARS // 4)]
     seen = []

@@ -17,7 +17,7 @@ from jielong.generation.generate import generate as generate_text
 from jielong.generation.sampling import make_sampling
 from jielong.model.transformer import Transformer
 from jielong.runtime.device import choose_device
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 
 def load(run_or_checkpoint: str | Path, device: str = "auto") -> tuple[Transformer, Tokenizer]:

@@ -23,7 +23,7 @@ from jielong.model.weights import load_tensors
 from jielong.runtime.distributed import Ranks, data_parallel
 from jielong.runtime.run_folder import RunFolder
 from jielong.stages import StartingPoint, ensure_tokenizer, load_dataset, with_architecture
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
 from jielong.training.optimizer import Optimizer
 from jielong.training.scaling import first_batches, with_batch_size

@@ -28,7 +28,7 @@ from jielong.model.weights import (
     save_tensors,
 )
 from jielong.runtime.files import sha256, sync
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
 TRAINING_WEIGHTS = "training_weights.safetensors"  # where the model's are an average of them

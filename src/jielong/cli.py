@@ -206,7 +206,7 @@ def train_tokenizer(arguments: argparse.Namespace) -> int:
 
 def prepare(arguments: argparse.Namespace) -> int:
     from jielong.data.prepare import prepare as run
-    from jielong.tokenizer import Tokenizer
+    from jielong.tokenization.tokenizer import Tokenizer
 
     config = _config(arguments)
     if config.data.tokenizer is None:

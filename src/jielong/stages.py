@@ -17,7 +17,7 @@ from jielong.data.sources import Texts
 from jielong.errors import ConfigError, DataError
 from jielong.model.folder import read_model_config
 from jielong.runtime.run_folder import RunFolder
-from jielong.tokenizer import Tokenizer, train_tokenizer
+from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from jielong.config.load import load_config
-from jielong.tokenizer import train_tokenizer
+from jielong.tokenization.tokenizer import train_tokenizer
 
 
 def story(i):

@@ -20,7 +20,7 @@ from jielong.data.prepare import prepare, prepared_matches
 from jielong.data.shards import COUNTS, VERIFIED, Dataset, open_dataset
 from jielong.data.split import DistinctSample, text_hash
 from jielong.errors import DataError
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 SRC = str(Path(__file__).parents[2] / "src")
 

@@ -15,7 +15,7 @@ from jielong.config.settings import IGNORED
 from jielong.data.batches import Batches
 from jielong.data.prepare import prepare
 from jielong.data.shards import open_dataset
-from jielong.tokenizer import train_tokenizer
+from jielong.tokenization.tokenizer import train_tokenizer
 from tiny import TEXTS
 
 TOKENIZERS = [train_tokenizer(TEXTS, size, 2**20) for size in (260, 288)]

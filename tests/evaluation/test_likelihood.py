@@ -12,7 +12,7 @@ from jielong.config.model import ModelConfig
 from jielong.errors import DataError
 from jielong.evaluation.likelihood import evaluate_documents, evaluate_stream
 from jielong.model.transformer import Transformer
-from jielong.tokenizer import Tokenizer, train_tokenizer
+from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
 TEXTS = [
     "春眠不觉晓,处处闻啼鸟。夜来风雨声,花落知多少。",

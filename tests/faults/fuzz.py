@@ -36,7 +36,7 @@ from jielong.data.shards import fingerprint_of, open_dataset
 from jielong.data.sources import read_documents
 from jielong.errors import JielongError
 from jielong.interop.minimind import export_minimind, import_minimind
-from jielong.tokenizer import Tokenizer, train_tokenizer
+from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 from tiny import TEXTS, tiny_model
 
 torch.set_num_threads(1)

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jielong.tokenizer import train_tokenizer
+from jielong.tokenization.tokenizer import train_tokenizer
 from tiny import TEXTS, TINY_RUN, environment, flags
 
 PAGE = os.sysconf("SC_PAGE_SIZE")

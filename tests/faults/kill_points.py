@@ -31,7 +31,7 @@ import torch._dynamo  # what torch imports when an optimizer is made: most of a 
 from jielong import checkpoint, guard
 from jielong.cli import main
 from jielong.model import weights
-from jielong.tokenizer import train_tokenizer
+from jielong.tokenization.tokenizer import train_tokenizer
 from tiny import TEXTS, TINY_RUN, flags
 
 torch.set_num_threads(1)

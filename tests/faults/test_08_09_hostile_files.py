@@ -19,7 +19,7 @@ from jielong.data.prepare import prepare
 from jielong.data.shards import fingerprint_of, open_dataset
 from jielong.errors import CheckpointError, DataError
 from jielong.interop.minimind import import_minimind
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 from tiny import tiny_model
 
 

@@ -22,7 +22,7 @@ from jielong.config.load import load_config
 from jielong.data.prepare import prepare
 from jielong.data.shards import open_dataset
 from jielong.errors import DataError
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 from tiny import TEXTS, TINY_RUN, environment, flags
 
 BAD = [

@@ -11,7 +11,7 @@ from jielong.errors import CheckpointError, ConfigError, DataError
 from jielong.generation.generate import generate, generate_samples
 from jielong.generation.sampling import Sampling, new_generator, sample_next
 from jielong.model.transformer import Transformer
-from jielong.tokenizer import Tokenizer, train_tokenizer
+from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
 TEXTS = ["春眠不觉晓,处处闻啼鸟。", "To be, or not to be, that is the question.", "🙂🙃 naïve café"]
 CONFIG = ModelConfig(

@@ -13,7 +13,7 @@ from jielong.generation.one_token import OneTokenStep, one_token_step
 from jielong.generation.sampling import Sampling
 from jielong.model.attention import KVCache
 from jielong.model.transformer import Transformer
-from jielong.tokenizer import Tokenizer, train_tokenizer
+from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 from tiny import tiny_model
 
 MOE = {"use_moe": True, "num_experts": 5, "moe_intermediate_size": 40}

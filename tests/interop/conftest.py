@@ -12,7 +12,7 @@ from interop_models import random_model
 
 from jielong.checkpoint import write_model_folder
 from jielong.config.model import ModelConfig
-from jielong.tokenizer import Tokenizer, train_tokenizer
+from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 SYLLABLES = ["lo", "rem", "ip", "sum", "do", "lor", "sit", "met", "con", "sec", "tur", "vi", "nos"]

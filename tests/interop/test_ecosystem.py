@@ -20,7 +20,7 @@ from jielong.checkpoint import load_model
 from jielong.evaluation.likelihood import evaluate_documents
 from jielong.interop.gguf import export_gguf
 from jielong.interop.huggingface import export_hf
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.interop
 EXCHANGES = [

@@ -18,7 +18,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from jielong.errors import CheckpointError, ConfigError
 from jielong.interop.gguf import export_gguf
 from jielong.interop.gguf_tokenizer import CONTROL, PATTERNS, UNUSED, USER_DEFINED
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 ARCHITECTURES = {
     "llama": LLAMA,

@@ -17,7 +17,7 @@ from jielong.checkpoint import TrainingState, load_model, save_checkpoint
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, ConfigError
 from jielong.interop.huggingface import export_hf
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 UNTIED = dataclasses.replace(LLAMA, tie_word_embeddings=False)
 ARCHITECTURES = {

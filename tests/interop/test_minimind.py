@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from jielong.checkpoint import load_model
 from jielong.errors import CheckpointError, ConfigError, DataError, JielongError
 from jielong.interop.minimind import export_minimind, import_minimind
-from jielong.tokenizer import Tokenizer, train_tokenizer
+from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
 NAMES = ("minimind2", "minimind2_moe", "minimind3", "minimind3_moe")
 

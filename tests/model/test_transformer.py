@@ -22,7 +22,7 @@ from jielong.model.attention import KVCache
 from jielong.model.documents import document_lengths
 from jielong.model.folder import read_model_config
 from jielong.model.transformer import Transformer
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 from tiny import ListStream, random_batch, random_documents, tiny_model
 
 transformers = pytest.importorskip("transformers")

@@ -18,7 +18,7 @@ from jielong.config.settings import IGNORED
 from jielong.data.batches import Batches
 from jielong.data.shards import open_dataset
 from jielong.interop.minimind import import_minimind
-from jielong.tokenizer import Tokenizer, train_tokenizer
+from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 from tiny import TINY_RUN, flags, with_random_weights
 
 transformers = pytest.importorskip("transformers")

@@ -17,7 +17,7 @@ from jielong.checkpoint import write_model_folder
 from jielong.config.load import load_config
 from jielong.config.model import ModelConfig
 from jielong.model.transformer import Transformer
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.schedule import Schedule
 from tiny import TEXTS, with_random_weights
 

@@ -10,7 +10,7 @@ from typing import Any
 from jielong.config.settings import Config
 from jielong.data.shards import FORMAT
 from jielong.data.sources import Source, expand_sources
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 SOURCES = "sources.json"
 SETTINGS = ("text_field", "validation_fraction")

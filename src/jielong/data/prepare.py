@@ -35,7 +35,7 @@ from jielong.data.sources import BadLine, Document, Item, read_documents
 from jielong.data.split import DistinctSample, Encoded, HeldOutSplit, text_hash
 from jielong.errors import DataError
 from jielong.runtime.atomic import publishing
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 BATCH_CHARS = 2**20  # text encoded together: bounds memory, feeds all cores
 BATCH_DOCUMENTS = 2**16  # which take some memory each, however short

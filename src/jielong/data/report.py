@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jielong.data.shards import Dataset, TokenStream
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 CHUNK = 2**20  # documents looked at together
 PERCENTILES = (5, 25, 50, 75, 95, 100)

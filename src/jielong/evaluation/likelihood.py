@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from jielong.config.settings import IGNORED, DataConfig, TrainingConfig
 from jielong.data.batches import Batches, Stream
 from jielong.errors import DataError
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 ENCODE_CHARS = 2**20  # text handed to the tokenizer at once
 ENCODE_TEXTS = 1024

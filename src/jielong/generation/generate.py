@@ -13,7 +13,7 @@ from jielong.generation.one_token import OneTokenStep, one_token_step
 from jielong.generation.sampling import Sampling, new_generator, sample_next
 from jielong.model.attention import KVCache
 from jielong.model.transformer import DEFAULT_CONTEXT, Transformer
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 PRIMED_TOKENS = 32  # a decoder may write a word's space by what stands before it
 WORTH_PACKING = 96  # new tokens; packing the weights costs what about 80 steps then save

@@ -16,7 +16,7 @@ from jielong.interop.huggingface import no_class
 from jielong.interop.output import new_files
 from jielong.model.folder import model_type_of
 from jielong.model.transformer import DEFAULT_CONTEXT, Transformer
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 DTYPES = ("f32", "f16", "q8_0")
 Q8_BLOCK = 32  # values that share a scale in q8_0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jielong.errors import CheckpointError
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's kinds of token
 _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

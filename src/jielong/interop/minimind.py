@@ -18,7 +18,7 @@ from jielong.interop.minimind_config import Reading, read_architecture, read_con
 from jielong.interop.output import new_files, new_folder
 from jielong.model.transformer import DEFAULT_CONTEXT, Transformer
 from jielong.model.weights import fill_weights
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save begin: since 1.6, and before
 WRAPPERS = ("_orig_mod.", "module.")  # torch.compile and DDP, where a script saved through them

@@ -20,9 +20,9 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from jielong.batch_encoding import BatchEncoder
 from jielong.errors import ConfigError, DataError
-from jielong.text_pieces import sample, short_runs
+from jielong.tokenization.batch_encoding import BatchEncoder
+from jielong.tokenization.text_pieces import sample, short_runs
 
 PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # ids 0, 1, 2, as MiniMind has them
 LEAST_VOCAB_SIZE = 3 + 256

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from jielong.text_pieces import PIECE_CHARS, groups, safe_pieces
+from jielong.tokenization.text_pieces import PIECE_CHARS, groups, safe_pieces
 
 LEAST_CHARS = 2**16  # of text for which importing gigatoken pays
 GIGATOKEN = importlib.util.find_spec("gigatoken") is not None  # not built for every machine
