@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import torch
 
-from jielong.data.samples import fetch_sample
+from jielong.data.sources.samples import fetch_sample
 
 RESULTS = Path(__file__).parent / "results"
 SCRATCH = RESULTS / "tmp"  # ignored by git

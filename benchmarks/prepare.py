@@ -17,7 +17,7 @@ from pathlib import Path
 from common import SCRATCH, save
 
 from jielong.config.load import load_config
-from jielong.data.samples import fetch_sample
+from jielong.data.sources.samples import fetch_sample
 from jielong.stages import train_on_corpus
 
 

@@ -258,7 +258,7 @@ def _prompts(prompt: str | None) -> Iterator[str]:
 def evaluate(arguments: argparse.Namespace) -> int:
     from jielong.api import evaluate as measure
     from jielong.api import load
-    from jielong.data.sources import Texts
+    from jielong.data.sources.documents import Texts
 
     config = _config(arguments)
     if not config.data.data_path:

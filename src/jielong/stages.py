@@ -13,7 +13,7 @@ from jielong.checkpoint import checkpoints, find_model_folder, newest_valid
 from jielong.config.settings import Config
 from jielong.data.prepare import prepare
 from jielong.data.shards import Dataset, open_dataset
-from jielong.data.sources import Texts
+from jielong.data.sources.documents import Texts
 from jielong.errors import ConfigError, DataError
 from jielong.model.folder import read_model_config
 from jielong.runtime.run_folder import RunFolder

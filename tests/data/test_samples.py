@@ -7,8 +7,8 @@ import threading
 import orjson
 import pytest
 
-from jielong.data import samples
-from jielong.data.sources import expand_sources
+from jielong.data.sources import samples
+from jielong.data.sources.documents import expand_sources
 from jielong.errors import DataError
 
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from jielong.data import readers
-from jielong.data.sources import BadLine, Document, expand_sources, read_documents
+from jielong.data.sources import readers
+from jielong.data.sources.documents import BadLine, Document, expand_sources, read_documents
 from jielong.errors import DataError
 
 

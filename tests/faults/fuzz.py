@@ -33,7 +33,7 @@ from jielong import checkpoint as ckpt
 from jielong.config.load import load_config
 from jielong.data.prepare import prepare
 from jielong.data.shards import fingerprint_of, open_dataset
-from jielong.data.sources import read_documents
+from jielong.data.sources.documents import read_documents
 from jielong.errors import JielongError
 from jielong.interop.minimind import export_minimind, import_minimind
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer

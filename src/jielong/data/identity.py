@@ -9,7 +9,7 @@ from typing import Any
 
 from jielong.config.settings import Config
 from jielong.data.shards import FORMAT
-from jielong.data.sources import Source, expand_sources
+from jielong.data.sources.documents import Source, expand_sources
 from jielong.tokenization.tokenizer import Tokenizer
 
 SOURCES = "sources.json"

@@ -31,7 +31,7 @@ from jielong.data.shards import (
     token_dtype,
     verify_dataset,
 )
-from jielong.data.sources import BadLine, Document, Item, read_documents
+from jielong.data.sources.documents import BadLine, Document, Item, read_documents
 from jielong.data.split import DistinctSample, Encoded, HeldOutSplit, text_hash
 from jielong.errors import DataError
 from jielong.runtime.atomic import publishing

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jielong.data.readers import (
+from jielong.data.sources.readers import (
     BadLine,
     Document,
     Item,
@@ -27,7 +27,7 @@ from jielong.data.readers import (
     read_text,
     skip_to_text,
 )
-from jielong.data.samples import fetch_sample
+from jielong.data.sources.samples import fetch_sample
 from jielong.errors import DataError
 
 __all__ = ["BadLine", "Document", "Item", "Source", "Texts", "expand_sources", "read_documents"]
