@@ -205,7 +205,7 @@ def train_tokenizer(arguments: argparse.Namespace) -> int:
 
 
 def prepare(arguments: argparse.Namespace) -> int:
-    from jielong.data.prepare import prepare as run
+    from jielong.data.prepare.prepare import prepare as run
     from jielong.tokenization.tokenizer import Tokenizer
 
     config = _config(arguments)

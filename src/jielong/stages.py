@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jielong.checkpoint import checkpoints, find_model_folder, newest_valid
 from jielong.config.settings import Config
-from jielong.data.prepare import prepare
+from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import Dataset, open_dataset
 from jielong.data.sources.documents import Texts
 from jielong.errors import ConfigError, DataError

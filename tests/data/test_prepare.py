@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import tokenizers
 
-from jielong.data import prepare as preparing
-from jielong.data import report as reporting
-from jielong.data.prepare import prepare, prepared_matches
+from jielong.data.prepare import prepare as preparing
+from jielong.data.prepare import report as reporting
+from jielong.data.prepare.prepare import prepare, prepared_matches
+from jielong.data.prepare.split import DistinctSample, text_hash
 from jielong.data.shards import COUNTS, VERIFIED, Dataset, open_dataset
-from jielong.data.split import DistinctSample, text_hash
 from jielong.errors import DataError
 from jielong.tokenization.tokenizer import Tokenizer
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jielong.config.load import load_config
-from jielong.data.prepare import prepare
+from jielong.data.prepare.prepare import prepare
 from jielong.data.shard_writer import ShardWriter
 from jielong.data.shards import TokenStream, open_dataset, token_dtype
 from jielong.errors import DataError

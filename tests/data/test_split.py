@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jielong.data.split import Encoded, HeldOutSplit
+from jielong.data.prepare.split import Encoded, HeldOutSplit
 
 LENGTH = 3  # tokens of each document here
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jielong.config.load import load_config
 from jielong.config.settings import IGNORED
 from jielong.data.batches import Batches
-from jielong.data.prepare import prepare
+from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import open_dataset
 from jielong.tokenization.tokenizer import train_tokenizer
 from tiny import TEXTS

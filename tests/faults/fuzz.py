@@ -31,7 +31,7 @@ import zstandard
 
 from jielong import checkpoint as ckpt
 from jielong.config.load import load_config
-from jielong.data.prepare import prepare
+from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import fingerprint_of, open_dataset
 from jielong.data.sources.documents import read_documents
 from jielong.errors import JielongError

@@ -15,7 +15,7 @@ import torch
 
 from jielong import checkpoint as ckpt
 from jielong.config.load import load_config
-from jielong.data.prepare import prepare
+from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import fingerprint_of, open_dataset
 from jielong.errors import CheckpointError, DataError
 from jielong.interop.minimind import import_minimind

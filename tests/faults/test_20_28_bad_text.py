@@ -19,7 +19,7 @@ import pytest
 
 from jielong.cli import main
 from jielong.config.load import load_config
-from jielong.data.prepare import prepare
+from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import open_dataset
 from jielong.errors import DataError
 from jielong.tokenization.tokenizer import Tokenizer

@@ -18,8 +18,9 @@ import numpy as np
 import orjson
 
 from jielong.config.settings import Config
-from jielong.data.identity import SOURCES, described, differences, identity, settings
-from jielong.data.report import PrepareReport, describe
+from jielong.data.prepare.identity import SOURCES, described, differences, identity, settings
+from jielong.data.prepare.report import PrepareReport, describe
+from jielong.data.prepare.split import DistinctSample, Encoded, HeldOutSplit, text_hash
 from jielong.data.shard_writer import HashedFile, ShardWriter
 from jielong.data.shards import (
     FORMAT,
@@ -32,7 +33,6 @@ from jielong.data.shards import (
     verify_dataset,
 )
 from jielong.data.sources.documents import BadLine, Document, Item, read_documents
-from jielong.data.split import DistinctSample, Encoded, HeldOutSplit, text_hash
 from jielong.errors import DataError
 from jielong.runtime.atomic import publishing
 from jielong.tokenization.tokenizer import Tokenizer
