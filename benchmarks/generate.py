@@ -18,7 +18,7 @@ import time
 import torch
 from common import SCRATCH, save
 
-from jielong.checkpoint import write_model_folder
+from jielong.checkpoint.checkpoint import write_model_folder
 from jielong.config.load import load_config
 from jielong.generation.generate import generate
 from jielong.generation.sampling import Sampling

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jielong import checkpoint as ckpt
+from jielong.checkpoint import checkpoint as ckpt
 from jielong.errors import CheckpointError
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.optimizer import Optimizer

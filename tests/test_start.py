@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jielong import checkpoint as ckpt
+from jielong.checkpoint import checkpoint as ckpt
 from jielong.data import shards
 from tiny import TINY_RUN, flags, in_this_process
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from jielong import checkpoint as ckpt
 from jielong import validation
+from jielong.checkpoint import checkpoint as ckpt
 from jielong.evaluation.likelihood import Likelihood
 from tiny import TINY_RUN, flags, in_this_process
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jielong
 import jielong.pretrain as story
-from jielong import checkpoint
+from jielong.checkpoint import checkpoint
 from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.evaluation.likelihood import Likelihood, evaluate_documents

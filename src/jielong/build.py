@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from jielong import checkpoint as ckpt
+from jielong.checkpoint import checkpoint as ckpt
+from jielong.checkpoint.weights import load_tensors
 from jielong.config.settings import Config
 from jielong.data.batches import Batches
 from jielong.data.shards import Dataset
 from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
-from jielong.model.weights import load_tensors
 from jielong.runtime.distributed import Ranks, data_parallel
 from jielong.runtime.run_folder import RunFolder
 from jielong.stages import StartingPoint, ensure_tokenizer, load_dataset, with_architecture

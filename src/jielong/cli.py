@@ -295,7 +295,7 @@ def import_model(arguments: argparse.Namespace) -> int:
 
 
 def export_model(arguments: argparse.Namespace) -> int:
-    from jielong.checkpoint import find_model_folder, load_model
+    from jielong.checkpoint.checkpoint import find_model_folder, load_model
     from jielong.interop.gguf import export_gguf
     from jielong.interop.huggingface import export_hf
     from jielong.interop.minimind import export_minimind

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jielong import checkpoint as ckpt
 from jielong.build import Parts, Progress, restore, save
+from jielong.checkpoint import checkpoint as ckpt
 from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError, first_line
 from jielong.observe.metrics import Display, MetricsFile

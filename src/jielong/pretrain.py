@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jielong.build import Parts, Progress, build, restore
-from jielong.checkpoint import step_name
+from jielong.checkpoint.checkpoint import step_name
 from jielong.config.settings import Config
 from jielong.data.batches import read_ahead
 from jielong.data.shards import verify_dataset

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jielong.checkpoint import checkpoints, find_model_folder, newest_valid
+from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, newest_valid
 from jielong.config.settings import Config
 from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import Dataset, open_dataset

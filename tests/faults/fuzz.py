@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import torch
 import zstandard
 
-from jielong import checkpoint as ckpt
+from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.load import load_config
 from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import fingerprint_of, open_dataset

@@ -28,9 +28,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 import torch._dynamo  # what torch imports when an optimizer is made: most of a small run's time
 
-from jielong import checkpoint, guard
+from jielong import guard
+from jielong.checkpoint import checkpoint, weights
 from jielong.cli import main
-from jielong.model import weights
 from jielong.tokenization.tokenizer import train_tokenizer
 from tiny import TEXTS, TINY_RUN, flags
 

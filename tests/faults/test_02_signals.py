@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from jielong import checkpoint as ckpt
 from jielong import guard
+from jielong.checkpoint import checkpoint as ckpt
 from jielong.cli import main
 from tiny import TINY_RUN, flags, jielong
 

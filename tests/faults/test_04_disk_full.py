@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jielong import checkpoint
+from jielong.checkpoint import checkpoint
 from tiny import TINY_RUN, environment, flags
 
 # the limit falls on the second checkpoint's tensors: the tokenizer and the first are below it

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jielong import checkpoint as ckpt
+from jielong.checkpoint import checkpoint as ckpt
 from jielong.data.shards import open_dataset
 from jielong.errors import CheckpointError, DataError
 from tiny import TINY_RUN, flags, in_this_process

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from jielong import checkpoint as ckpt
+from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.load import load_config
 from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import fingerprint_of, open_dataset

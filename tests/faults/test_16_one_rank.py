@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jielong import checkpoint
-from jielong.model.weights import load_tensors
+from jielong.checkpoint import checkpoint
+from jielong.checkpoint.weights import load_tensors
 from tiny import TINY_RUN, flags
 from training.test_distributed import free_port, python_in_ranks
 from training.test_memory import losses

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import jielong.pretrain  # noqa: F401  (the package's own name for it is the function)
-from jielong import checkpoint, guard
+from jielong import guard
+from jielong.checkpoint import checkpoint
 from jielong.training import spikes
 from tiny import TINY_RUN, flags, in_this_process
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.attention import varlen
 
 import jielong
-from jielong import checkpoint
+from jielong.checkpoint import checkpoint
 from jielong.config.load import load_config, preset_names
 from jielong.model.documents import attend_packed
 from jielong.pretrain import RunResult, pretrain

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from interop_models import random_model
 
-from jielong.checkpoint import write_model_folder
+from jielong.checkpoint.checkpoint import write_model_folder
 from jielong.config.model import ModelConfig
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 

@@ -16,7 +16,7 @@ import torch
 import transformers
 from interop_models import HARD_STRINGS, LLAMA, QWEN3_MOE, TINY, random_model, some_tokens
 
-from jielong.checkpoint import load_model
+from jielong.checkpoint.checkpoint import load_model
 from jielong.evaluation.likelihood import evaluate_documents
 from jielong.interop.gguf import export_gguf
 from jielong.interop.huggingface import export_hf

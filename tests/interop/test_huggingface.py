@@ -13,7 +13,7 @@ import transformers
 from interop_models import LLAMA, QWEN3_MOE, TINY, random_model, some_tokens
 from safetensors.torch import load_file, save_file
 
-from jielong.checkpoint import TrainingState, load_model, save_checkpoint
+from jielong.checkpoint.checkpoint import TrainingState, load_model, save_checkpoint
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, ConfigError
 from jielong.interop.huggingface import export_hf

@@ -15,7 +15,7 @@ import torch
 from interop_models import FIXTURES, LLAMA, TINY, random_model, some_tokens
 from safetensors.torch import load_file, save_file
 
-from jielong.checkpoint import load_model
+from jielong.checkpoint.checkpoint import load_model
 from jielong.errors import CheckpointError, ConfigError, DataError, JielongError
 from jielong.interop.minimind import export_minimind, import_minimind
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from jielong.checkpoint import load_weights, save_tensors
+from jielong.checkpoint.checkpoint import load_weights, save_tensors
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError
 from jielong.model.folder import read_model_config, write_model_config

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jielong.checkpoint import load_model, load_weights, write_model_folder
+from jielong.checkpoint.checkpoint import load_model, load_weights, write_model_folder
 from jielong.config.settings import IGNORED, DataConfig, TrainingConfig
 from jielong.data.batches import Batches
 from jielong.errors import CheckpointError

@@ -13,7 +13,7 @@ import pytest
 
 import jielong.pretrain  # noqa: F401  (the package's own name for it is the function)
 from jielong import guard
-from jielong.checkpoint import step_name
+from jielong.checkpoint.checkpoint import step_name
 from jielong.cli import main
 from tiny import TINY_RUN, flags
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from jielong import checkpoint as ckpt
+from jielong.checkpoint import checkpoint as ckpt
+from jielong.checkpoint.weights import load_tensors
 from jielong.data.shards import open_dataset
 from jielong.evaluation.likelihood import evaluate_stream
-from jielong.model.weights import load_tensors
 from jielong.training.averaging import POWER, WeightAverage
 from tiny import TINY_RUN, tiny_model
 from training.test_resume import Launch

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jielong import checkpoint as ckpt
+from jielong.checkpoint import checkpoint as ckpt
 from jielong.cli import main
 from jielong.config.load import load_config
 from jielong.config.settings import IGNORED

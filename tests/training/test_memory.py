@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from jielong.checkpoint import step_name
+from jielong.checkpoint.checkpoint import step_name
 from jielong.config.settings import IGNORED
 from jielong.model.transformer import Transformer
 from jielong.training.memory import default_pieces, is_out_of_memory, pieces_that_fit

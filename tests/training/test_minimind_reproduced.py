@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jielong.api import pretrain
-from jielong.checkpoint import write_model_folder
+from jielong.checkpoint.checkpoint import write_model_folder
 from jielong.config.load import load_config
 from jielong.config.model import ModelConfig
 from jielong.model.transformer import Transformer

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jielong import checkpoint as ckpt
+from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.load import load_config
 from tiny import TINY_RUN, flags, in_this_process, jielong
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from jielong import checkpoint as ckpt
+from jielong.checkpoint import checkpoint as ckpt
 from jielong.cli import main
 from tiny import TINY_RUN, environment, flags
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from jielong.checkpoint import find_model_folder, load_model, write_model_folder
+from jielong.checkpoint.checkpoint import find_model_folder, load_model, write_model_folder
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, ConfigError
 from jielong.interop.output import new_folder

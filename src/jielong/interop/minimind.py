@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jielong.checkpoint import write_model_folder
+from jielong.checkpoint.checkpoint import write_model_folder
+from jielong.checkpoint.weights import fill_weights
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, first_line
 from jielong.interop.minimind_config import Reading, read_architecture, read_config_file
 from jielong.interop.output import new_files, new_folder
 from jielong.model.transformer import DEFAULT_CONTEXT, Transformer
-from jielong.model.weights import fill_weights
 from jielong.tokenization.tokenizer import Tokenizer
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save begin: since 1.6, and before

@@ -17,16 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jielong.errors import CheckpointError
-from jielong.model.folder import read_model_config, write_model_config
-from jielong.model.transformer import Transformer
-from jielong.model.weights import (
+from jielong.checkpoint.weights import (
     fill_weights,
     load_folder_tensors,
     load_tensors,
     model_of,
     save_tensors,
 )
+from jielong.errors import CheckpointError
+from jielong.model.folder import read_model_config, write_model_config
+from jielong.model.transformer import Transformer
 from jielong.runtime.files import sha256, sync
 from jielong.tokenization.tokenizer import Tokenizer
 
