@@ -20,8 +20,8 @@ from common import SCRATCH, save
 
 from jielong.checkpoint.checkpoint import write_model_folder
 from jielong.config.load import load_config
-from jielong.generation.generate import generate
-from jielong.generation.sampling import Sampling
+from jielong.config.sampling import Sampling
+from jielong.generation.generate import TextGenerator
 from jielong.model.transformer import Transformer
 from jielong.tokenization.tokenizer import train_tokenizer
 
@@ -50,8 +50,10 @@ def main() -> None:
     prompt = torch.tensor([[1, *tokenizer.encode("the quick brown")]])
     greedy = Sampling(temperature=0, repetition_penalty=1.0)
 
+    generator = TextGenerator(model, tokenizer)
+
     def ours() -> None:
-        list(generate(model, tokenizer, "the quick brown", arguments.tokens, greedy, False))
+        list(generator.stream("the quick brown", arguments.tokens, greedy, False))
 
     def transformers() -> None:
         theirs.generate(

@@ -9,40 +9,30 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "jielong"
 MODULES = sorted(SOURCE.rglob("*.py"))
-LEAVES = {"config", "errors", "device", "distributed", "fields", "files", "model_config"}
-LEAVES |= {"batch_encoding", "text_pieces"}
-# what each part may import of ours, beside itself; a part is a package or a module at the top
+# The rooms from the ground up; what each may import of ours, beside itself. docs/architecture.md
+# shows the same table.
 MAY_IMPORT = {
     "errors": set(),
-    "files": set(),
-    "config": {"errors", "fields", "model_config"},
-    "model_config": {"errors", "fields"},
-    "fields": {"errors"},
-    "device": {"errors"},
-    "distributed": {"errors"},
-    "text_pieces": set(),
-    "batch_encoding": {"text_pieces"},
-    "flags": {"config", "errors", "fields"},
-    "run": {"config", "errors"},
-    "tokenizer": LEAVES,
-    "model": LEAVES,
-    "data": LEAVES | {"tokenizer"},
-    "checkpoint": LEAVES | {"model", "tokenizer"},
-    "training": LEAVES | {"model", "data", "checkpoint"},
-    "generation": LEAVES | {"model", "tokenizer"},
-    "evaluation": LEAVES | {"model", "tokenizer", "data"},
-    "observe": LEAVES | {"data", "evaluation", "training"},
-    "stages": LEAVES | {"checkpoint", "data", "model", "run", "tokenizer"},
-    "interop": LEAVES | {"checkpoint", "generation", "model", "tokenizer"},
+    "config": {"errors"},
+    "runtime": {"config", "errors"},
+    "tokenization": {"errors"},
+    "observe": {"errors"},
+    "model": {"config", "errors", "runtime"},
+    "data": {"config", "errors", "runtime", "tokenization"},
+    "checkpoint": {"config", "errors", "model", "runtime", "tokenization"},
+    "generation": {"config", "errors", "model", "tokenization"},
+    "evaluation": {"config", "data", "errors", "tokenization"},
+    "interop": {"checkpoint", "config", "errors", "model", "tokenization"},
+    "training": {
+        *("checkpoint", "config", "data", "errors", "evaluation", "generation", "model"),
+        *("observe", "runtime", "tokenization"),
+    },
+    "api": {
+        *("checkpoint", "config", "errors", "evaluation", "generation", "model", "runtime"),
+        *("tokenization", "training"),
+    },
 }
-MAY_IMPORT["build"] = LEAVES | {
-    *("checkpoint", "data", "evaluation", "generation", "model", "observe", "run", "stages"),
-    *("tokenizer", "training"),
-}
-MAY_IMPORT["guard"] = MAY_IMPORT["build"] | {"build"}
-MAY_IMPORT["validation"] = MAY_IMPORT["guard"]
-MAY_IMPORT["pretrain"] = MAY_IMPORT["guard"] | {"guard", "validation"}
-DOORS = {"api", "cli", "__main__", "__init__"}  # may import anything; nothing imports them
+DOORS = {"cli", "__main__", "__init__"}  # may import anything; nothing imports them
 
 
 def part_of(path: Path) -> str:
@@ -71,7 +61,7 @@ def imported_parts(tree: ast.Module) -> set[str]:
 
 def test_every_part_has_its_place() -> None:
     parts = {part_of(path) for path in MODULES}
-    assert parts - DOORS - {"ui"} <= MAY_IMPORT.keys()
+    assert parts - DOORS == MAY_IMPORT.keys()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -96,7 +86,7 @@ def test_files_and_functions_can_be_read_in_one_go(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= 320
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef) and path.name != "cli.py":
+        if isinstance(node, ast.FunctionDef):
             assert node.end_lineno is not None
             assert node.end_lineno - node.lineno < 70, node.name
 
@@ -108,7 +98,7 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 
 
 def test_the_story_is_short() -> None:
-    assert (SOURCE / "pretrain.py").read_text(encoding="utf-8").count("\n") <= 250
+    assert (SOURCE / "training" / "pretrain.py").read_text(encoding="utf-8").count("\n") <= 250
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

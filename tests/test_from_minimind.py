@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from jielong.cli import parse
+from jielong.cli.main import parse
+from jielong.cli.options import field_values
 from jielong.config.load import load_config
 from jielong.errors import ConfigError
-from jielong.flags import field_values
 from tiny import TEXTS, jielong
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -11,8 +11,7 @@ import pytest
 import tomli_w
 import torch
 
-import jielong.config
-from jielong.cli import main, parse
+from jielong.cli.main import main, parse
 from jielong.config.load import load_config, preset_names
 from jielong.config.settings import FIELDS
 from jielong.model.transformer import Transformer
@@ -57,7 +56,7 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in (TINY_RUN | SMALLER).items():
         tables.setdefault(FIELDS[name].section, {})[name] = value
     (presets / "small.toml").write_text(tomli_w.dumps(tables))
-    monkeypatch.setattr(jielong.config, "SOURCE_PRESETS", presets)
+    monkeypatch.setattr("jielong.config.load.SOURCE_PRESETS", presets)
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(home)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jielong.cli import main
+from jielong.cli.main import main
 from jielong.config.load import load_config
 from jielong.config.model import ModelConfig
 from jielong.config.settings import IGNORED, Config

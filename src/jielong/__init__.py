@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jielong.api import evaluate, generate, load, pretrain
+    from jielong.api import TextGenerator, evaluate, generate, load, pretrain
 
-__all__ = ["evaluate", "generate", "load", "pretrain"]
+__all__ = ["TextGenerator", "evaluate", "generate", "load", "pretrain"]
 __version__ = "0.1.0"
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from jielong.cli import main
+from jielong.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""jielong from Python: four functions, and nothing else is public."""
+"""jielong from Python: these names, and nothing else is public."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jielong
-import jielong.pretrain as story
 from jielong.checkpoint import checkpoint
 from jielong.config.load import load_config
+from jielong.config.sampling import make_sampling
 from jielong.config.settings import Config
 from jielong.evaluation.likelihood import Likelihood, evaluate_documents
-from jielong.generation.generate import context_length
-from jielong.generation.generate import generate as generate_text
-from jielong.generation.sampling import make_sampling
-from jielong.model.transformer import Transformer
+from jielong.generation.generate import TextGenerator
+from jielong.model.transformer import Transformer, context_length
 from jielong.runtime.device import choose_device
 from jielong.tokenization.tokenizer import Tokenizer
+from jielong.training.pretrain import RunResult
+from jielong.training.pretrain import pretrain as train
+
+__all__ = ["TextGenerator", "evaluate", "generate", "load", "pretrain"]
 
 
 def load(run_or_checkpoint: str | Path, device: str = "auto") -> tuple[Transformer, Tokenizer]:
@@ -56,10 +57,13 @@ def generate(
         max_new_tokens: most tokens to write.
         **sampling: temperature, top_k, top_p, min_p, repetition_penalty, seed.
 
+    A `TextGenerator` does the same for many texts, and packs the weights once for all of them.
+
     Raises:
         ConfigError: a sampling value is unknown or out of bounds.
     """
-    return generate_text(model, tokenizer, prompt, max_new_tokens, make_sampling(**sampling))
+    generator = TextGenerator(model, tokenizer)
+    return generator.stream(prompt, max_new_tokens, make_sampling(**sampling))
 
 
 def pretrain(
@@ -67,7 +71,7 @@ def pretrain(
     override: bool = False,
     quiet: bool = False,
     verify: bool = False,
-) -> story.RunResult:
+) -> RunResult:
     """Pretrains a model, or goes on where the run stopped: what `jielong pretrain` does.
 
     Args:
@@ -87,7 +91,7 @@ def pretrain(
         config = load_config(**config)
     elif not isinstance(config, Config):
         config = load_config(file=config)
-    return story.pretrain(config, override, quiet, verify)
+    return train(config, override, quiet, verify)
 
 
 def evaluate(
@@ -104,8 +108,4 @@ def evaluate(
     Raises:
         DataError: there is no text.
     """
-    return evaluate_documents(model, tokenizer, texts, context_length(model), batch_tokens)
-
-
-# importing the module jielong.pretrain has put itself where the function belongs
-jielong.pretrain = pretrain
+    return evaluate_documents(model, tokenizer, texts, context_length(model.config), batch_tokens)

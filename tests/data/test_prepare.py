@@ -261,9 +261,9 @@ def test_killed_at_any_moment_it_leaves_nothing_and_reruns_to_the_same_bytes(
     prepare(config, tokenizer, tmp_path / "whole")
     code = (
         "import sys; from pathlib import Path\n"
-        "from jielong.config import load_config\n"
-        "from jielong.data.prepare import prepare\n"
-        "from jielong.tokenizer import Tokenizer\n"
+        "from jielong.config.load import load_config\n"
+        "from jielong.data.prepare.prepare import prepare\n"
+        "from jielong.tokenization.tokenizer import Tokenizer\n"
         "root = Path(sys.argv[1])\n"
         "config = load_config(data_path=(str(root / 'corpus.jsonl'),))\n"
         "tokenizer = Tokenizer.load(root / 'whole' / 'tokenizer')\n"

@@ -122,7 +122,7 @@ def test_a_compressed_bomb_takes_bounded_memory(write):
         path = write("bomb.jsonl.gz", packed.getvalue())
     code = (
         "import resource, sys\n"
-        "from jielong.data.sources import read_documents\n"
+        "from jielong.data.sources.documents import read_documents\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "bad, good = read_documents([sys.argv[1]], 'text')\n"

@@ -28,10 +28,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 import torch._dynamo  # what torch imports when an optimizer is made: most of a small run's time
 
-from jielong import guard
 from jielong.checkpoint import checkpoint, weights
-from jielong.cli import main
+from jielong.cli.main import main
 from jielong.tokenization.tokenizer import train_tokenizer
+from jielong.training import recovery as guard
 from tiny import TEXTS, TINY_RUN, flags
 
 torch.set_num_threads(1)

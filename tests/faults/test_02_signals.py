@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from jielong import guard
 from jielong.checkpoint import checkpoint as ckpt
-from jielong.cli import main
+from jielong.cli.main import main
+from jielong.training import recovery as guard
 from tiny import TINY_RUN, flags, jielong
 
 

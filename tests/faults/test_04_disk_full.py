@@ -15,8 +15,8 @@ from tiny import TINY_RUN, environment, flags
 # the limit falls on the second checkpoint's tensors: the tokenizer and the first are below it
 CHILD = """
 import resource, signal, sys
-from jielong import guard
-from jielong.cli import main
+from jielong.training import recovery as guard
+from jielong.cli.main import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 saves, save = [], guard.save
 def limited(parts, progress):

@@ -12,7 +12,6 @@ from jielong.config.settings import IGNORED
 from jielong.errors import CheckpointError
 from jielong.observe.metrics import Averages
 from jielong.training.optimizer import Optimizer
-from jielong.training.step import StepResult
 from tiny import one_step, random_batch, tiny_config, tiny_model
 
 
@@ -20,10 +19,10 @@ def test_14_speed_stays_positive_though_the_clock_goes_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The wall clock may; what measures speed is monotonic. Checkpoints go by step, see
-    tests/test_checkpoint.py."""
+    tests/checkpoint/test_checkpoint.py."""
     means = Averages()
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    means.add(StepResult(1.0, 100, 1.0, applied=True))
+    means.add(1.0, 100, applied=True)
     assert 0 < means.tokens_per_second < float("inf")
 
 

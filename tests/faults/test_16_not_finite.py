@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from jielong import guard
 from jielong.checkpoint import checkpoint
 from jielong.checkpoint.weights import load_tensors
 from jielong.config.load import load_config
 from jielong.data.batches import Batches
 from jielong.data.shards import open_dataset
+from jielong.training import recovery as guard
 from jielong.training.step import StepResult
 from tiny import TINY_RUN, ListStream, flags, in_this_process, random_documents, tiny_config
 

@@ -16,8 +16,8 @@ STEPS, POISONED = 8, 4
 # out. Each meets at a port of its own.
 CHILD = """
 import json, os, sys
-from jielong import guard
-from jielong.cli import main
+from jielong.training import recovery as guard
+from jielong.cli.main import main
 from jielong.training.step import StepResult
 real, poisoned, nan = guard.train_step, int(sys.argv[1]), float("nan")
 seen = []
@@ -48,8 +48,8 @@ for step, (port, words) in zip((poisoning, omitting), json.loads(sys.argv[2]), s
 FLIPPING = """
 import json, os, sys
 import torch
-from jielong import guard
-from jielong.cli import main
+from jielong.training import recovery as guard
+from jielong.cli.main import main
 real, seen = guard.train_step, []
 
 def flipping(model, *arguments, **options):
@@ -68,7 +68,7 @@ sys.exit(main(json.loads(sys.argv[2])))
 CRAMPED = """
 import json, os, sys
 import torch
-from jielong.cli import main
+from jielong.cli.main import main
 from jielong.model.transformer import Transformer
 real = Transformer.forward
 

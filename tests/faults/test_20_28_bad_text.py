@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jielong.cli import main
+from jielong.cli.main import main
 from jielong.config.load import load_config
 from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import open_dataset
@@ -73,9 +73,9 @@ def test_22_a_corpus_of_nothing_usable_is_an_error_and_leaves_nothing(
 
 PREPARE = """
 import resource, sys
-from jielong.config import load_config
-from jielong.data.prepare import prepare
-from jielong.tokenizer import Tokenizer
+from jielong.config.load import load_config
+from jielong.data.prepare.prepare import prepare
+from jielong.tokenization.tokenizer import Tokenizer
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 tokenizer = Tokenizer.load(sys.argv[2])
 before = peak()

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from jielong.config.model import ModelConfig
+from jielong.config.sampling import Sampling
 from jielong.errors import CheckpointError, ConfigError, DataError
-from jielong.generation.generate import generate, generate_samples
-from jielong.generation.sampling import Sampling, new_generator, sample_next
+from jielong.generation.generate import TextGenerator, generate
+from jielong.generation.sampling import new_generator, sample_next
 from jielong.model.transformer import Transformer
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
@@ -93,14 +94,14 @@ def test_of_a_prompt_longer_than_the_context_the_end_is_read(tokenizer):
 
 def test_a_context_of_one_token_still_generates(tokenizer):
     model = random_model(tokenizer, max_position_embeddings=1)
-    assert generate_samples(model, tokenizer, ["To be"], 5, GREEDY)[0]
+    assert TextGenerator(model, tokenizer).batch(["To be"], 5, GREEDY)[0]
 
 
 def test_a_batch_of_unequal_prompts_equals_each_alone(model, tokenizer):
     prompts = ["", "春眠不觉晓", "To", "To be, or not to be"]
     alone = ["".join(generate(model, tokenizer, prompt, 20, GREEDY)) for prompt in prompts]
-    assert generate_samples(model, tokenizer, prompts, 20, GREEDY) == alone
-    assert generate_samples(model, tokenizer, [], 20, GREEDY) == []
+    assert TextGenerator(model, tokenizer).batch(prompts, 20, GREEDY) == alone
+    assert TextGenerator(model, tokenizer).batch([], 20, GREEDY) == []
 
 
 def test_streamed_pieces_are_whole_characters(model, tokenizer):
@@ -158,7 +159,7 @@ def test_bos_pad_and_ids_without_a_meaning_are_never_written(tokenizer):
 def test_at_most_max_new_tokens_are_written(tokenizer, count):
     model = force(random_model(tokenizer), tokenizer.encode("x"))
     assert "".join(generate(model, tokenizer, "x", count, GREEDY)) == "x" * count
-    assert generate_samples(model, tokenizer, ["x", "To be"], count, GREEDY) == ["x" * count] * 2
+    assert TextGenerator(model, tokenizer).batch(["x", "To be"], count, GREEDY) == ["x" * count] * 2
 
 
 def test_same_seed_writes_the_same_text(model, tokenizer):
@@ -177,14 +178,14 @@ def test_generation_leaves_random_state_mode_and_grad_as_they_were(tokenizer):
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     assert [module.training for module in model.modules()] == modes
     list(stream)
-    generate_samples(model, tokenizer, ["To be"], 5)
+    TextGenerator(model, tokenizer).batch(["To be"], 5)
     assert torch.equal(torch.get_rng_state(), state)
     assert [module.training for module in model.modules()] == modes
 
 
 def test_a_model_can_train_after_it_generated(tokenizer):
     model = random_model(tokenizer).train()
-    generate_samples(model, tokenizer, ["To be"], 5)
+    TextGenerator(model, tokenizer).batch(["To be"], 5)
     tokens = torch.tensor([tokenizer.encode("To be")])
     model(tokens, targets=tokens).loss.backward()
     assert all(weight.grad is not None for weight in model.parameters())

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation import logits_process as hf
 
+from jielong.config.sampling import Sampling
 from jielong.errors import CheckpointError, ConfigError
-from jielong.generation.sampling import Sampling, new_generator, next_distribution, sample_next
+from jielong.generation.sampling import new_generator, next_distribution, sample_next
 
 OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 NO_TOKENS = torch.empty(4, 0, dtype=torch.int64)

@@ -18,7 +18,7 @@ import jielong
 from jielong.checkpoint import checkpoint
 from jielong.config.load import load_config, preset_names
 from jielong.model.documents import attend_packed
-from jielong.pretrain import RunResult, pretrain
+from jielong.training.pretrain import RunResult, pretrain
 from tiny import TEXTS
 
 VARLEN = "torch_attn::_varlen_attn"

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from jielong.checkpoint.checkpoint import load_weights, save_tensors
+from jielong.checkpoint.folder import read_model_config, write_model_config
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError
-from jielong.model.folder import read_model_config, write_model_config
 from jielong.model.transformer import Transformer
 
 transformers = pytest.importorskip("transformers")

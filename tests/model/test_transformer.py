@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 
 from jielong.checkpoint.checkpoint import load_model, load_weights, write_model_folder
+from jielong.checkpoint.folder import read_model_config
 from jielong.config.settings import IGNORED, DataConfig, TrainingConfig
 from jielong.data.batches import Batches
 from jielong.errors import CheckpointError
 from jielong.model.attention import KVCache
 from jielong.model.documents import document_lengths
-from jielong.model.folder import read_model_config
 from jielong.model.transformer import Transformer
 from jielong.tokenization.tokenizer import Tokenizer
 from tiny import ListStream, random_batch, random_documents, tiny_model

@@ -8,22 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from jielong.observe.explain import explain_first_loss
-from jielong.observe.metrics import Averages, MetricsFile, duration
+from jielong.observe.console import duration
+from jielong.observe.metrics import Averages, MetricsFile
 from jielong.observe.trackers import Guarded
-from jielong.training.step import StepResult
-
-
-def result(loss: float, tokens: int, applied: bool = True) -> StepResult:
-    return StepResult(loss=loss, tokens=tokens, grad_norm=1.0, applied=applied)
+from jielong.training.summary import explain_first_loss
 
 
 def test_the_loss_shown_is_the_mean_over_all_targets_since_the_last_record() -> None:
     means = Averages()
     for loss, tokens in ((2.0, 10), (4.0, 30)):
-        means.add(result(loss, tokens))
+        means.add(loss, tokens, applied=True)
     assert means.loss == pytest.approx(3.5)
-    means.add(result(math.nan, 100, applied=False))  # a step refused says nothing of the model
+    means.add(math.nan, 100, applied=False)  # a step refused says nothing of the model
     assert means.loss == pytest.approx(3.5)
     means.reset()
     assert math.isnan(means.loss)

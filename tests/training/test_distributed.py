@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from jielong.cli import main
+from jielong.cli.main import main
 from jielong.data.shards import open_dataset
 from tiny import TINY_RUN, environment, flags
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from jielong.checkpoint import checkpoint as ckpt
-from jielong.cli import main
+from jielong.cli.main import main
 from jielong.config.load import load_config
 from jielong.config.settings import IGNORED
 from jielong.data.batches import Batches

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from jielong.cli import main
+from jielong.cli.main import main
 from jielong.model.moe import Router
 from jielong.training.optimizer import Optimizer
 from tiny import TINY_RUN, flags, one_step, random_batch, split_batch, tiny_config, tiny_model

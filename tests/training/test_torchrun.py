@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from jielong.checkpoint import checkpoint as ckpt
-from jielong.cli import main
+from jielong.cli.main import main
 from tiny import TINY_RUN, environment, flags
 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -42,7 +42,7 @@ RESUMED = {"dense": 24, "bias": 3}
 # port of its own: the launcher's store still holds the addresses of the run before.
 SEVERAL = """
 import json, os, sys
-from jielong.cli import main
+from jielong.cli.main import main
 os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
 for port, words in json.loads(sys.argv[1]):
     os.environ["MASTER_PORT"] = str(port)

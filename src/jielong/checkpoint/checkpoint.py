@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jielong.checkpoint.folder import read_model_config, write_model_config
 from jielong.checkpoint.weights import (
     fill_weights,
     load_folder_tensors,
@@ -25,7 +26,6 @@ from jielong.checkpoint.weights import (
     save_tensors,
 )
 from jielong.errors import CheckpointError
-from jielong.model.folder import read_model_config, write_model_config
 from jielong.model.transformer import Transformer
 from jielong.runtime.files import sha256, sync
 from jielong.tokenization.tokenizer import Tokenizer

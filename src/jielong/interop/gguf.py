@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from jielong.checkpoint.folder import model_type_of
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, ConfigError
 from jielong.interop.gguf_tokenizer import Vocabulary, read_vocabulary
 from jielong.interop.huggingface import no_class
 from jielong.interop.output import new_files
-from jielong.model.folder import model_type_of
 from jielong.model.transformer import DEFAULT_CONTEXT, Transformer
 from jielong.tokenization.tokenizer import Tokenizer
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from jielong.checkpoint.checkpoint import find_model_folder, load_model, write_model_folder
+from jielong.checkpoint.folder import model_type_of
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, ConfigError
 from jielong.interop.output import new_folder
-from jielong.model.folder import model_type_of
 from jielong.model.transformer import Transformer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TextIO
 
 import orjson
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.text import Text
 
-from jielong.evaluation.likelihood import Likelihood
 from jielong.observe.trackers import Guarded
-from jielong.training.step import StepResult
 
 OF_A_BATCH = ("spike", "skipped")  # kinds that say what went wrong with the text of one step
 
@@ -100,18 +95,29 @@ class MetricsFile:
             self.tracker.log(record["step"], numbers)
 
     def train(
-        self, step: int, means: Averages, rate: float, result: StepResult, tokens: int
+        self,
+        step: int,
+        means: Averages,
+        learning_rate: float,
+        grad_norm: float,
+        tokens: int,
+        **experts: Any,
     ) -> None:
-        """The record of a stretch of training: means since the last, and the last step's norm."""
+        """The record of a stretch of training: means since the last, and the last step's norm.
+
+        Args:
+            tokens: targets trained on so far.
+            experts: of a mixture, `StepResult.expert_metrics`.
+        """
         self.write(
             "train",
             step,
             loss=means.loss,
-            learning_rate=rate,
-            grad_norm=result.grad_norm,
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
             tokens=tokens,
             tokens_per_second=means.tokens_per_second,
-            **_expert_record(result),
+            **experts,
         )
 
     def close(self) -> None:
@@ -119,23 +125,6 @@ class MetricsFile:
             self.file.close()
         if self.tracker:
             self.tracker.close()
-
-
-def _expert_record(result: StepResult) -> dict[str, Any]:
-    """Of a mixture of experts, at the last step: its balance loss and how evenly tokens spread.
-
-    `imbalance` is the busiest expert's load over the mean, in the worst layer: 1 is even. No token
-    is ever dropped, so the loads of a layer add up to tokens × experts per token.
-    """
-    if result.expert_load is None:
-        return {}
-    load = result.expert_load.float()  # (layers, experts)
-    return {
-        "balance_loss": result.balance_loss,
-        "imbalance": round(float((load.amax(1) / load.mean(1).clamp_min(1e-9)).max()), 4),
-        "dropped_tokens": 0,
-        "expert_load": result.expert_load.long().tolist(),
-    }
 
 
 class Averages:
@@ -152,12 +141,13 @@ class Averages:
         """Leaves the time since the last step out of the speed: it went to something else."""
         self.last = time.perf_counter()
 
-    def add(self, result: StepResult) -> None:
+    def add(self, loss: float, tokens: int, applied: bool) -> None:
+        """Takes in a step: its mean loss over so many targets, if its update was applied."""
         now = time.perf_counter()
         self.seconds, self.last = self.seconds + now - self.last, now
-        if result.applied:
-            self.nats += result.loss * result.tokens
-            self.targets += result.tokens
+        if applied:
+            self.nats += loss * tokens
+            self.targets += tokens
 
     @property
     def loss(self) -> float:
@@ -166,79 +156,3 @@ class Averages:
     @property
     def tokens_per_second(self) -> float:
         return self.targets / max(1e-9, self.seconds)
-
-
-class Display:
-    """Progress on the screen: a live bar on a terminal, lines elsewhere, nothing if not `shown`."""
-
-    def __init__(self, shown: bool = True) -> None:
-        self.console = Console(quiet=not shown, highlight=False, soft_wrap=True)
-        self.shown = shown
-        self.first_step, self.total_steps = 0, 0
-        self.work: Callable[[int], float] = float
-        self.trained_s = 0.0  # since the start, without validations
-        self.bar: Progress | None = None
-        self.task = TaskID(0)
-
-    def start(
-        self, step: int, total_steps: int, work: Callable[[int], float] | None = None
-    ) -> None:
-        """Training begins after `step` of `total_steps` steps.
-
-        `work` is what has been done before a step, where steps are not alike: of the time left.
-        """
-        self.total_steps, self.first_step, self.work = total_steps, step, work or float
-        self.trained_s = 0.0
-        if self.shown and self.console.is_terminal:
-            self.bar = Progress(
-                BarColumn(bar_width=24), TextColumn("{task.description}"), console=self.console
-            )
-            self.task = self.bar.add_task("starting …", total=total_steps, completed=step)
-            self.bar.start()
-
-    def line(self, text: str = "", style: str | None = None) -> None:
-        self.console.print(text, style=style, markup=False)
-
-    def progress(self, step: int, means: Averages, rate: float, grad_norm: float) -> None:
-        """Shows the means since the last record, after `step` steps."""
-        self.trained_s += means.seconds
-        done = self.work(step) - self.work(self.first_step)
-        left = (self.work(self.total_steps) - self.work(step)) * self.trained_s / max(1.0, done)
-        text = (
-            f"step {step}/{self.total_steps} · loss {means.loss:.4f} · lr {rate:.2e} · "
-            f"grad {grad_norm:.2f} · {means.tokens_per_second:,.0f} tok/s · {duration(left)} left"
-        )
-        if self.bar:
-            self.bar.update(self.task, completed=step, description=text)
-        else:
-            self.line(text)
-
-    def validation(self, step: int, likelihood: Likelihood, of: str = "held-out") -> None:
-        """Shows the likelihood of held-out text."""
-        self.line(
-            f"── step {step} · {of} loss {likelihood.loss:.4f} · perplexity "
-            f"{likelihood.perplexity:.2f} · {likelihood.bits_per_byte:.4f} bits/byte",
-            style="bold",
-        )
-
-    def sample(self, prompt: str, text: str) -> None:
-        """A prompt and its continuation, on one line."""
-        whole = Text("   " + shorten(prompt) + " ▸", style="dim").append(shorten(text), "not dim")
-        self.console.print(whole)
-
-    def close(self) -> None:
-        if self.bar:
-            self.bar.stop()
-
-
-def shorten(text: str) -> str:
-    """Text on one line, its line ends shown."""
-    return text.replace("\n", " ⏎ ")
-
-
-def duration(seconds: float) -> str:
-    """E.g. `1h 02m`, `3m 20s`, `12s`."""
-    seconds = round(seconds)
-    if seconds >= 3600:
-        return f"{seconds // 3600}h {seconds % 3600 // 60:02d}m"
-    return f"{seconds // 60}m {seconds % 60:02d}s" if seconds >= 60 else f"{seconds}s"

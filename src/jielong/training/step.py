@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,22 @@ class StepResult:
     applied: bool
     balance_loss: float | None = None
     expert_load: Tensor | None = None
+
+    def expert_metrics(self) -> dict[str, Any]:
+        """Of a mixture: its balance loss and how evenly tokens spread; else nothing.
+
+        `imbalance` is the busiest expert's load over the mean, in the worst layer: 1 is even. No
+        token is ever dropped, so a layer's loads add up to tokens × experts per token.
+        """
+        if self.expert_load is None:
+            return {}
+        load = self.expert_load.float()  # (layers, experts)
+        return {
+            "balance_loss": self.balance_loss,
+            "imbalance": round(float((load.amax(1) / load.mean(1).clamp_min(1e-9)).max()), 4),
+            "dropped_tokens": 0,
+            "expert_load": self.expert_load.long().tolist(),
+        }
 
 
 class _Totals:

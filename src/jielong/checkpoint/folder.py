@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from jielong.config.model import ModelConfig
+from jielong.config.sampling import Sampling
 from jielong.errors import CheckpointError, ConfigError
 
 ARCHITECTURES = {
@@ -87,7 +88,15 @@ def write_model_config(
     if config.use_moe:
         record |= _expert_record(config, model_type)
     (folder / "config.json").write_text(json.dumps(record, indent=1))
-    generation = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, **special}
+    sampling = Sampling()  # so that transformers draws as we do from the same folder
+    generation = {
+        "do_sample": True,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        **special,
+    }
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=1))
 
 

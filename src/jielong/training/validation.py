@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jielong.build import Parts, Progress
+from jielong.config.sampling import Sampling
 from jielong.evaluation.likelihood import Likelihood, evaluate_stream
-from jielong.generation.generate import generate_samples
-from jielong.generation.sampling import Sampling
-from jielong.observe.metrics import Display, MetricsFile
+from jielong.generation.generate import TextGenerator
+from jielong.observe.console import Display
+from jielong.observe.metrics import MetricsFile
 from jielong.runtime.device import autocast
 from jielong.training.memory import is_out_of_memory, release
+from jielong.training.state import Parts, Progress
 
 
 def eval_interval(parts: Parts) -> int:
@@ -71,10 +72,9 @@ def _measure(
         if kind in done:
             found = {f.name: done[kind][f.name] for f in dataclasses.fields(Likelihood)}
         else:
-            likelihood = _likelihood(parts, progress, max_tokens)
-            found = dataclasses.asdict(likelihood)
+            found = dataclasses.asdict(_likelihood(parts, progress, max_tokens))
             of = "held-out" if max_tokens else "whole held-out split:"
-            screen.validation(step, likelihood, of)
+            screen.validation(step, found, of)
             records.write(kind, step, **found)
         progress.validation = {"step": step, **found}
         loss, best = found["loss"], progress.best_loss
@@ -115,9 +115,8 @@ def _sample(parts: Parts, step: int, screen: Display, records: MetricsFile) -> N
     if not parts.ranks.is_main or not run.sample_tokens:
         return
     sampling = Sampling(seed=parts.config.training.seed)
-    texts = generate_samples(
-        parts.model, parts.tokenizer, parts.prompts, run.sample_tokens, sampling
-    )
+    generator = TextGenerator(parts.model, parts.tokenizer)
+    texts = generator.batch(parts.prompts, run.sample_tokens, sampling)
     for prompt, text in zip(parts.prompts, texts, strict=True):
         screen.sample(prompt, text)
         records.write("sample", step, prompt=prompt, text=text)

@@ -1,16 +1,17 @@
-"""The fast step of one token against the model that it stands for."""
+"""The packed decoder of one token a step against the model that it stands for."""
 
 from __future__ import annotations
 
-import gc
+import itertools
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from jielong.generation import one_token
-from jielong.generation.generate import WORTH_PACKING, generate
-from jielong.generation.one_token import OneTokenStep, one_token_step
-from jielong.generation.sampling import Sampling
+from jielong.config.sampling import Sampling
+from jielong.generation import fp16_decoder as packing
+from jielong.generation.fp16_decoder import Fp16Decoder, fp16_decoder
+from jielong.generation.generate import WORTH_PACKING, TextGenerator, generate
 from jielong.model.attention import KVCache
 from jielong.model.transformer import Transformer
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
@@ -31,7 +32,7 @@ ARCHITECTURES = {
 GREEDY = Sampling(temperature=0.0, repetition_penalty=1.0)
 
 pytestmark = pytest.mark.skipif(
-    not one_token._packs(), reason="torch packs no half-precision weights on this machine"
+    not packing.packs(), reason="torch packs no half-precision weights on this machine"
 )
 
 
@@ -49,8 +50,8 @@ def random_model(half: bool = False, **changes: object) -> Transformer:
 
 
 def both_logits(model: Transformer, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(T, V) by the step, after two tokens that the model itself has read; and by definition."""
-    step = OneTokenStep(model)
+    """(T, V) by the decoder, after two tokens that the model itself has read; and by definition."""
+    step = Fp16Decoder(model)
     cache = KVCache(model.config, 1, len(tokens))
     with torch.inference_mode():
         first = model(tokens[None, :2], cache=cache).logits[0]
@@ -65,22 +66,6 @@ def test_of_weights_that_are_half_precision_it_gives_the_models_logits(name: str
     got, want = both_logits(model, torch.randint(0, 320, (40,)))
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     assert want.std() > 0.1
-
-
-@pytest.mark.parametrize("name", ["qwen3", "two experts"])
-def test_where_torch_records_nothing_the_logits_are_the_same(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = random_model(**ARCHITECTURES[name])
-    tokens = torch.randint(0, 320, (10,))
-    want, _ = both_logits(model, tokens)
-    monkeypatch.delattr(torch.jit, "trace")
-    torch.testing.assert_close(both_logits(model, tokens)[0], want)
-
-
-def test_recording_gives_no_warning(recwarn: pytest.WarningsRecorder) -> None:
-    OneTokenStep(random_model(**ARCHITECTURES["shared, not normalised"]))
-    assert not recwarn.list
 
 
 def test_other_weights_are_rounded_to_half_precision() -> None:
@@ -102,13 +87,13 @@ def write(model: Transformer, tokenizer: Tokenizer, tokens: int = 100) -> str:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The tokens that went through a packed step."""
     seen: list[int] = []
-    called = OneTokenStep.__call__
+    called = Fp16Decoder.__call__
 
-    def call(self: OneTokenStep, token: int, cache: KVCache) -> torch.Tensor:
+    def call(self: Fp16Decoder, token: int, cache: KVCache) -> torch.Tensor:
         seen.append(token)
         return called(self, token, cache)
 
-    monkeypatch.setattr(OneTokenStep, "__call__", call)
+    monkeypatch.setattr(Fp16Decoder, "__call__", call)
     return seen
 
 
@@ -117,10 +102,11 @@ def test_a_long_text_is_written_with_packed_weights_past_the_context_too(
 ) -> None:
     model = random_model(half=True)
     text = write(model, tokenizer)
-    assert len(steps) >= 95  # all but the prompt and the half read again
-    monkeypatch.setattr(one_token, "_packs", lambda: False)
+    tried = packing.TRIED_TOKENS  # before it is used
+    assert len(steps) >= 95 + tried  # all but the prompt and the half read again
+    monkeypatch.setattr(packing, "packs", lambda: False)
     assert write(model, tokenizer) == text
-    assert len(steps) < 100
+    assert len(steps) < 100 + tried
 
 
 def test_a_short_text_is_not_worth_the_packing(tokenizer: Tokenizer, steps: list[int]) -> None:
@@ -130,22 +116,66 @@ def test_a_short_text_is_not_worth_the_packing(tokenizer: Tokenizer, steps: list
     assert steps
 
 
-def test_it_is_packed_once_and_anew_when_a_weight_changes() -> None:
+def test_a_generator_packs_once_and_anew_when_a_weight_changes(tokenizer: Tokenizer) -> None:
     model = random_model()
-    step = one_token_step(model)
-    assert step is not None and one_token_step(model) is step
+    generator = TextGenerator(model, tokenizer)
+    decoder = generator.fp16_decoder()
+    assert decoder is not None and generator.fp16_decoder() is decoder
+    assert TextGenerator(model, tokenizer).fp16_decoder() is not decoder  # nothing is shared
     model.model.layers[1].mlp.up_proj.weight.data[0, 0] += 0.5
-    assert one_token_step(model) is not step
+    again = generator.fp16_decoder()
+    assert again is not None and again is not decoder
     cache = KVCache(model.config, 1, 4)
     with torch.inference_mode():
-        got = one_token_step(model)(5, cache)
+        got = again(5, cache)
         torch.testing.assert_close(
             got[0], model(torch.tensor([[5]])).logits[0, 0], rtol=1e-2, atol=1e-2
         )
-    held = len(one_token._steps)
-    del model
-    gc.collect()
-    assert len(one_token._steps) == held - 1  # not kept alive by its packed copy
+
+
+def test_what_cannot_be_packed_is_asked_once(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Transformer] = []
+    monkeypatch.setattr(packing, "_in_range", lambda model: bool(asked.append(model)))
+    generator = TextGenerator(random_model(), tokenizer)
+    assert generator.fp16_decoder() is generator.fp16_decoder() is None and len(asked) == 1
+
+
+def test_two_texts_at_once_are_what_each_is_alone(tokenizer: Tokenizer) -> None:
+    generator = TextGenerator(random_model(), tokenizer)
+    prompts = ["To be", "the question"]
+
+    def stream(prompt: str) -> Iterator[str]:
+        return generator.stream(prompt, 100, GREEDY, stop_at_eos=False)
+
+    alone = ["".join(stream(prompt)) for prompt in prompts]
+    together = ["", ""]
+    for pieces in itertools.zip_longest(*map(stream, prompts), fillvalue=""):
+        together = [text + piece for text, piece in zip(together, pieces, strict=True)]
+    assert together == alone and alone[0] != alone[1]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "two experts"])
+@pytest.mark.parametrize("fault", ["transposed", "zeros", "not a number"])
+def test_a_torch_whose_packed_product_is_wrong_is_not_trusted(
+    name: str, fault: str, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = random_model(half=True, **ARCHITECTURES[name])
+    want = write(model, tokenizer)
+    pack = packing._pack
+
+    def wrong(*matrices: torch.Tensor) -> object:
+        broken = {
+            "transposed": [m.flip(0) for m in matrices],
+            "zeros": [m * 0 for m in matrices],
+            "not a number": [m * torch.nan for m in matrices],
+        }
+        return pack(*broken[fault])
+
+    monkeypatch.setattr(packing, "_pack", wrong)
+    assert fp16_decoder(model) is None
+    assert write(model, tokenizer) == want  # by the model itself
 
 
 def test_the_models_own_weights_stay_float32_and_train_on(tokenizer: Tokenizer) -> None:
@@ -163,23 +193,23 @@ def test_weights_beyond_half_precision_are_read_as_they_are(value: float) -> Non
     model = random_model()
     with torch.no_grad():
         model.model.layers[0].mlp.down_proj.weight[3, 3] = value
-    assert one_token_step(model) is None
+    assert fp16_decoder(model) is None
 
 
 def test_neither_are_tiny_ones_packed_but_zeros_are() -> None:
     model = random_model()
     with torch.no_grad():
         model.model.layers[0].mlp.down_proj.weight.zero_()
-        assert one_token_step(model) is not None
+        assert fp16_decoder(model) is not None
         model.model.layers[0].mlp.down_proj.weight[3, 3] = 1e-5
-    assert one_token_step(model) is None
+    assert fp16_decoder(model) is None
 
 
 def test_one_tiny_expert_among_others_is_not_packed_either() -> None:
     model = random_model(**MOE)
     with torch.no_grad():
         model.model.layers[0].mlp.experts.down_proj[2] *= 1e-4
-    assert one_token_step(model) is None
+    assert fp16_decoder(model) is None
 
 
 def test_a_model_in_another_precision_is_read_as_it_is(
@@ -193,9 +223,6 @@ def test_where_torch_cannot_pack_nothing_is_packed(monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise RuntimeError("Didn't find engine for operation quantized::linear_prepack_fp16")
 
-    monkeypatch.setattr(one_token, "_Product", fail)
-    one_token._packs.cache_clear()
-    try:
-        assert one_token_step(random_model()) is None
-    finally:
-        one_token._packs.cache_clear()
+    monkeypatch.setattr(packing, "_pack", fail)
+    monkeypatch.setattr(packing, "packs", packing.packs.__wrapped__)  # asks anew
+    assert fp16_decoder(random_model()) is None

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from jielong.checkpoint import checkpoint as ckpt
+from jielong.config.sampling import Sampling
 from jielong.errors import CheckpointError
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.optimizer import Optimizer
@@ -77,6 +78,15 @@ def test_it_opens_with_transformers_unconverted(saved: Path) -> None:
         torch.testing.assert_close(model(ids).logits, theirs(ids).logits, rtol=0, atol=1e-4)
     written = theirs.generate(ids, max_new_tokens=4, do_sample=False)
     assert written.shape[1] > ids.shape[1]
+
+
+def test_transformers_draws_with_our_defaults(saved: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.GenerationConfig.from_pretrained(saved)
+    ours = Sampling()
+    for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
+        assert getattr(theirs, name) == getattr(ours, name)
+    assert theirs.do_sample and (theirs.min_p or 0.0) == ours.min_p
 
 
 def test_there_is_no_pickle_in_it(saved: Path) -> None:
@@ -210,9 +220,10 @@ def test_saving_a_step_again_replaces_it_whole(tmp_path: Path, tokenizer: Tokeni
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
+sys.path.insert(0, sys.argv.pop(1))
 from test_checkpoint import save
 from jielong.errors import CheckpointError
-from jielong.tokenizer import Tokenizer
+from jielong.tokenization.tokenizer import Tokenizer
 
 folder, tokenizer = Path(sys.argv[1]), Tokenizer.load(sys.argv[2])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -233,7 +244,15 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(
     sizes = sorted(path.stat().st_size for path in files(saved))
     limits = [str(size - 1) for size in sizes[1:]]
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(saved.parent), str(tokenizer_dir), *limits],
+        [
+            sys.executable,
+            "-c",
+            FULL_DISK,
+            str(Path(__file__).parent),
+            str(saved.parent),
+            str(tokenizer_dir),
+            *limits,
+        ],
         env=environment(),
         capture_output=True,
         text=True,

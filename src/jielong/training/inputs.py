@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, newest_valid
+from jielong.checkpoint.folder import read_model_config
 from jielong.config.settings import Config
 from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import Dataset, open_dataset
 from jielong.data.sources.documents import Texts
 from jielong.errors import ConfigError, DataError
-from jielong.model.folder import read_model_config
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jielong.build import Parts, Progress, restore, save
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError, first_line
-from jielong.observe.metrics import Display, MetricsFile
-from jielong.stages import StartingPoint, find_starting_point
+from jielong.observe.console import Display
+from jielong.observe.metrics import MetricsFile
 from jielong.training import spikes
+from jielong.training.inputs import StartingPoint, find_starting_point
 from jielong.training.memory import (
     DoesNotFitError,
     default_pieces,
@@ -24,6 +24,7 @@ from jielong.training.memory import (
     pieces_that_fit,
     release,
 )
+from jielong.training.state import Parts, Progress, restore, save
 from jielong.training.step import StepResult, train_step
 
 MAX_SKIPPED = 5  # updates refused in a row before the run stops

@@ -34,6 +34,9 @@ class ShowVersion(argparse.Action):
         raise SystemExit(0)
 
 
+Verbs = argparse._SubParsersAction  # where a command adds its parser
+
+
 def plain_flag(word: str) -> str:
     """A flag with `-` for each `_` of its name; any other word as it is."""
     match = re.match(r"--[A-Za-z_][\w-]*", word)

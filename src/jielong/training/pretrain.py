@@ -8,26 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jielong.build import Parts, Progress, build, restore
 from jielong.checkpoint.checkpoint import step_name
 from jielong.config.settings import Config
 from jielong.data.batches import read_ahead
 from jielong.data.shards import verify_dataset
-from jielong.guard import (
-    LossSpikeError,
-    guarded_step,
-    out_of_memory_said,
-    rewound,
-    save_or_say,
-    settle_micro_batches,
-)
-from jielong.observe.explain import explain_first_loss, run_summary, settings_not_used
-from jielong.observe.metrics import Averages, Display, MetricsFile
+from jielong.observe.console import Display
+from jielong.observe.metrics import Averages, MetricsFile
 from jielong.observe.trackers import check_tracker, start_tracker
 from jielong.runtime.device import choose_device, choose_dtype, describe
 from jielong.runtime.distributed import join_ranks
 from jielong.runtime.run_folder import RunFolder, StopSignals
-from jielong.stages import (
+from jielong.training.compilation import compile_layers, wants_compile
+from jielong.training.inputs import (
     StartingPoint,
     dataset_folder,
     ensure_dataset,
@@ -35,8 +27,17 @@ from jielong.stages import (
     find_starting_point,
     spool_stdin,
 )
-from jielong.training.compilation import compile_layers, wants_compile
-from jielong.validation import catch_up, eval_interval, is_due, is_missing, validate
+from jielong.training.recovery import (
+    LossSpikeError,
+    guarded_step,
+    out_of_memory_said,
+    rewound,
+    save_or_say,
+    settle_micro_batches,
+)
+from jielong.training.state import Parts, Progress, build, restore
+from jielong.training.summary import explain_first_loss, run_summary, settings_not_used
+from jielong.training.validation import catch_up, eval_interval, is_due, is_missing, validate
 
 
 @dataclass(frozen=True)
@@ -179,13 +180,14 @@ def train(
             result = guarded_step(parts, progress, micro_batches, factor, screen, records)
             done = progress.step = step + 1
             progress.tokens += result.tokens
-            means.add(result)
+            means.add(result.loss, result.tokens, result.applied)
             if step == 0 and not c.training.init_from:
                 screen.line(explain_first_loss(result.loss, c.model.vocab_size))
             if done % c.run.log_interval == 0 or done == total:
                 rate = parts.optimizer.peak * factor
                 screen.progress(done, means, rate, result.grad_norm)
-                records.train(done, means, rate, result, progress.tokens)
+                experts = result.expert_metrics()
+                records.train(done, means, rate, result.grad_norm, progress.tokens, **experts)
                 means.reset()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
             stop, overdue = ranks.agree(signals.received is not None, overdue)

@@ -77,10 +77,10 @@ def test_every_byte_is_a_token_and_special_tokens_come_first(tmp_path):
 def test_same_documents_give_the_same_tokenizer_in_another_process(tmp_path):
     TRAINED.save(tmp_path / "here")
     code = (
-        "from jielong.tokenizer import train_tokenizer\n"
+        "from jielong.tokenization.tokenizer import train_tokenizer\n"
         f"train_tokenizer(iter({TEXTS!r}), 400, 2**20).save({str(tmp_path / 'there')!r})"
     )
-    source = str(Path(__file__).parents[1] / "src")
+    source = str(Path(__file__).parents[2] / "src")
     env = {**os.environ, "RAYON_NUM_THREADS": "1", "PYTHONPATH": source}
     subprocess.run([sys.executable, "-c", code], check=True, env=env)
     for name in ("tokenizer.json", "tokenizer_config.json"):

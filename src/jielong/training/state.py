@@ -22,9 +22,9 @@ from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
 from jielong.runtime.distributed import Ranks, data_parallel
 from jielong.runtime.run_folder import RunFolder
-from jielong.stages import StartingPoint, ensure_tokenizer, load_dataset, with_architecture
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
+from jielong.training.inputs import StartingPoint, ensure_tokenizer, load_dataset, with_architecture
 from jielong.training.optimizer import Optimizer
 from jielong.training.scaling import first_batches, with_batch_size
 from jielong.training.schedule import Schedule

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from jielong import validation
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.evaluation.likelihood import Likelihood
+from jielong.training import validation
 from tiny import TINY_RUN, flags, in_this_process
 
 STEPS = 6

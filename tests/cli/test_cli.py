@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from jielong.cli import main, parse
+from jielong.cli.main import main, parse
+from jielong.cli.options import field_values
 from jielong.config.load import load_config
 from jielong.config.settings import FIELDS, Config
-from jielong.flags import field_values
 from tiny import TINY_RUN, environment, flags
 
 
@@ -197,8 +197,8 @@ def test_piped_lines_are_continued_one_by_one(
 
 def test_help_needs_no_torch() -> None:
     code = (
-        "import sys, jielong.cli\n"
-        "try: jielong.cli.main(['pretrain', '--help'])\n"
+        "import sys, jielong.cli.main\n"
+        "try: jielong.cli.main.main(['pretrain', '--help'])\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules"
     )

@@ -1,0 +1,49 @@
+"""`jielong evaluate`: how well a trained model predicts a text."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+
+from jielong.cli.options import Verbs, add_fields, field_values
+from jielong.config.load import load_config
+from jielong.errors import ConfigError
+
+
+def add(verbs: Verbs) -> None:
+    """Adds the command and its flags."""
+    p = verbs.add_parser("evaluate", help="loss, perplexity and bits per byte of a text")
+    p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
+    add_fields(p, ["data_path", "text_field"])
+    p.add_argument("--batch-tokens", type=int, default=8192, help="tokens in a forward pass")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    p.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from jielong.api import evaluate, load
+    from jielong.data.sources.documents import Texts
+
+    config = load_config(**field_values(arguments))
+    if not config.data.data_path:
+        raise ConfigError("data.data_path is missing: give --data-path FILE")
+    if arguments.batch_tokens < 1:
+        raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
+    model, tokenizer = load(arguments.model, arguments.device)
+    texts = Texts(config.data.data_path, config.data.text_field)
+    with texts.explain():
+        result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
+    if texts.bad:
+        print(f"{texts.bad} bad lines left out", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(result)))
+        return 0
+    print(f"loss            {result.loss:.4f} nats per token")
+    print(f"perplexity      {result.perplexity:.2f}")
+    print(f"bits per byte   {result.bits_per_byte:.4f}")
+    print(f"text            {result.tokens:,} tokens, {result.bytes:,} bytes")
+    print(f"speed           {result.tokens / max(result.seconds, 1e-9):,.0f} tokens/s")
+    return 0

@@ -1,0 +1,65 @@
+"""`jielong generate`: texts continued by a trained model."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from jielong.cli.options import Verbs
+from jielong.errors import ConfigError, DataError
+
+
+def add(verbs: Verbs) -> None:
+    """Adds the command and its flags."""
+    p = verbs.add_parser("generate", help="continue a text")
+    p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
+    p.add_argument("--prompt", help="the text to continue; without it, lines are read")
+    p.add_argument("--max-new-tokens", type=int, default=256, help="most tokens to write")
+    p.add_argument("--num-samples", type=int, default=1, help="continuations to write")
+    p.add_argument("--temperature", type=float, help="0 takes the likeliest token (default 0.8)")
+    p.add_argument("--top-p", type=float, help="draw from the likeliest tokens of this probability")
+    p.add_argument("--top-k", type=int, help="draw among the k likeliest tokens; 0 is off")
+    p.add_argument("--min-p", type=float, help="drop tokens below this share of the likeliest")
+    p.add_argument("--repetition-penalty", type=float, help="above 1 avoids repeating")
+    p.add_argument("--seed", type=int, help="the same seed gives the same text")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    p.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from jielong.api import TextGenerator, load
+    from jielong.config.sampling import make_sampling
+
+    if arguments.num_samples < 1:
+        raise ConfigError(f"num_samples={arguments.num_samples} is below 1")
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    given = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
+    generator = TextGenerator(*load(arguments.model, arguments.device))
+    for prompt in _prompts(arguments.prompt):
+        for sample in range(arguments.num_samples):
+            seed = None if arguments.seed is None else arguments.seed + sample
+            sampling = make_sampling(seed=seed, **given)
+            pieces = generator.stream(prompt, arguments.max_new_tokens, sampling)
+            print(prompt, end="", flush=True)
+            for piece in pieces:
+                print(piece, end="", flush=True)
+            print("\n" if arguments.num_samples > 1 else "", flush=True)
+    return 0
+
+
+def _prompts(prompt: str | None) -> Iterator[str]:
+    if prompt is not None:
+        yield prompt
+        return
+    if not sys.stdin.isatty():
+        try:
+            yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
+        except UnicodeDecodeError as error:
+            raise DataError(f"standard input is no UTF-8 text: {error}") from None
+        return
+    print("Type the beginning of a text; an empty line or Ctrl-D ends.")
+    with contextlib.suppress(EOFError):
+        while line := input("> "):
+            yield line

@@ -1,0 +1,81 @@
+"""`jielong pretrain`: a model from text, all stages that are missing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from pathlib import Path
+
+from jielong.cli.options import Verbs, add_fields, field_values
+from jielong.config.fields import parse_bool
+from jielong.config.load import load_config, preset_names
+from jielong.config.settings import FIELDS, Config
+from jielong.errors import ConfigError
+
+FINAL_SAMPLE_TOKENS = 96
+
+
+def add(verbs: Verbs) -> None:
+    """Adds the command and its flags."""
+    p = verbs.add_parser(
+        "pretrain",
+        help="train a model: all stages that are missing; resumes",
+        usage="jielong pretrain [--preset NAME] [--config FILE] --data-path TEXT [settings]",
+    )
+    p.add_argument("--preset", help=f"settings to start from: {', '.join(preset_names())}")
+    p.add_argument("--config", metavar="FILE", help="settings from a TOML file, over the preset's")
+    p.add_argument("--use-wandb", nargs="?", const="true", metavar="BOOL", help="--tracker wandb")
+    p.add_argument("--override", action="store_true", help="resume with settings that changed")
+    p.add_argument("--verify", action="store_true", help="read the whole dataset to check it")
+    add_fields(p, list(FIELDS))
+    p.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from jielong.api import pretrain
+
+    values = field_values(arguments)
+    if arguments.use_wandb is not None:
+        try:
+            values["tracker"] = "wandb" if parse_bool(arguments.use_wandb) else "none"
+        except ValueError:
+            raise ConfigError(f"use_wandb={arguments.use_wandb!r}: use true or false") from None
+    config = load_config(arguments.preset, arguments.config, **values)
+    result = pretrain(config, arguments.override, verify=arguments.verify)
+    if int(os.environ.get("RANK", "0")):
+        return 128 + result.signal if result.signal else 0
+    if result.signal:
+        return 128 + result.signal
+    _continue_prompts(result.checkpoint, config)
+    print(f"run         {result.folder}")
+    print(f"checkpoint  {result.checkpoint}")
+    if result.validation:
+        v = result.validation
+        print(
+            f"held-out    loss {v['loss']:.4f} · perplexity {v['perplexity']:.2f} · "
+            f"{v['bits_per_byte']:.4f} bits per byte"
+        )
+    folder = shlex.quote(str(result.folder))
+    print("next")
+    print(f'  jielong generate {folder} --prompt "…"      continue a text')
+    print(f"  jielong generate {folder}                   type lines, see them continued")
+    print(f"  jielong evaluate {folder} --data-path FILE  loss on another text")
+    return 0
+
+
+def _continue_prompts(checkpoint: Path, config: Config) -> None:
+    """What the trained model makes of the prompts that the user gave."""
+    from jielong.api import TextGenerator, load
+    from jielong.config.sampling import Sampling
+
+    if not config.run.sample_prompts:
+        return
+    generator = TextGenerator(*load(checkpoint, config.training.device))
+    sampling = Sampling(seed=config.training.seed)
+    for prompt in config.run.sample_prompts:
+        print(f"\n── {prompt}", end="")
+        for piece in generator.stream(prompt, FINAL_SAMPLE_TOKENS, sampling):
+            print(piece, end="", flush=True)
+        print()
+    print()

@@ -1,0 +1,88 @@
+"""What a run shows on the screen: a live bar on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from jielong.observe.metrics import Averages
+
+
+class Display:
+    """Progress on the screen: a live bar on a terminal, lines elsewhere, nothing if not `shown`."""
+
+    def __init__(self, shown: bool = True) -> None:
+        self.console = Console(quiet=not shown, highlight=False, soft_wrap=True)
+        self.shown = shown
+        self.first_step, self.total_steps = 0, 0
+        self.work: Callable[[int], float] = float
+        self.trained_s = 0.0  # since the start, without validations
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+
+    def start(
+        self, step: int, total_steps: int, work: Callable[[int], float] | None = None
+    ) -> None:
+        """Training begins after `step` of `total_steps` steps.
+
+        `work` is what has been done before a step, where steps are not alike: of the time left.
+        """
+        self.total_steps, self.first_step, self.work = total_steps, step, work or float
+        self.trained_s = 0.0
+        if self.shown and self.console.is_terminal:
+            self.bar = Progress(
+                BarColumn(bar_width=24), TextColumn("{task.description}"), console=self.console
+            )
+            self.task = self.bar.add_task("starting …", total=total_steps, completed=step)
+            self.bar.start()
+
+    def line(self, text: str = "", style: str | None = None) -> None:
+        self.console.print(text, style=style, markup=False)
+
+    def progress(self, step: int, means: Averages, rate: float, grad_norm: float) -> None:
+        """Shows the means since the last record, after `step` steps."""
+        self.trained_s += means.seconds
+        done = self.work(step) - self.work(self.first_step)
+        left = (self.work(self.total_steps) - self.work(step)) * self.trained_s / max(1.0, done)
+        text = (
+            f"step {step}/{self.total_steps} · loss {means.loss:.4f} · lr {rate:.2e} · "
+            f"grad {grad_norm:.2f} · {means.tokens_per_second:,.0f} tok/s · {duration(left)} left"
+        )
+        if self.bar:
+            self.bar.update(self.task, completed=step, description=text)
+        else:
+            self.line(text)
+
+    def validation(self, step: int, likelihood: Mapping[str, Any], of: str = "held-out") -> None:
+        """Shows the likelihood of held-out text: loss, perplexity, bits_per_byte."""
+        self.line(
+            f"── step {step} · {of} loss {likelihood['loss']:.4f} · perplexity "
+            f"{likelihood['perplexity']:.2f} · {likelihood['bits_per_byte']:.4f} bits/byte",
+            style="bold",
+        )
+
+    def sample(self, prompt: str, text: str) -> None:
+        """A prompt and its continuation, on one line."""
+        whole = Text("   " + shorten(prompt) + " ▸", style="dim").append(shorten(text), "not dim")
+        self.console.print(whole)
+
+    def close(self) -> None:
+        if self.bar:
+            self.bar.stop()
+
+
+def shorten(text: str) -> str:
+    """Text on one line, its line ends shown."""
+    return text.replace("\n", " ⏎ ")
+
+
+def duration(seconds: float) -> str:
+    """E.g. `1h 02m`, `3m 20s`, `12s`."""
+    seconds = round(seconds)
+    if seconds >= 3600:
+        return f"{seconds // 3600}h {seconds % 3600 // 60:02d}m"
+    return f"{seconds // 60}m {seconds % 60:02d}s" if seconds >= 60 else f"{seconds}s"
