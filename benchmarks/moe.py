@@ -20,8 +20,9 @@ from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.data.batches import Batch
 from jielong.model.transformer import Transformer
-from jielong.runtime.distributed import Ranks
+from jielong.runtime.distributed import World
 from jielong.training.optimizer import Optimizer
+from jielong.training.scaling import default_learning_rate, default_micro_batch_size
 from jielong.training.step import train_step
 
 GOAL = 0.8
@@ -53,11 +54,13 @@ class Contender:
         torch.manual_seed(0)
         self.config = config
         self.model = Transformer(config.model)
-        self.optimizer = Optimizer(self.model, config)
-        shape = (config.training.batch_size, config.data.max_seq_len + 1)
+        self.optimizer = Optimizer(self.model, config.training, default_learning_rate(config))
+        size, window = config.training.global_batch_size, config.data.max_seq_len
+        shape = (size, window + 1)
         tokens = torch.randint(config.model.vocab_size, shape)
         batch = Batch(tokens[:, :-1], tokens[:, 1:], None, np.arange(shape[0]))
-        self.batches = [batch] * config.training.accumulation_steps
+        micro_batch = default_micro_batch_size(size, window, self.model.device)
+        self.batches = batch.split(-(-size // micro_batch))
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
 
     def step(self) -> tuple[float, float]:
@@ -67,10 +70,10 @@ class Contender:
             self.model,
             self.optimizer,
             self.batches,
-            factor=1.0,
+            lr_scale=1.0,
             grad_clip=1.0,
             dtype=torch.float32,
-            ranks=Ranks(),
+            world=World(),
             scaler=self.scaler,
         )
         return time.perf_counter() - start, time.process_time() - cpu_start
@@ -85,7 +88,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    changes = {"batch_size": 32} | dict(setting.split("=", 1) for setting in options.set)
+    changes = {"global_batch_size": 32} | dict(setting.split("=", 1) for setting in options.set)
     config = load_config(options.preset, **changes)
     moe, dense = Contender(config), Contender(dense_twin(config))
     for name, model in (("moe", moe.model), ("dense", dense.model)):

@@ -23,9 +23,9 @@ from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.data.batches import Batch
 from jielong.model.transformer import Transformer
-from jielong.runtime.distributed import Ranks
-from jielong.training.memory import default_pieces
+from jielong.runtime.distributed import World
 from jielong.training.optimizer import Optimizer
+from jielong.training.scaling import default_learning_rate, default_micro_batch_size
 from jielong.training.step import train_step
 
 
@@ -73,7 +73,7 @@ def build(config: Config, batch_size: int) -> tuple[dict[str, Callable[[], objec
     for p in model.parameters():  # the zeros of a fresh model would flatter
         if p.ndim > 1:
             torch.nn.init.normal_(p, std=0.02)
-    optimizer = Optimizer(model, config)
+    optimizer = Optimizer(model, config.training, default_learning_rate(config))
     old = Llama(
         m.vocab_size, m.hidden_size, m.num_hidden_layers, m.num_attention_heads,
         m.num_key_value_heads, T,
@@ -81,6 +81,8 @@ def build(config: Config, batch_size: int) -> tuple[dict[str, Callable[[], objec
     ids = torch.randint(0, m.vocab_size, (batch_size, T + 1))
     tokens, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
     batch = Batch(tokens, targets, None, ids[:, 0].numpy())
+    size = default_micro_batch_size(batch_size, T, model.device)
+    parts = batch.split(-(-batch_size // size))
     scaler = torch.amp.GradScaler("cpu", enabled=False)
 
     def ours() -> None:
@@ -89,9 +91,8 @@ def build(config: Config, batch_size: int) -> tuple[dict[str, Callable[[], objec
 
     def step() -> None:
         train_step(
-            model, optimizer, [batch], factor=1.0, grad_clip=1.0, dtype=torch.float32,
-            ranks=Ranks(), scaler=scaler,
-            pieces=default_pieces(config, batch_size, model.device),
+            model, optimizer, parts, lr_scale=1.0, grad_clip=1.0, dtype=torch.float32,
+            world=World(), scaler=scaler,
         )  # fmt: skip
 
     def old_way() -> None:

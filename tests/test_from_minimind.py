@@ -30,7 +30,7 @@ def test_the_whole_command_means_what_it_says() -> None:
     assert (c.data.data_path, c.data.max_seq_len) == (("pretrain_hq.jsonl",), 512)
     assert (c.model.hidden_size, c.model.num_hidden_layers, c.model.use_moe) == (512, 8, False)
     t = c.training
-    assert (t.batch_size, t.accumulation_steps, t.learning_rate) == (32, 8, 5e-4)
+    assert (t.global_batch_size, t.micro_batch_size, t.learning_rate) == (32 * 8, 32, 5e-4)
     assert (t.epochs, t.dtype, t.grad_clip, t.warmup_steps) == (1.0, "bfloat16", 1.0, 0)
     assert (c.run.out_dir, c.run.log_interval, c.run.save_interval) == ("out", 100, 100)
     assert (arguments.use_wandb, c.run.tracker_project) == ("true", "Mine")

@@ -13,7 +13,7 @@ import torch
 
 from jielong.cli.main import main, parse
 from jielong.config.load import load_config, preset_names
-from jielong.config.settings import FIELDS
+from jielong.config.settings import BATCH_ALIASES, FIELDS
 from jielong.model.transformer import Transformer
 from tiny import TEXTS, TINY_RUN
 
@@ -54,7 +54,7 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     presets.mkdir()
     tables: dict[str, dict[str, object]] = {}
     for name, value in (TINY_RUN | SMALLER).items():
-        tables.setdefault(FIELDS[name].section, {})[name] = value
+        tables.setdefault((FIELDS | BATCH_ALIASES)[name].section, {})[name] = value
     (presets / "small.toml").write_text(tomli_w.dumps(tables))
     monkeypatch.setattr("jielong.config.load.SOURCE_PRESETS", presets)
     home = tmp_path / "home"
@@ -97,7 +97,7 @@ def test_the_demo_prints_what_it_learnt_and_what_to_try_next(
     said = capsys.readouterr().out
     assert len(prompts) == 3 and all(f"── {prompt}" in said for prompt in prompts)
     assert re.search(r"held-out +loss [\d.]+ · perplexity [\d.]+ · [\d.]+ bits per byte", said)
-    offers = said.split("\nnext\n")[1].splitlines()
+    offers = said.split("\nnext steps\n")[1].splitlines()
     offered = [commands(re.sub(r" {2,}.*", "", line.strip()))[0] for line in offers]
     assert [command[:2] for command in offered] == [
         ["generate", f"runs/{target}"],

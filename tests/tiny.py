@@ -18,11 +18,12 @@ import torch
 from jielong.cli.main import main
 from jielong.config.load import load_config
 from jielong.config.model import ModelConfig
-from jielong.config.settings import IGNORED, Config
+from jielong.config.settings import IGNORE_INDEX, Config
 from jielong.data.batches import Batch
 from jielong.model.transformer import Transformer
-from jielong.runtime.distributed import Ranks
+from jielong.runtime.distributed import World
 from jielong.training.optimizer import Optimizer
+from jielong.training.scaling import default_learning_rate
 from jielong.training.step import StepResult, train_step
 
 TINY = ModelConfig(
@@ -100,7 +101,7 @@ def random_batch(rows: int, length: int, seed: int = 0, ignored: float = 0.0) ->
     tokens = torch.randint(64, (rows, length + 1), generator=generator)
     targets = tokens[:, 1:].clone()
     shares = torch.linspace(0, 2 * ignored, rows)[:, None]
-    targets[torch.rand(rows, length, generator=generator) < shares] = IGNORED
+    targets[torch.rand(rows, length, generator=generator) < shares] = IGNORE_INDEX
     return Batch(tokens[:, :-1], targets, None, np.arange(rows))
 
 
@@ -118,15 +119,22 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
     ]
 
 
+def new_optimizer(model: torch.nn.Module, config: Config) -> Optimizer:
+    """The optimizer of a run with these settings, its learning rate filled in."""
+    given = config.training.learning_rate
+    learning_rate = default_learning_rate(config) if given is None else given
+    return Optimizer(model, config.training, learning_rate)
+
+
 def one_step(
     model: torch.nn.Module, optimizer: Optimizer, batches: Sequence[Batch], **changes: Any
 ) -> StepResult:
     """`train_step` in float32 on this process."""
     settings: dict[str, Any] = {
-        "factor": 1.0,
+        "lr_scale": 1.0,
         "grad_clip": 1.0,
         "dtype": torch.float32,
-        "ranks": Ranks(),
+        "world": World(),
         "scaler": torch.amp.GradScaler("cpu", enabled=False),
     }
     return train_step(model, optimizer, batches, **(settings | changes))

@@ -16,8 +16,7 @@ from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.sampling import Sampling
 from jielong.errors import CheckpointError
 from jielong.tokenization.tokenizer import Tokenizer
-from jielong.training.optimizer import Optimizer
-from tiny import environment, one_step, random_batch, tiny_config, tiny_model
+from tiny import environment, new_optimizer, one_step, random_batch, tiny_config, tiny_model
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def saved(tmp_path: Path, tokenizer: Tokenizer) -> Path:
 
 def save(folder: Path, tokenizer: Tokenizer, step: int, seed: int = 0) -> Path:
     model = tiny_model(seed, vocab_size=tokenizer.vocab_size)
-    optimizer = Optimizer(model, tiny_config())
+    optimizer = new_optimizer(model, tiny_config())
     one_step(model, optimizer, [random_batch(2, 16)])
     state = ckpt.TrainingState(step, {"config": {}, "note": "値"})
     return ckpt.save_checkpoint(folder, model, tokenizer, optimizer.state_tensors(), state)
@@ -44,7 +43,7 @@ def test_what_was_saved_is_loaded(saved: Path, tokenizer: Tokenizer) -> None:
     assert (state.step, state.values["note"]) == (5, "値")
     model, loaded_tokenizer = ckpt.load_model(saved)
     again = tiny_model(seed=0, vocab_size=tokenizer.vocab_size)
-    one_step(again, Optimizer(again, tiny_config()), [random_batch(2, 16)])
+    one_step(again, new_optimizer(again, tiny_config()), [random_batch(2, 16)])
     assert all(map(torch.equal, model.parameters(), again.parameters()))
     assert not model.training
     assert loaded_tokenizer.fingerprint == tokenizer.fingerprint
@@ -167,21 +166,21 @@ def test_the_newest_is_the_one_of_the_last_step_not_of_the_last_hour(
         save(tmp_path, tokenizer, step)
     for path, year in zip(ckpt.checkpoints(tmp_path), (2100, 1990, 1991), strict=True):
         os.utime(path, times=((year - 1970) * 3.15e7,) * 2)
-    newest, problems = ckpt.newest_valid(tmp_path)
+    newest, problems = ckpt.latest_valid_checkpoint(tmp_path)
     assert newest == tmp_path / "step-100000000" and not problems
     (newest / "config.json").write_text("{}")
-    older, problems = ckpt.newest_valid(tmp_path)
+    older, problems = ckpt.latest_valid_checkpoint(tmp_path)
     assert older == tmp_path / "step-00000010"
     assert len(problems) == 1 and "config.json" in problems[0]
 
 
 def test_no_checkpoint_valid_gives_none_and_all_reasons(saved: Path) -> None:
     (saved / "model.safetensors").unlink()
-    newest, problems = ckpt.newest_valid(saved.parent)
+    newest, problems = ckpt.latest_valid_checkpoint(saved.parent)
     assert newest is None and len(problems) == 1
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         ckpt.find_model_folder(saved.parent)
-    assert ckpt.newest_valid(saved.parent / "no such folder") == (None, [])
+    assert ckpt.latest_valid_checkpoint(saved.parent / "no such folder") == (None, [])
 
 
 def test_prune_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
@@ -205,7 +204,7 @@ def test_what_a_killed_save_left_is_cleared_by_the_next(
     leftover = tmp_path / ".step-00000003.99999.partial"
     leftover.mkdir(parents=True)
     (leftover / "model.safetensors").write_bytes(b"half")
-    assert ckpt.newest_valid(tmp_path) == (None, [])
+    assert ckpt.latest_valid_checkpoint(tmp_path) == (None, [])
     save(tmp_path, tokenizer, 4)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000004"]
 
@@ -290,7 +289,7 @@ def test_a_model_is_found_by_run_by_checkpoint_and_by_folder(
     assert ckpt.find_model_folder(tmp_path).name == "step-00000003"
     with pytest.raises(CheckpointError, match="damaged"):
         ckpt.find_model_folder(newest)  # named outright, no other may stand in
-    with pytest.raises(CheckpointError, match="no model there"):
+    with pytest.raises(CheckpointError, match="contains no model"):
         ckpt.find_model_folder(tmp_path / "typo")
 
 

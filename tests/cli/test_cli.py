@@ -65,7 +65,8 @@ def test_names_of_the_seed_script_are_taken_as_its_users_write_them() -> None:
         --num_hidden_layers 8 --hidden_size 512 --use_moe False --dtype bfloat16 --device cpu
         --out_dir out --data_path a.jsonl"""
     config = config_of(*line.split())
-    assert config.training.warmup_steps == 10 and config.training.accumulation_steps == 8
+    assert config.training.warmup_steps == 10
+    assert (config.training.global_batch_size, config.training.micro_batch_size) == (64, 8)
     assert config.run.save_interval == 100 and not config.model.use_moe
 
 

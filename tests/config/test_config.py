@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,40 @@ def test_a_config_cannot_be_changed_by_accident() -> None:
         config.model.hidden_size = 3  # type: ignore[misc]
     assert config.with_values(hidden_size=256).model.hidden_size == 256
     assert config.model.hidden_size == 512
+
+
+@pytest.mark.parametrize(
+    ("values", "sizes"),
+    [
+        ({"batch_size": 4}, (4, None)),
+        ({"batch_size": "4", "accumulation_steps": 2}, (8, 4)),
+        ({"batch_size": 4, "accumulation_steps": 2, "micro_batch_size": 1}, (8, 1)),
+        ({"accumulation_steps": 1}, (None, None)),
+        ({"preset": "minimind"}, (256, 32)),
+        ({"preset": "minimind", "batch_size": 4}, (32, 4)),
+        ({"preset": "minimind", "global_batch_size": 4}, (4, None)),
+    ],
+    ids=str,
+)
+def test_miniminds_two_flags_set_the_two_sizes_of_a_batch(
+    values: dict[str, Any], sizes: tuple[int | None, int | None]
+) -> None:
+    training = load_config(**values).training
+    assert (training.global_batch_size, training.micro_batch_size) == sizes
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"global_batch_size": 8, "batch_size": 4}, "give one"),
+        ({"accumulation_steps": 3}, "needs batch_size"),
+        ({"batch_size": 0}, "batch_size=0 is below"),
+        ({"batch_size": "many"}, "batch_size='many'"),
+    ],
+    ids=str,
+)
+def test_flags_that_contradict_or_say_nothing_are_refused(
+    values: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        load_config(**values)

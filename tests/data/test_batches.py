@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tracemalloc
 from collections import Counter
 
@@ -12,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jielong.config.settings import IGNORED, DataConfig, TrainingConfig
-from jielong.data.batches import Batch, Batches, read_ahead
+from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
+from jielong.data.batches import Batch, Batches, prefetch
 from tiny import ListStream, random_documents
 
 documents = st.lists(
@@ -24,21 +23,20 @@ documents = st.lists(
 def batches_of(
     docs: list[list[int]],
     window: int = 8,
-    batch_size: int = 3,
-    accumulation_steps: int = 2,
+    global_batch_size: int = 6,
     seed: int = 7,
     **data: object,
 ) -> Batches:
     return Batches(
         ListStream(docs),
         DataConfig(max_seq_len=window, **data),  # type: ignore[arg-type]
-        TrainingConfig(batch_size=batch_size, accumulation_steps=accumulation_steps, seed=seed),
+        TrainingConfig(global_batch_size=global_batch_size, seed=seed),
     )
 
 
 def target_places(batch: Batch, window: int) -> list[int]:
     """Places in the stream of all tokens that a packed batch predicts."""
-    rows, columns = (batch.targets != IGNORED).nonzero(as_tuple=True)
+    rows, columns = (batch.targets != IGNORE_INDEX).nonzero(as_tuple=True)
     return (torch.from_numpy(batch.windows)[rows] * window + columns + 1).tolist()
 
 
@@ -55,8 +53,7 @@ def test_an_epoch_predicts_every_token_once_but_the_first_of_each_document(
         for position in range(batches.steps_per_epoch):
             step = epoch * batches.steps_per_epoch + position
             for rank in range(world_size):
-                for batch in batches.micro_batches(step, rank, world_size):
-                    seen.update(target_places(batch, window))
+                seen.update(target_places(batches.batch(step, rank, world_size), window))
         assert seen == Counter(set(range(len(batches.stream))) - firsts)
 
 
@@ -82,10 +79,9 @@ def test_a_step_has_the_same_batch_whatever_was_asked_before() -> None:
     docs = random_documents(60, longest=15)
     one, other = batches_of(docs), batches_of(docs)
     steps = range(3 * one.steps_per_epoch)
-    forward = {step: one.micro_batches(step) for step in steps}
-    backward = {step: other.micro_batches(step) for step in reversed(steps)}
-    for step in steps:
-        assert all(map(equal, forward[step], backward[step]))
+    forward = {step: one.batch(step) for step in steps}
+    backward = {step: other.batch(step) for step in reversed(steps)}
+    assert all(equal(forward[step], backward[step]) for step in steps)
 
 
 @pytest.mark.parametrize("packing", ["pack", "pad"])
@@ -93,17 +89,14 @@ def test_a_step_has_the_same_batch_whatever_was_asked_before() -> None:
 def test_ranks_together_have_the_batch_of_one(packing: str, world_size: int) -> None:
     batches = batches_of(random_documents(40, longest=15), packing=packing)
     for step in range(batches.steps_per_epoch):
-        whole = batches.micro_batches(step)
-        shares = [batches.micro_batches(step, rank, world_size) for rank in range(world_size)]
-        assert {len(share) for share in shares} == {len(whole)}
-        for i, batch in enumerate(whole):
-            parts = [share[i] for share in shares]
-            counts = [part.target_count for part in parts]
-            assert sum(counts) == batch.target_count
-            full = [part for part, count in zip(parts, counts, strict=True) if count]
-            for name in ("tokens", "targets"):
-                joined = torch.cat([getattr(part, name) for part in full])
-                assert torch.equal(joined, getattr(batch, name))
+        whole = batches.batch(step)
+        shares = [batches.batch(step, rank, world_size) for rank in range(world_size)]
+        counts = [share.target_count for share in shares]
+        assert sum(counts) == whole.target_count
+        full = [share for share, count in zip(shares, counts, strict=True) if count]
+        for name in ("tokens", "targets"):
+            joined = torch.cat([getattr(share, name) for share in full])
+            assert torch.equal(joined, getattr(whole, name))
 
 
 @given(documents, st.integers(2, 30))
@@ -123,7 +116,7 @@ def test_windows_give_back_the_stream(docs: list[list[int]], window: int) -> Non
     for place, target in enumerate(targets):
         after = place + 1
         counts = after < len(stream) and belongs[place] == belongs[after]
-        assert target == (stream[after] if counts else IGNORED)
+        assert target == (stream[after] if counts else IGNORE_INDEX)
     for row, ids in enumerate(batch.document_ids.numpy()):
         inside = belongs[row * window : row * window + window]
         same = ids[: len(inside), None] == ids[None, : len(inside)]
@@ -144,19 +137,17 @@ def test_a_padded_row_is_a_document_with_its_middle_cut_out(
         count = len(kept) - 1
         assert tokens[:count].tolist() == kept[:-1]
         assert targets[:count].tolist() == kept[1:]
-        assert (targets[count:] == IGNORED).all()
+        assert (targets[count:] == IGNORE_INDEX).all()
         assert (tokens >= 0).all()
 
 
 def test_the_last_batch_of_an_epoch_is_what_is_left() -> None:
     batches = batches_of([[1, *[5] * 78, 2]])  # 80 tokens: 79 targets: 10 windows of 8
     assert batches.windows == 10 and batches.steps_per_epoch == 2
-    sizes = [[len(batch.tokens) for batch in batches.micro_batches(step)] for step in range(3)]
-    assert sizes == [[3, 3], [3, 1], [3, 3]]
-    last = batches_of([[1, *[5] * 78, 2]], accumulation_steps=1, batch_size=4)
-    assert [len(b.tokens) for b in last.micro_batches(2, rank=0, world_size=3)] == [1]
-    empty = last.micro_batches(2, rank=2, world_size=3)
-    assert [b.target_count for b in empty] == [0]  # takes part, counts nothing
+    assert [len(batches.batch(step).tokens) for step in range(3)] == [6, 4, 6]
+    last = batches_of([[1, *[5] * 78, 2]], global_batch_size=4)
+    assert len(last.batch(2, rank=0, world_size=3).tokens) == 1
+    assert last.batch(2, rank=2, world_size=3).target_count == 0  # takes part, counts nothing
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -164,11 +155,10 @@ def test_the_last_batch_of_an_epoch_is_what_is_left() -> None:
 def test_batches_read_ahead_are_the_same(workers: int, rank: int) -> None:
     batches = batches_of(random_documents(60, longest=15))
     steps = range(2, 2 * batches.steps_per_epoch + 1)
-    in_line = list(read_ahead(batches, steps, rank, 2, workers=0))
-    ahead = list(read_ahead(batches, steps, rank, 2, workers=workers))
+    in_line = list(prefetch(batches, steps, rank, 2, workers=0))
+    ahead = list(prefetch(batches, steps, rank, 2, workers=workers))
     assert len(in_line) == len(ahead) == len(steps)
-    for a, b in zip(in_line, ahead, strict=True):
-        assert all(map(equal, a, b))
+    assert all(map(equal, in_line, ahead))
 
 
 def test_an_error_while_reading_ahead_reaches_the_reader_and_ends_the_threads() -> None:
@@ -177,10 +167,10 @@ def test_an_error_while_reading_ahead_reaches_the_reader_and_ends_the_threads() 
             raise OSError("the disk is gone")
 
     batches = Batches(
-        Broken([[1, 5, 2]] * 40), DataConfig(max_seq_len=8), TrainingConfig(batch_size=4)
+        Broken([[1, 5, 2]] * 40), DataConfig(max_seq_len=8), TrainingConfig(global_batch_size=4)
     )
     with pytest.raises(OSError, match="the disk is gone"):
-        next(read_ahead(batches, range(5), workers=2))
+        next(prefetch(batches, range(5), workers=2))
 
 
 @pytest.mark.parametrize(
@@ -196,23 +186,23 @@ def test_an_error_while_reading_ahead_reaches_the_reader_and_ends_the_threads() 
 )
 def test_the_budget_in_steps(budget: dict[str, float], steps: int) -> None:
     batches = batches_of([[1, *[5] * 78, 2]])  # 10 windows, 6 a step
-    training = TrainingConfig(batch_size=3, accumulation_steps=2, **budget)  # type: ignore[arg-type]
+    training = TrainingConfig(global_batch_size=6, **budget)  # type: ignore[arg-type]
     assert batches.total_steps(training) == steps
 
 
 def test_a_stream_of_one_token_is_one_window_without_targets() -> None:
     batches = batches_of([[1]])
-    (batch,) = batches.micro_batches(0)
-    assert batch.target_count == 0 and batches.windows == 1
+    assert batches.batch(0).target_count == 0 and batches.windows == 1
 
 
-def test_the_order_does_not_depend_on_how_steps_are_counted() -> None:
-    """Changing the accumulation keeps each epoch's order of windows."""
+def test_the_order_of_an_epoch_does_not_depend_on_the_size_of_its_batches() -> None:
     docs = random_documents(60, longest=15)
-    a = batches_of(docs, batch_size=2, accumulation_steps=3)
-    b = batches_of(docs, batch_size=3, accumulation_steps=2)
-    for step in range(math.ceil(a.windows / 6)):
-        assert a.step_windows(step).tolist() == b.step_windows(step).tolist()
+    orders = []
+    for size in (1, 6, 1000):
+        batches = batches_of(docs, global_batch_size=size)
+        steps = [batches.step_windows(step).tolist() for step in range(batches.steps_per_epoch)]
+        orders.append([window for windows in steps for window in windows])
+    assert orders[0] == orders[1] == orders[2]
 
 
 def test_a_step_of_a_huge_split_takes_memory_for_its_own_windows_only() -> None:
@@ -226,7 +216,9 @@ def test_a_step_of_a_huge_split_takes_memory_for_its_own_windows_only() -> None:
             raise AssertionError("nothing is read to tell which windows come")
 
     tracemalloc.start()
-    batches = Batches(Huge(), DataConfig(max_seq_len=1024), TrainingConfig(batch_size=64, seed=7))
+    batches = Batches(
+        Huge(), DataConfig(max_seq_len=1024), TrainingConfig(global_batch_size=64, seed=7)
+    )
     steps = [batches.step_windows(step) for step in (0, 1, batches.steps_per_epoch - 1, 2**34 + 5)]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -248,7 +240,7 @@ def test_first_steps_of_other_sizes_leave_each_epoch_whole(
     docs: list[list[int]], sizes: list[int], batch_size: int, world_size: int
 ) -> None:
     stream, data = ListStream(docs), DataConfig(max_seq_len=4)
-    training = TrainingConfig(batch_size=batch_size, epochs=2)
+    training = TrainingConfig(global_batch_size=batch_size, epochs=2)
     batches = Batches(stream, data, training, sizes)
     total = batches.total_steps(training)
     steps = [batches.step_windows(step).tolist() for step in range(total)]
@@ -258,9 +250,8 @@ def test_first_steps_of_other_sizes_leave_each_epoch_whole(
     assert len(first) == min(sizes[0] if sizes else batch_size, batches.windows)
     assert batches.windows_before(total) == 2 * batches.windows
     for step, windows in enumerate(steps):
-        parts = [batches.micro_batches(step, rank, world_size) for rank in range(world_size)]
-        assert len({len(part) for part in parts}) == 1
-        assert sum(b.target_count for part in parts for b in part) == sum(
+        shares = [batches.batch(step, rank, world_size) for rank in range(world_size)]
+        assert sum(share.target_count for share in shares) == sum(
             batches.load(np.array([w])).target_count for w in windows
         )
 
@@ -269,11 +260,11 @@ def test_a_budget_in_tokens_counts_the_first_steps_by_their_size() -> None:
     batches = Batches(
         ListStream(random_documents(400, longest=20)),
         DataConfig(max_seq_len=8),
-        TrainingConfig(batch_size=10),
+        TrainingConfig(global_batch_size=10),
         [1, 2, 4],
     )
     for tokens, steps in ((1, 1), (8, 1), (8 * 3, 2), (8 * 7, 3), (8 * 17, 4), (8 * 27, 5)):
-        training = TrainingConfig(batch_size=10, tokens=tokens)
+        training = TrainingConfig(global_batch_size=10, tokens=tokens)
         assert batches.total_steps(training) == steps, tokens
     assert [batches.span(step).count for step in range(5)] == [1, 2, 4, 10, 10]
     assert batches.windows_before(5) == 27

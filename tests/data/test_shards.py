@@ -53,7 +53,7 @@ def test_the_largest_id_survives_storage(tmp_path, vocab_size, bytes_each):
 
 
 def test_an_id_outside_the_vocabulary_is_refused_when_written(tmp_path):
-    with pytest.raises(DataError, match="token 70000 lies outside the vocabulary of 60000"):
+    with pytest.raises(DataError, match="token 70000 is outside the vocabulary of 60000"):
         stream_of(tmp_path, [[70_000]], 60_000)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jielong.data.prepare.split import Encoded, HeldOutSplit
+from jielong.data.prepare.split import EncodedDocuments, HeldOutSplit
 
 LENGTH = 3  # tokens of each document here
 
@@ -36,14 +36,16 @@ class Written:
         return self.tokens[::LENGTH]
 
 
-def encoded(keys: list[int] | np.ndarray) -> Encoded:
+def encoded(keys: list[int] | np.ndarray) -> EncodedDocuments:
     """Documents of LENGTH tokens whose hashes, times 2^54, are `keys` (below 1024)."""
     tokens = np.repeat(np.array(keys, np.uint32), LENGTH)
     lengths = np.full(len(keys), LENGTH)
-    return Encoded(tokens, lengths, 2 * lengths, np.array(keys, np.uint64) << np.uint64(54))
+    return EncodedDocuments(
+        tokens, lengths, 2 * lengths, np.array(keys, np.uint64) << np.uint64(54)
+    )
 
 
-def split(batches: list[Encoded], bound: int) -> tuple[Written, Written]:
+def split(batches: list[EncodedDocuments], bound: int) -> tuple[Written, Written]:
     train, held = Written(), Written()
     splitting = HeldOutSplit(train, held, bound / 1024)  # type: ignore[arg-type]
     for batch in batches:
@@ -104,9 +106,11 @@ class Counted(np.ndarray):
         return made
 
 
-def elements_touched(batches: list[Encoded], bound: int) -> int:
+def elements_touched(batches: list[EncodedDocuments], bound: int) -> int:
     columns = ("tokens", "lengths", "sizes", "hashes")
-    counted = [Encoded(*(getattr(b, name).view(Counted) for name in columns)) for b in batches]
+    counted = [
+        EncodedDocuments(*(getattr(b, name).view(Counted) for name in columns)) for b in batches
+    ]
     Counted.elements = 0
     split(counted, bound)
     return Counted.elements

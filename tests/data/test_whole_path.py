@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jielong.config.load import load_config
-from jielong.config.settings import IGNORED
+from jielong.config.settings import IGNORE_INDEX
 from jielong.data.batches import Batches
 from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import open_dataset
@@ -52,16 +52,16 @@ def test_an_epoch_over_all_ranks_decodes_to_the_texts(
         targets = np.full(len(stream) + window, -1)
         for step in range(batches.steps_per_epoch):
             for rank in range(world_size):
-                for batch in batches.micro_batches(step, rank, world_size):
-                    if not batch.target_count:
-                        continue  # a rank without a window repeats one
-                    rows = zip(batch.windows, batch.tokens, batch.targets, strict=True)
-                    for place, row, following in rows:
-                        start = int(place) * window
-                        assert (inputs[start : start + window] == -1).all(), "read twice"
-                        inputs[start : start + window] = row
-                        counts = following.numpy() != IGNORED
-                        targets[start + 1 : start + 1 + window][counts] = following[counts]
+                batch = batches.batch(step, rank, world_size)
+                if not batch.target_count:
+                    continue  # a rank without a window repeats one
+                rows = zip(batch.windows, batch.tokens, batch.targets, strict=True)
+                for place, row, following in rows:
+                    start = int(place) * window
+                    assert (inputs[start : start + window] == -1).all(), "read twice"
+                    inputs[start : start + window] = row
+                    counts = following.numpy() != IGNORE_INDEX
+                    targets[start + 1 : start + 1 + window][counts] = following[counts]
     ids = np.where(targets >= 0, targets, inputs)[: len(stream)].tolist()
     begins = stream.documents.tolist()
     assert (targets >= 0).sum() == len(ids) - len(begins)  # all but the first of each document

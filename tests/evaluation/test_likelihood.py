@@ -10,7 +10,12 @@ import torch
 
 from jielong.config.model import ModelConfig
 from jielong.errors import DataError
-from jielong.evaluation.likelihood import evaluate_documents, evaluate_stream
+from jielong.evaluation.likelihood import (
+    EvaluationWindows,
+    Share,
+    evaluate_documents,
+    evaluate_stream,
+)
 from jielong.model.transformer import Transformer
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
@@ -159,7 +164,7 @@ def test_a_lone_surrogate_is_refused_with_its_place(model, tokenizer):
 @pytest.mark.parametrize("seq_len", [5, 16, CONTEXT])
 def test_the_whole_stream_counts_each_token_once(model, tokenizer, seq_len, batch_size):
     stream, token_bytes = stream_of(tokenizer, TEXTS), tokenizer.token_bytes()
-    got = evaluate_stream(model, stream, seq_len, batch_size, token_bytes)
+    got = evaluate_stream(model, stream, token_bytes, EvaluationWindows(seq_len, batch_size))
     each = []
     for start, stop in zip(stream.documents, [*stream.documents[1:], len(stream)], strict=True):
         for position in range(start + 1, stop):  # from the window's or the document's beginning
@@ -172,7 +177,7 @@ def test_the_whole_stream_counts_each_token_once(model, tokenizer, seq_len, batc
 
 def test_a_stream_in_one_window_equals_its_documents(model, tokenizer):
     stream = stream_of(tokenizer, TEXTS)
-    got = evaluate_stream(model, stream, CONTEXT, 4, tokenizer.token_bytes())
+    got = evaluate_stream(model, stream, tokenizer.token_bytes(), EvaluationWindows(CONTEXT, 4))
     want = evaluate_documents(model, tokenizer, TEXTS, CONTEXT)
     for name in ("loss", "perplexity", "bits_per_byte", "tokens", "bytes"):
         assert getattr(got, name) == pytest.approx(getattr(want, name), rel=1e-5)
@@ -180,7 +185,9 @@ def test_a_stream_in_one_window_equals_its_documents(model, tokenizer):
 
 def test_a_stream_without_bos_equals_its_documents(model, tokenizer):
     bare = without(tokenizer, "bos")
-    got = evaluate_stream(model, stream_of(bare, TEXTS), CONTEXT, 4, bare.token_bytes())
+    got = evaluate_stream(
+        model, stream_of(bare, TEXTS), bare.token_bytes(), EvaluationWindows(CONTEXT, 4)
+    )
     want = evaluate_documents(model, bare, TEXTS, CONTEXT)
     assert (got.tokens, got.bytes) == (want.tokens, want.bytes)
     assert got.bits_per_byte == pytest.approx(want.bits_per_byte, rel=1e-5)
@@ -189,7 +196,9 @@ def test_a_stream_without_bos_equals_its_documents(model, tokenizer):
 def test_bytes_of_the_whole_stream_are_those_of_its_text(model, tokenizer):
     """A special token spelt out in a text has bytes, though the token by itself has none."""
     texts = ["before <|endoftext|> after"]
-    got = evaluate_stream(model, stream_of(tokenizer, texts), 16, 4, tokenizer.token_bytes())
+    got = evaluate_stream(
+        model, stream_of(tokenizer, texts), tokenizer.token_bytes(), EvaluationWindows(16, 4)
+    )
     assert got.bytes == len(texts[0])
 
 
@@ -197,7 +206,7 @@ def test_a_part_of_the_stream_is_spread_over_it_and_counts_its_own_bytes(model, 
     stream, token_bytes = stream_of(tokenizer, TEXTS * 4), tokenizer.token_bytes()
     seen = []
     model.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
-    got = evaluate_stream(model, stream, 8, 100, token_bytes, max_tokens=30)
+    got = evaluate_stream(model, stream, token_bytes, EvaluationWindows(8, 100, max_tokens=30))
     model._forward_pre_hooks.clear()
     windows = -(-(len(stream) - 1) // 8)
     starts = [i * windows // 4 * 8 for i in range(4)]
@@ -212,7 +221,7 @@ def test_a_part_of_the_stream_is_spread_over_it_and_counts_its_own_bytes(model, 
 def test_ranks_together_equal_one_process(model, tokenizer, world_size):
     """Every rank runs as many forward passes as the others, or their collectives would hang."""
     stream, token_bytes = stream_of(tokenizer, TEXTS), tokenizer.token_bytes()
-    want = evaluate_stream(model, stream, 8, 2, token_bytes)
+    want = evaluate_stream(model, stream, token_bytes, EvaluationWindows(8, 2))
     sums: list[list[float]] = [[] for _ in range(world_size)]
     shapes: list[list[torch.Size]] = [[] for _ in range(world_size)]
     for rank in range(world_size):
@@ -224,9 +233,8 @@ def test_ranks_together_equal_one_process(model, tokenizer, world_size):
         hook = model.register_forward_pre_hook(
             lambda _, args, rank=rank: shapes[rank].append(args[0].shape)
         )
-        evaluate_stream(
-            model, stream, 8, 2, token_bytes, rank=rank, world_size=world_size, sum_over_ranks=keep
-        )
+        share = Share(rank, world_size, keep)
+        evaluate_stream(model, stream, token_bytes, EvaluationWindows(8, 2), share)
         hook.remove()
     assert all(each == shapes[0] for each in shapes)
     nats, tokens, text_bytes = np.sum(sums, axis=0)
@@ -239,7 +247,7 @@ def test_evaluation_leaves_random_state_mode_and_grad_as_they_were(model, tokeni
     state = torch.get_rng_state()
     stream, token_bytes = stream_of(tokenizer, TEXTS), tokenizer.token_bytes()
     evaluate_documents(model, tokenizer, TEXTS, 16)
-    evaluate_stream(model, stream, 16, 4, token_bytes)
+    evaluate_stream(model, stream, token_bytes, EvaluationWindows(16, 4))
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training and torch.is_grad_enabled()
     tokens = torch.tensor([document_ids(tokenizer, TEXTS[0])])
@@ -253,4 +261,4 @@ def test_evaluation_leaves_random_state_mode_and_grad_as_they_were(model, tokeni
 def test_a_stream_of_one_token_is_refused(model, tokenizer):
     stream = MemoryStream(np.array([1], np.uint16), np.array([0]), 0)
     with pytest.raises(DataError, match="no token to predict"):
-        evaluate_stream(model, stream, 16, 4, tokenizer.token_bytes())
+        evaluate_stream(model, stream, tokenizer.token_bytes(), EvaluationWindows(16, 4))

@@ -146,7 +146,7 @@ def measure(points: int, folder: Path, grace: bool = False) -> dict[str, Any]:
         killed += (
             run(name, corpus, tokenizer, fatal, 1 + n % 9 if grace else None) == signal.SIGKILL
         )
-        newest, _ = checkpoint.newest_valid(name / "checkpoints")
+        newest, _ = checkpoint.latest_valid_checkpoint(name / "checkpoints")
         done = (name / "metrics.jsonl").read_bytes().count(b'"train"')
         lost.append(max(0, done - (checkpoint.step_of(newest) if newest else 0)))
         started = time.perf_counter()

@@ -167,4 +167,4 @@ def test_a_manifest_at_odds_with_itself_is_refused(dataset: Path, change: dict[s
 def test_a_run_in_a_link_to_a_folder_works(tmp_path: Path, saved: Path) -> None:
     """Only what a checkpoint is made of must be plain: a run may lie behind a link of its owner."""
     (tmp_path / "link").symlink_to(saved.parent, target_is_directory=True)
-    assert ckpt.newest_valid(tmp_path / "link")[0] == tmp_path / "link" / saved.name
+    assert ckpt.latest_valid_checkpoint(tmp_path / "link")[0] == tmp_path / "link" / saved.name

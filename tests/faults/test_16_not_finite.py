@@ -117,7 +117,7 @@ def test_too_many_in_a_row_end_the_run_with_a_diagnosis_and_sound_checkpoints(
     status, said = train(tmp_path / "run", words, monkeypatch, set(range(3, 10)))
     assert status == 2
     assert "5 steps in a row" in said and "learning-rate" in said and "Traceback" not in said
-    newest, problems = checkpoint.newest_valid(tmp_path / "run" / "checkpoints")
+    newest, problems = checkpoint.latest_valid_checkpoint(tmp_path / "run" / "checkpoints")
     assert newest is not None and not problems
     weights = load_tensors(newest / "model.safetensors").values()
     assert all(value.isfinite().all() for value in weights)

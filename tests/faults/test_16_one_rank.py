@@ -116,7 +116,7 @@ def test_a_flipped_bit_in_the_weights_of_one_rank_is_found_before_anything_is_sa
     assert statuses == [2, 2], said
     for text in said:
         assert "after step 6 the weights on rank" in text and "Traceback" not in text
-    newest, problems = checkpoint.newest_valid(tmp_path / "run" / "checkpoints")
+    newest, problems = checkpoint.latest_valid_checkpoint(tmp_path / "run" / "checkpoints")
     assert newest is not None and checkpoint.step_of(newest) == 4 and not problems
     statuses, said = on_two_ranks(FLIPPING, "0", words)
     assert statuses == [0, 0], said
@@ -131,8 +131,8 @@ def test_a_rank_with_less_memory_sets_the_size_for_all(
     words = [json.dumps(["pretrain", *flags(settings | {"out_dir": run})]) for run in runs]
     statuses, said = on_two_ranks(CRAMPED, words[0])
     assert statuses == [0, 0], said
-    assert "memory 2 of 4 windows fit at once" in said[0]
+    assert "memory: micro-batches of 2 windows fit, of 8 in the global batch" in said[0]
     statuses, said = on_two_ranks(FLIPPING, "0", words[1])
-    assert statuses == [0, 0] and "fit at once" not in said[0], said
+    assert statuses == [0, 0] and "windows fit" not in said[0], said
     pairs = zip(*map(losses, runs), strict=True)
     assert all(abs(a - b) < 1e-5 for a, b in pairs)

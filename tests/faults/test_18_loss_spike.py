@@ -51,12 +51,12 @@ def train(
 ) -> tuple[int, str]:
     """A run; updates from step `harmed` to `last` have a hundred times the learning rate."""
 
-    def harming(parts: Any, progress: Any, batches: Any, factor: float, *rest: Any) -> Any:
+    def harming(parts: Any, progress: Any, batches: Any, lr_scale: float, *rest: Any) -> Any:
         times = 100 if harmed <= progress.step <= max(harmed, last) else 1
-        return guard.guarded_step(parts, progress, batches, times * factor, *rest)
+        return guard.step_with_recovery(parts, progress, batches, times * lr_scale, *rest)
 
     with monkeypatch.context() as m:
-        m.setattr("jielong.training.pretrain.guarded_step", harming)
+        m.setattr("jielong.training.pretrain.step_with_recovery", harming)
         return in_this_process([*words, "--out-dir", str(folder), *more])
 
 

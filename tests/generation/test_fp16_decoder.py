@@ -11,7 +11,7 @@ import torch
 from jielong.config.sampling import Sampling
 from jielong.generation import fp16_decoder as packing
 from jielong.generation.fp16_decoder import Fp16Decoder, fp16_decoder
-from jielong.generation.generate import WORTH_PACKING, TextGenerator, generate
+from jielong.generation.generate import MIN_TOKENS_TO_PACK, TextGenerator
 from jielong.model.attention import KVCache
 from jielong.model.transformer import Transformer
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
@@ -32,7 +32,8 @@ ARCHITECTURES = {
 GREEDY = Sampling(temperature=0.0, repetition_penalty=1.0)
 
 pytestmark = pytest.mark.skipif(
-    not packing.packs(), reason="torch packs no half-precision weights on this machine"
+    not packing.fp16_products_available(),
+    reason="this machine has no products with half-precision weights",
 )
 
 
@@ -80,7 +81,8 @@ def tokenizer() -> Tokenizer:
 
 
 def write(model: Transformer, tokenizer: Tokenizer, tokens: int = 100) -> str:
-    return "".join(generate(model, tokenizer, "To be", tokens, GREEDY, stop_at_eos=False))
+    generator = TextGenerator(model, tokenizer)
+    return "".join(generator.stream("To be", tokens, GREEDY, stop_at_eos=False))
 
 
 @pytest.fixture
@@ -102,17 +104,17 @@ def test_a_long_text_is_written_with_packed_weights_past_the_context_too(
 ) -> None:
     model = random_model(half=True)
     text = write(model, tokenizer)
-    tried = packing.TRIED_TOKENS  # before it is used
+    tried = packing.CHECK_TOKENS  # tokens of the self-check
     assert len(steps) >= 95 + tried  # all but the prompt and the half read again
-    monkeypatch.setattr(packing, "packs", lambda: False)
+    monkeypatch.setattr(packing, "fp16_products_available", lambda: False)
     assert write(model, tokenizer) == text
     assert len(steps) < 100 + tried
 
 
 def test_a_short_text_is_not_worth_the_packing(tokenizer: Tokenizer, steps: list[int]) -> None:
-    write(random_model(), tokenizer, WORTH_PACKING - 1)
+    write(random_model(), tokenizer, MIN_TOKENS_TO_PACK - 1)
     assert not steps
-    write(random_model(), tokenizer, WORTH_PACKING)
+    write(random_model(), tokenizer, MIN_TOKENS_TO_PACK)
     assert steps
 
 
@@ -224,5 +226,15 @@ def test_where_torch_cannot_pack_nothing_is_packed(monkeypatch: pytest.MonkeyPat
         raise RuntimeError("Didn't find engine for operation quantized::linear_prepack_fp16")
 
     monkeypatch.setattr(packing, "_pack", fail)
-    monkeypatch.setattr(packing, "packs", packing.packs.__wrapped__)  # asks anew
+    monkeypatch.setattr(
+        packing, "fp16_products_available", packing.fp16_products_available.__wrapped__
+    )  # not cached
     assert fp16_decoder(random_model()) is None
+
+
+def test_an_embedding_of_zeros_without_epsilon_gives_nan_as_in_the_model() -> None:
+    model = random_model(half=True, rms_norm_eps=0.0)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[5] = 0.0
+        got = Fp16Decoder(model)(5, KVCache(model.config, 1, 4))
+        assert model(torch.tensor([[5]])).logits.isnan().all() and got.isnan().all()

@@ -9,7 +9,7 @@ import torch
 from jielong.config.model import ModelConfig
 from jielong.config.sampling import Sampling
 from jielong.errors import CheckpointError, ConfigError, DataError
-from jielong.generation.generate import TextGenerator, generate
+from jielong.generation.generate import TextGenerator
 from jielong.generation.sampling import new_generator, sample_next
 from jielong.model.transformer import Transformer
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
@@ -24,6 +24,10 @@ CONFIG = ModelConfig(
     max_position_embeddings=64,
 )
 GREEDY = Sampling(temperature=0.0, repetition_penalty=1.0)
+
+
+def generate(model, tokenizer, *arguments, **options):
+    return TextGenerator(model, tokenizer).stream(*arguments, **options)
 
 
 @pytest.fixture(scope="module")

@@ -149,7 +149,7 @@ def test_extreme_temperatures_give_a_distribution(temperature, scale):
     torch.testing.assert_close(got.sum(-1), torch.ones(4))
 
 
-def test_barred_tokens_are_never_drawn():
+def test_suppressed_tokens_are_never_drawn():
     logits = random_logits()
     logits[:, ::2] = -math.inf
     for sampling in (Sampling(seed=0), only(temperature=0.0), only(min_p=0.1)):

@@ -148,6 +148,8 @@ def gradients(outputs: Sequence[Tensor], grads: Sequence[Tensor]) -> dict[Tensor
     with torch.no_grad():
         for node in reversed(order):
             arrived = waiting.pop(node, {})
+            if not arrived:  # every gradient that leads here is zero: torch passes none either
+                continue
             if hasattr(node, "variable"):
                 assert arrived[0].device == node.variable.device
                 leaves[node.variable] = arrived[0].to(node.variable.dtype)

@@ -17,7 +17,7 @@ from torch.nn.attention import varlen
 import jielong
 from jielong.checkpoint import checkpoint
 from jielong.config.load import load_config, preset_names
-from jielong.model.documents import attend_packed
+from jielong.model.attention_backends import varlen_attention
 from jielong.training.pretrain import RunResult, pretrain
 from tiny import TEXTS
 
@@ -130,13 +130,13 @@ def test_the_first_lines_say_which_attention_is_used_and_why(
     assert "varlen kernel (FlashAttention)" in capsys.readouterr().out
     run(corpus_file, tmp_path / "float32", preset="tiny", dtype="float32")
     said = capsys.readouterr().out
-    assert "attention with a mask" in said and "needs bfloat16 or float16, not float32" in said
+    assert "attention: masked" in said and "needs bfloat16 or float16, not float32" in said
 
 
 def test_the_kernel_is_given_one_precision(gpu: FakeGpu) -> None:
     q, k, v = (torch.zeros(2, heads, 8, 16, device="cuda") for heads in (4, 2, 2))
     starts = torch.tensor([0, 8, 16], dtype=torch.int32, device="cuda")
-    out = attend_packed(q, k, v.bfloat16(), starts)
+    out = varlen_attention(q, k, v.bfloat16(), starts)
     assert out.dtype == torch.bfloat16 and out.shape == (2, 8, 4, 16)
 
 

@@ -190,8 +190,8 @@ def _lowercase() -> tokenizers.Tokenizer:
     [
         (_unigram, "only byte-level BPE"),
         (_prefix_space, "only byte-level BPE"),
-        (_digits, "splits text in a way unknown"),
-        (_lowercase, "rewrites text"),
+        (_digits, "its pre-tokenizer is not one of"),
+        (_lowercase, "normalises text"),
     ],
 )
 def test_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(

@@ -81,7 +81,7 @@ def test_index_cannot_point_out_of_its_folder(
     record["weight_map"][name] = path
     index.write_text(json.dumps(record))
     save_file({name: torch.zeros(2)}, tmp_path / "evil.safetensors")
-    with pytest.raises(CheckpointError, match="is no name of a shard"):
+    with pytest.raises(CheckpointError, match="is not a valid shard name"):
         load_model(folder)
 
 
@@ -165,7 +165,7 @@ def test_published_copy_is_small_opens_and_says_what_it_is(
     for fact in (
         "license: apache-2.0",
         "poems.jsonl, sample:shakespeare",
-        "| held-out loss (nats a token) | 2.346 |",
+        "| held-out loss (nats per token) | 2.346 |",
         "| tokens seen | 123,456 |",
         "| steps | 500 |",
         "| optimizer | muon |",
@@ -232,6 +232,6 @@ def test_failed_upload_keeps_the_folder_and_says_so(
     write_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="is written, but could not be uploaded"):
+    with pytest.raises(CheckpointError, match="was written, but could not be uploaded"):
         export_hf(write_folder(TINY), tmp_path / "out", push_to_hub="someone/a-model")
     load_model(tmp_path / "out")

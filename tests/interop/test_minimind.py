@@ -134,7 +134,7 @@ def test_pickle_that_would_run_code_is_refused_unrun(tokenizer_dir: Path, tmp_pa
     for name in ("zip", "old", "bare"):
         error = refused(tmp_path / f"{name}.pth", tokenizer_dir, tmp_path)
         assert isinstance(error, CheckpointError)
-        assert f"{name}.pth: holds objects other than tensors" in str(error)
+        assert f"{name}.pth: contains objects other than tensors" in str(error)
         assert not sentinel.exists()
 
 
@@ -168,7 +168,7 @@ def test_file_that_is_no_checkpoint_is_named(tokenizer_dir: Path, tmp_path: Path
     [
         ({"model.layers.1.mlp.up_proj.weight": None}, "model.layers.1.mlp.up_proj.weight is miss"),
         ({"lm_head.weight": None}, "lm_head.weight is missing"),
-        ({"model.layers.0.self_attn.bias": torch.zeros(3)}, "self_attn.bias has no place"),
+        ({"model.layers.0.self_attn.bias": torch.zeros(3)}, "self_attn.bias does not belong"),
         ({"model.layers.1.self_attn.k_proj.weight": torch.zeros(16, 64)}, "k_proj.weight has sha"),
         ({"model.embed_tokens.weight": torch.zeros(320)}, "embed_tokens.weight has shape"),
         ({"model.layers.999999999.x": torch.zeros(1)}, "the weights of layer 2 are missing"),
@@ -195,7 +195,7 @@ def test_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"model_type": "gpt2", "vocab_size": 320}, "model_type 'gpt2'"),
-        ({"n_embd": 64}, "no setting of MiniMind"),
+        ({"n_embd": 64}, "contains no MiniMind setting"),
         ({"hidden_size": 512}, "hidden_size=512, but the weights say 64"),
         ({"num_attention_heads": 8}, "num_attention_heads=8, but the weights say 4"),
         ({"num_attention_heads": "four"}, "num_attention_heads='four'"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jielong.config.settings import IGNORED
+from jielong.config.settings import IGNORE_INDEX
 from jielong.model.loss import CHUNK_TOKENS, linear_cross_entropy
 
 
@@ -19,7 +19,7 @@ def make(
     hidden = torch.randn(count, 24, generator=generator) * scale
     weight = torch.randn(50, 24, generator=generator)
     targets = torch.randint(50, (count,), generator=generator)
-    targets[torch.rand(count, generator=generator) < ignored] = IGNORED
+    targets[torch.rand(count, generator=generator) < ignored] = IGNORE_INDEX
     return hidden, weight, targets
 
 
@@ -43,7 +43,7 @@ def test_all_ignored_is_zero_with_zero_gradients() -> None:
     hidden, weight, _ = make(300, 0.0)
     hidden.requires_grad_()
     weight.requires_grad_()
-    loss = linear_cross_entropy(hidden, weight, torch.full((300,), IGNORED))
+    loss = linear_cross_entropy(hidden, weight, torch.full((300,), IGNORE_INDEX))
     loss.backward()
     assert float(loss.detach()) == 0
     assert not hidden.grad.any() and not weight.grad.any()  # type: ignore[union-attr]
@@ -53,7 +53,7 @@ def test_ignored_rows_count_nothing_even_where_they_are_not_finite() -> None:
     hidden, weight, targets = make(10, 0.0)
     expected = F.cross_entropy(hidden[:8] @ weight.T, targets[:8], reduction="sum")
     hidden[8:] = 1e4
-    targets[8:] = IGNORED
+    targets[8:] = IGNORE_INDEX
     torch.testing.assert_close(linear_cross_entropy(hidden, weight, targets), expected)
 
 

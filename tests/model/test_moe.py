@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jielong.config.model import ModelConfig
-from jielong.config.settings import IGNORED, Config
+from jielong.config.settings import IGNORE_INDEX, Config
 from jielong.errors import ConfigError
 from jielong.model.attention import KVCache
-from jielong.model.moe import MixtureOfExperts, Routing, balance, update_router_bias
+from jielong.model.moe import MixtureOfExperts, Routing, load_balancing_loss, update_router_bias
 from jielong.model.transformer import Transformer
-from jielong.training.optimizer import Optimizer, orthogonalize
+from jielong.training.optimizer import orthogonalize
+from tiny import new_optimizer
 
 SMALL = ModelConfig(
     vocab_size=64,
@@ -161,7 +162,9 @@ def random_routing(
 
 def aux(routing: Routing, counted: Tensor, **changes: object) -> float:
     k = routing.experts.shape[-1]
-    return float(balance([routing], counted, config(num_experts_per_tok=k, **changes))[0])
+    return float(
+        load_balancing_loss([routing], counted, config(num_experts_per_tok=k, **changes))[0]
+    )
 
 
 @pytest.mark.parametrize("k", [1, 2])
@@ -213,13 +216,13 @@ def test_balance_loss_is_least_when_balanced(form: str, least: float) -> None:
 def test_ranks_losses_weighted_by_tokens_add_up_to_one_process(form: str) -> None:
     routing, counted = random_routing(2)
     c = config(router_aux_loss=form, router_z_loss_coef=0.01)
-    load = balance([routing], counted, c)[1].flip(1)  # of another batch
-    whole, _ = balance([routing], counted, c, load)
+    load = load_balancing_loss([routing], counted, c)[1].flip(1)  # of another batch
+    whole, _ = load_balancing_loss([routing], counted, c, load)
     total = 0.0
     for rows in (slice(0, 1), slice(1, 3)):
         parts = {f.name: getattr(routing, f.name)[rows] for f in dataclasses.fields(routing)}
         share = float(counted[rows].sum() / counted.sum())
-        part, _ = balance([Routing(**parts)], counted[rows], c, load)
+        part, _ = load_balancing_loss([Routing(**parts)], counted[rows], c, load)
         total += float(part) * share
     assert total == pytest.approx(float(whole), rel=1e-5)
 
@@ -229,7 +232,7 @@ def test_uncounted_tokens_have_no_part_in_loss_and_load() -> None:
     with_random_weights(model)
     tokens = torch.randint(64, (2, 8))
     targets = tokens.roll(-1, 1)
-    targets[:, 5:] = IGNORED
+    targets[:, 5:] = IGNORE_INDEX
     padded, short = model(tokens, targets), model(tokens[:, :5], targets[:, :5])
     torch.testing.assert_close(padded.balance_loss, short.balance_loss)
     assert padded.expert_load.tolist() == short.expert_load.tolist()
@@ -252,7 +255,7 @@ def test_bias_brings_the_load_to_balance() -> None:
     counted = torch.ones(8, 64, dtype=torch.bool)
     worst = []
     for _ in range(300):
-        loss, load = balance([moe.gate(x)], counted, c)
+        loss, load = load_balancing_loss([moe.gate(x)], counted, c)
         assert float(loss) == 0  # no gradient works against the language model's
         worst.append(float(load.max() / load.mean()))
         update_router_bias(moe, load)
@@ -311,7 +314,7 @@ def test_muon_orthogonalizes_each_expert_by_itself() -> None:
     with_random_weights(model)
     stack = model.model.layers[0].mlp.experts.up_proj
     before = stack.detach().clone()
-    optimizer = Optimizer(model, c)
+    optimizer = new_optimizer(model, c)
     stack.grad = torch.randn_like(stack)
     optimizer.step(1.0)
     nesterov = stack.grad * (1 - 0.95**2)

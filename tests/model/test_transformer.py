@@ -16,11 +16,11 @@ import torch.nn.functional as F
 
 from jielong.checkpoint.checkpoint import load_model, load_weights, write_model_folder
 from jielong.checkpoint.folder import read_model_config
-from jielong.config.settings import IGNORED, DataConfig, TrainingConfig
+from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
 from jielong.data.batches import Batches
 from jielong.errors import CheckpointError
 from jielong.model.attention import KVCache
-from jielong.model.documents import document_lengths
+from jielong.model.attention_backends import document_lengths
 from jielong.model.transformer import Transformer
 from jielong.tokenization.tokenizer import Tokenizer
 from tiny import ListStream, random_batch, random_documents, tiny_model
@@ -189,7 +189,7 @@ def test_packed_masked_loss_equals_each_document_alone(window: int) -> None:
     documents = random_documents(30, longest=24, seed=3)
     stream = ListStream(documents)
     data = DataConfig(max_seq_len=window)
-    batches = Batches(stream, data, TrainingConfig(batch_size=4))
+    batches = Batches(stream, data, TrainingConfig(global_batch_size=4))
     batch = batches.load(np.arange(batches.windows))
     assert batch.document_ids is not None
     with torch.no_grad():
@@ -215,9 +215,9 @@ def test_long_documents_one_by_one_equal_one_call_with_a_mask(cuts: list[int]) -
     inner = [b - a for a, b in itertools.pairwise([0, *cuts, 512])]
     assert lengths == (512, *inner, 512)
     results = []
-    for by_document in (True, False):
+    for per_document in (True, False):
         model = tiny_model(max_position_embeddings=512)
-        model.model.by_document = by_document
+        model.model.per_document = per_document
         loss = model(batch.tokens, batch.targets, ids).loss
         assert loss is not None
         loss.backward()
@@ -240,7 +240,7 @@ def test_without_the_mask_a_document_sees_its_neighbours() -> None:
     losses = []
     for mask in (True, False):
         data = DataConfig(max_seq_len=32, document_mask=mask)
-        batches = Batches(stream, data, TrainingConfig(batch_size=4))
+        batches = Batches(stream, data, TrainingConfig(global_batch_size=4))
         batch = batches.load(np.arange(batches.windows))
         with torch.no_grad():
             losses.append(float(model(batch.tokens, batch.targets, batch.document_ids).loss))
@@ -251,7 +251,7 @@ def test_padded_loss_equals_each_document_alone() -> None:
     model = tiny_model()
     documents = random_documents(9, longest=20, seed=4)
     data = DataConfig(max_seq_len=24, packing="pad")
-    batches = Batches(ListStream(documents), data, TrainingConfig(batch_size=4))
+    batches = Batches(ListStream(documents), data, TrainingConfig(global_batch_size=4))
     batch = batches.load(np.arange(batches.windows))
     with torch.no_grad():
         padded = float(model(batch.tokens, batch.targets, batch.document_ids).loss)
@@ -286,7 +286,7 @@ def test_a_new_model_guesses_uniformly_and_is_drawn_by_the_seed(tokens: torch.Te
 
 def test_all_targets_ignored_gives_zero_and_finite_gradients(tokens: torch.Tensor) -> None:
     model = tiny_model()
-    loss = model(tokens, torch.full_like(tokens, IGNORED)).loss
+    loss = model(tokens, torch.full_like(tokens, IGNORE_INDEX)).loss
     loss.backward()
     assert float(loss.detach()) == 0
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

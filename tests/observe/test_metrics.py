@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from jielong.observe.console import duration
-from jielong.observe.metrics import Averages, MetricsFile
-from jielong.observe.trackers import Guarded
+from jielong.observe.metrics import MetricsFile, RunningMetrics
+from jielong.observe.trackers import SafeTracker
 from jielong.training.summary import explain_first_loss
 
 
 def test_the_loss_shown_is_the_mean_over_all_targets_since_the_last_record() -> None:
-    means = Averages()
+    means = RunningMetrics()
     for loss, tokens in ((2.0, 10), (4.0, 30)):
         means.add(loss, tokens, applied=True)
     assert means.loss == pytest.approx(3.5)
@@ -32,7 +32,7 @@ def test_a_first_loss_that_is_no_number_is_said_to_be_none(loss: float) -> None:
 
 
 def test_speed_leaves_out_the_time_between() -> None:
-    means = Averages()
+    means = RunningMetrics()
     means.seconds, means.targets = 2.0, 100
     means.restart_clock()
     assert means.tokens_per_second == pytest.approx(50)
@@ -124,7 +124,7 @@ def test_a_tracker_that_fails_is_named_once_and_left_alone() -> None:
             raise AssertionError("it was left alone")
 
     said: list[str] = []
-    tracker = Guarded("wandb", Broken, said.append)
+    tracker = SafeTracker("wandb", Broken, said.append)
     for step in range(3):
         tracker.log(step, {"train/loss": 1.0})
     tracker.rewind(0)

@@ -175,9 +175,9 @@ def jump(monkeypatch: pytest.MonkeyPatch) -> int:
         if progress.step + 1 == step and step - 1 not in progress.omitted:
             rest[-1].write("spike", step, loss=9.0)
             raise guard.LossSpikeError
-        return guard.guarded_step(parts, progress, *rest)
+        return guard.step_with_recovery(parts, progress, *rest)
 
-    monkeypatch.setattr("jielong.training.pretrain.guarded_step", jumping)
+    monkeypatch.setattr("jielong.training.pretrain.step_with_recovery", jumping)
     return step
 
 
@@ -224,7 +224,7 @@ def test_a_tracker_that_fails_never_stops_training(
     calls = fake("wandb", where)
     assert main([*words, "--tracker", "wandb"]) == 0
     said = capsys.readouterr()
-    assert said.out.count(f"wandb failed and is off from here (no network in {where})") == 1
+    assert said.out.count(f"wandb failed and is now off (no network in {where})") == 1
     assert "Traceback" not in said.out + said.err
     assert list(records(tmp_path / "run")) == list(range(1, STEPS + 1))
     assert [call["what"] for call in calls()].count(where) == 1  # it is left alone after that

@@ -12,7 +12,7 @@ import torch
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.checkpoint.weights import load_tensors
 from jielong.data.shards import open_dataset
-from jielong.evaluation.likelihood import evaluate_stream
+from jielong.evaluation.likelihood import EvaluationWindows, evaluate_stream
 from jielong.training.averaging import POWER, WeightAverage
 from tiny import TINY_RUN, tiny_model
 from training.test_resume import Launch
@@ -26,7 +26,7 @@ def test_weights_count_by_a_power_of_their_step() -> None:
     weights = [torch.randn(2, 3, dtype=torch.float64) for _ in range(40)]
     for step, value in enumerate(weights, start=1):
         model.weight.data = value.float()
-        average.update(step, factor=1.0)
+        average.update(step, lr_scale=1.0)
     # the definition in closed form: the shares telescope to a falling product
     shares = [1 - (1 - 1 / t) ** (POWER + 1) for t in range(1, 41)]
     expected, left = torch.zeros(2, 3, dtype=torch.float64), 1.0
@@ -47,7 +47,7 @@ def test_a_falling_rate_ends_at_the_latest_weights() -> None:
     average = WeightAverage(model)
     for step in range(1, 101):
         model.weight.data = torch.full((2, 3), float(step))
-        average.update(step, factor=1.0 if step < 50 else (101 - step) / 51)
+        average.update(step, lr_scale=1.0 if step < 50 else (101 - step) / 51)
     with average.in_place():
         assert torch.equal(model.weight, torch.full((2, 3), 100.0))
 
@@ -99,7 +99,7 @@ def test_the_model_that_is_kept_is_the_one_that_was_measured(launch: Any) -> Non
     held_out = open_dataset(run / "data").validation
     assert held_out is not None
     length = TINY_RUN["max_seq_len"]
-    again = evaluate_stream(model, held_out, length, 4, tokenizer.token_bytes())
+    again = evaluate_stream(model, held_out, tokenizer.token_bytes(), EvaluationWindows(length, 4))
     assert again.loss == pytest.approx(measured, rel=1e-6)
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.cli.main import main
 from jielong.config.load import load_config
-from jielong.config.settings import IGNORED
+from jielong.config.settings import IGNORE_INDEX
 from jielong.data.batches import Batches
 from jielong.data.shards import open_dataset
 from jielong.interop.minimind import import_minimind
@@ -65,14 +65,10 @@ def loss_of(model: Any, run: Path) -> float:
     """Of a model with `.logits`, on the first batch of a run: the mean over its targets."""
     config = load_config(file=run / "config.toml")
     batches = Batches(open_dataset(run / "data").train, config.data, config.training)
-    nats = count = 0.0
-    for batch in batches.micro_batches(0):
-        with torch.no_grad():
-            logits = model(batch.tokens).logits.flatten(0, 1)
-        targets = batch.targets.flatten()
-        nats += float(F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum"))
-        count += batch.target_count
-    return nats / count
+    batch = batches.batch(0)
+    with torch.no_grad():
+        logits = model(batch.tokens).logits.flatten(0, 1)
+    return float(F.cross_entropy(logits, batch.targets.flatten(), ignore_index=IGNORE_INDEX))
 
 
 @pytest.mark.parametrize("kind", list(CLASSES))

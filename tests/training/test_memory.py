@@ -10,11 +10,20 @@ import pytest
 import torch
 
 from jielong.checkpoint.checkpoint import step_name
-from jielong.config.settings import IGNORED
+from jielong.config.settings import IGNORE_INDEX
 from jielong.model.transformer import Transformer
-from jielong.training.memory import default_pieces, is_out_of_memory, pieces_that_fit
+from jielong.training.memory import is_out_of_memory, micro_batch_that_fits
 from jielong.training.optimizer import Optimizer
-from tiny import TINY_RUN, flags, in_this_process, one_step, random_batch, tiny_config, tiny_model
+from tiny import (
+    TINY_RUN,
+    flags,
+    in_this_process,
+    new_optimizer,
+    one_step,
+    random_batch,
+    tiny_config,
+    tiny_model,
+)
 
 
 @pytest.mark.parametrize("rows, pieces", [(8, 2), (7, 3), (2, 4)])
@@ -28,8 +37,8 @@ def test_pieces_hold_each_row_once_and_are_equally_many_for_any_share(
     full = parts[: min(rows, pieces)]
     assert torch.equal(torch.cat([part.tokens for part in full]), batch.tokens)
     assert torch.equal(torch.cat([part.targets for part in full]), batch.targets)
-    assert all((part.targets == IGNORED).all() for part in parts[len(full) :])
-    assert batch.targets.ne(IGNORED).any()  # the batch itself is as it was
+    assert all((part.targets == IGNORE_INDEX).all() for part in parts[len(full) :])
+    assert batch.targets.ne(IGNORE_INDEX).any()  # the batch itself is as it was
 
 
 @pytest.mark.parametrize(
@@ -48,8 +57,8 @@ def test_pieces_change_no_update(changes: dict[str, Any]) -> None:
     load = uneven if "use_moe" in changes else None
     for pieces in (1, 4):
         model = tiny_model(**changes)
-        optimizer = Optimizer(model, tiny_config(optimizer="adamw", adam_eps=1e-3))
-        result = one_step(model, optimizer, [batch], pieces=pieces, reference_load=load)
+        optimizer = new_optimizer(model, tiny_config(optimizer="adamw", adam_eps=1e-3))
+        result = one_step(model, optimizer, batch.split(pieces), reference_load=load)
         results.append((result, dict(model.named_parameters())))
     (one, weights), (four, other) = results
     assert one.tokens == four.tokens
@@ -97,8 +106,8 @@ def test_a_run_that_does_not_fit_goes_on_in_halves_with_the_same_losses(
         status, said = run(words, tmp_path / "halves")
         assert status == 0
         assert said.count("out of memory at step 1") == said.count("out of memory") == 2
-        assert "2 windows at once from now on, not 4" in said
-        assert "1 windows at once from now on, not 2" in said
+        assert "micro-batches of 2 windows from now on, not 4" in said
+        assert "micro-batches of 1 windows from now on, not 2" in said
         assert losses(tmp_path / "halves") == pytest.approx(losses(tmp_path / "whole"), abs=1e-5)
     # what fitted is remembered: a run that resumes has the bits of one that was never stopped
     last = tmp_path / "halves" / "checkpoints" / step_name(6)
@@ -140,40 +149,31 @@ def test_auto_finds_what_fits_before_the_first_step(
     limit_rows(monkeypatch, 2)
     status, said = run(words, tmp_path / "run", "--micro-batch-size", "auto")
     assert status == 0
-    assert "2 of 4 windows fit at once" in said and "out of memory" not in said
+    assert (
+        "micro-batches of 2 windows fit, of 8 in the global batch" in said
+        and "out of memory" not in said
+    )
     status, said = run(words, tmp_path / "set", "--micro-batch-size", "1")
     assert status == 0 and "out of memory" not in said
 
 
-@pytest.mark.parametrize("most, pieces", [(8, 1), (5, 2), (3, 4), (1, 8), (0, 8)])
-def test_the_fewest_pieces_are_found_and_no_gradient_stays(
-    most: int, pieces: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("most, size", [(8, 8), (5, 4), (3, 2), (1, 1), (0, 1)])
+def test_the_largest_micro_batch_is_found_and_no_gradient_stays(
+    most: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit_rows(monkeypatch, most)
     model = tiny_model()
-    assert pieces_that_fit(model, random_batch(8, 16), torch.float32) == pieces
+    assert micro_batch_that_fits(model, random_batch(8, 16), torch.float32, 8) == size
     assert all(p.grad is None for p in model.parameters())
-
-
-def test_by_default_a_cpu_takes_no_more_at_once_than_makes_it_faster() -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    long = tiny_config(max_seq_len=4096)
-    assert default_pieces(long, 32, cpu) == 32
-    assert default_pieces(long, 32, gpu) == 1
-    assert default_pieces(tiny_config(), 32, cpu) == 1
-    assert default_pieces(tiny_config(max_seq_len=1024), 32, cpu) == 16
-    assert default_pieces(tiny_config(max_seq_len=512), 5, cpu) == 1  # 2560 tokens, not 2 · 1280
-    assert default_pieces(tiny_config(max_seq_len=2**14), 3, cpu) == 3
-    assert default_pieces(tiny_config(max_seq_len=4096, use_moe=True), 32, cpu) == 32
 
 
 def test_another_error_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     limit_rows(monkeypatch, 0, error=RuntimeError("shapes do not fit"))
     model = tiny_model()
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        pieces_that_fit(model, random_batch(2, 8), torch.float32)
+        micro_batch_that_fits(model, random_batch(2, 8), torch.float32, 2)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        one_step(model, Optimizer(model, tiny_config()), [random_batch(2, 8)])
+        one_step(model, new_optimizer(model, tiny_config()), [random_batch(2, 8)])
 
 
 def test_what_the_host_says_is_understood() -> None:
@@ -187,7 +187,7 @@ def test_what_the_host_says_is_understood() -> None:
 def test_memory_that_runs_out_in_the_update_ends_the_run_in_plain_words(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(self: Optimizer, factor: float) -> None:
+    def step(self: Optimizer, lr_scale: float) -> None:
         torch.empty(2**50)
 
     monkeypatch.setattr(Optimizer, "step", step)

@@ -174,7 +174,7 @@ def test_the_presets_cosine_is_the_scripts() -> None:
         schedule = Schedule.of(training, total)
         for step in range(total):
             theirs = 5e-4 / 10 + 0.5 * 5e-4 * (1 + math.cos(math.pi * step / total))
-            ours = training.learning_rate * schedule.factor(step)
+            ours = training.learning_rate * schedule.lr_scale(step)
             assert ours == pytest.approx(theirs, rel=1e-12)
 
 
@@ -185,7 +185,7 @@ def test_the_preset_has_the_scripts_settings() -> None:
     assert t.optimizer == "adamw" and t.grad_clip == 1.0
     assert ((t.beta1, t.beta2), t.adam_eps) == (adamw["betas"], adamw["eps"])
     assert t.weight_decay == adamw["weight_decay"]
-    assert (t.batch_size, t.accumulation_steps, t.epochs) == (32, 8, 1)
+    assert (t.global_batch_size, t.micro_batch_size, t.epochs) == (32 * 8, 32, 1)
     assert (config.data.packing, config.data.shuffle) == ("pad", False)
     assert config.data.validation_fraction == 0  # it trains on every line
     assert config.data.max_seq_len == 512

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from jielong.config.load import load_config
-from jielong.config.settings import IGNORED, Config
+from jielong.config.settings import IGNORE_INDEX, Config
 from jielong.data.batches import Batch
 from jielong.model.transformer import Transformer
-from jielong.runtime.distributed import Ranks
+from jielong.runtime.distributed import World
 from jielong.training.optimizer import Optimizer
 from jielong.training.step import StepResult, train_step
+from tiny import new_optimizer
 
 
 def moe_config(**changes: Any) -> Config:
@@ -36,7 +37,7 @@ def unequal_batches() -> list[Batch]:
     """Two micro-batches, the second mostly padding."""
     tokens = torch.randint(64, (2, 3, 17), generator=torch.Generator().manual_seed(0))
     targets = tokens[:, :, 1:].clone()
-    targets[1, :, 4:] = IGNORED
+    targets[1, :, 4:] = IGNORE_INDEX
     return [Batch(tokens[i, :, :-1], targets[i], None, np.arange(3)) for i in range(2)]
 
 
@@ -45,10 +46,10 @@ def step(model: Transformer, optimizer: Optimizer, batches: list[Batch]) -> Step
         model,
         optimizer,
         batches,
-        factor=1.0,
+        lr_scale=1.0,
         grad_clip=0.0,
         dtype=torch.float32,
-        ranks=Ranks(),
+        world=World(),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
     )
 
@@ -63,7 +64,7 @@ def test_objective_is_mean_loss_plus_balance_weighted_by_targets() -> None:
     balance = sum(o.balance_loss * n for o, n in zip(outputs, counts, strict=True)) / sum(counts)
     loss = sum(o.loss for o in outputs) / sum(counts)
     expected = torch.autograd.grad(loss + balance, list(model.parameters()))
-    result = step(model, Optimizer(model, c), batches)
+    result = step(model, new_optimizer(model, c), batches)
     for p, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(p.grad, gradient, rtol=1e-4, atol=1e-6)
     assert result.loss == pytest.approx(loss.item(), rel=1e-5)
@@ -76,7 +77,7 @@ def test_bias_moves_one_step_towards_balance_in_each_update() -> None:
     c = moe_config(router_aux_loss="bias", router_bias_rate=0.25)
     torch.manual_seed(0)
     model = Transformer(c.model)
-    result = step(model, Optimizer(model, c), unequal_batches())
+    result = step(model, new_optimizer(model, c), unequal_batches())
     assert result.expert_load is not None
     for layer, load in zip(model.model.layers, result.expert_load, strict=True):
         bias = layer.mlp.gate.e_score_correction_bias
@@ -88,7 +89,7 @@ def test_refused_update_leaves_the_bias_alone() -> None:
     model = Transformer(c.model)
     with torch.no_grad():
         model.model.norm.weight.fill_(torch.nan)
-    assert not step(model, Optimizer(model, c), unequal_batches()).applied
+    assert not step(model, new_optimizer(model, c), unequal_batches()).applied
     assert not model.model.layers[0].mlp.gate.e_score_correction_bias.any()
 
 
@@ -99,7 +100,7 @@ def test_balance_loss_evens_out_a_skewed_load(form: str) -> None:
     model = Transformer(c.model)
     with torch.no_grad():  # all tokens lean one way, and so to one expert
         model.model.embed_tokens.weight += 0.05
-    optimizer, batches = Optimizer(model, c), unequal_batches()[:1]
+    optimizer, batches = new_optimizer(model, c), unequal_batches()[:1]
     loads = [step(model, optimizer, batches).expert_load for _ in range(40)]
     first, last = (load.max(1).values / load.mean(1) for load in (loads[0], loads[-1]))
     assert first.max() > 2 and last.max() < 1.6

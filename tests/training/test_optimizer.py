@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from jielong.errors import CheckpointError
-from jielong.training.optimizer import Muon, Optimizer, orthogonalize
+from jielong.training.optimizer import Muon, orthogonalize
 from jielong.training.scaling import default_learning_rate
-from tiny import one_step, random_batch, tiny_config, tiny_model
+from tiny import new_optimizer, one_step, random_batch, tiny_config, tiny_model
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (16, 64), (64, 16), (1, 32), (32, 1), (3, 40, 20)])
@@ -62,7 +62,9 @@ def test_a_muon_step_is_momentum_orthogonalised_and_scaled() -> None:
 def test_only_matrices_decay(kind: str) -> None:
     """With gradients of zero nothing but the decay moves a weight."""
     model = tiny_model()
-    optimizer = Optimizer(model, tiny_config(optimizer=kind, weight_decay=0.5, learning_rate=0.1))
+    optimizer = new_optimizer(
+        model, tiny_config(optimizer=kind, weight_decay=0.5, learning_rate=0.1)
+    )
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
@@ -74,7 +76,7 @@ def test_only_matrices_decay(kind: str) -> None:
 
 def test_muon_takes_the_hidden_matrices_and_adamw_the_rest() -> None:
     model = tiny_model(tie_word_embeddings=False)
-    optimizer = Optimizer(model, tiny_config(optimizer="muon"))
+    optimizer = new_optimizer(model, tiny_config(optimizer="muon"))
     adamw, muon = optimizer.parts
     names = {
         part: {optimizer.names[p] for group in part.param_groups for p in group["params"]}
@@ -90,7 +92,7 @@ def test_the_adamw_step_is_torchs() -> None:
     config = tiny_config(
         optimizer="adamw", learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.95
     )
-    optimizer = Optimizer(model, config)
+    optimizer = new_optimizer(model, config)
     matrices = [p for p in reference.parameters() if p.ndim == 2]
     vectors = [p for p in reference.parameters() if p.ndim == 1]
     theirs = torch.optim.AdamW(
@@ -115,17 +117,17 @@ def test_the_adamw_step_is_torchs() -> None:
 def test_saved_state_goes_on_bit_for_bit(kind: str, done: int) -> None:
     config = tiny_config(optimizer=kind)
     model = tiny_model()
-    optimizer = Optimizer(model, config)
+    optimizer = new_optimizer(model, config)
     for seed in range(done):
         one_step(model, optimizer, [random_batch(4, 16, seed)])
     saved = {name: value.clone() for name, value in optimizer.state_tensors().items()}
     other = tiny_model(seed=9)
     other.load_state_dict(model.state_dict())
-    other_optimizer = Optimizer(other, config)
+    other_optimizer = new_optimizer(other, config)
     other_optimizer.load_state_tensors(saved)
     for seed in range(done, done + 3):
         for m, o in ((model, optimizer), (other, other_optimizer)):
-            one_step(m, o, [random_batch(4, 16, seed)], factor=0.5)
+            one_step(m, o, [random_batch(4, 16, seed)], lr_scale=0.5)
     assert all(map(torch.equal, model.parameters(), other.parameters()))
     again = other_optimizer.state_tensors()
     assert again.keys() == optimizer.state_tensors().keys()
@@ -135,7 +137,7 @@ def test_saved_state_goes_on_bit_for_bit(kind: str, done: int) -> None:
 @pytest.mark.parametrize("fault", ["missing", "added", "misshapen", "another optimizer"])
 def test_state_that_does_not_fit_is_refused(fault: str) -> None:
     model = tiny_model()
-    optimizer = Optimizer(model, tiny_config(optimizer="adamw"))
+    optimizer = new_optimizer(model, tiny_config(optimizer="adamw"))
     one_step(model, optimizer, [random_batch(4, 16)])
     state: dict[str, Any] = dict(optimizer.state_tensors())
     if fault == "missing":
@@ -145,7 +147,7 @@ def test_state_that_does_not_fit_is_refused(fault: str) -> None:
     if fault == "misshapen":
         state["model.norm.weight/exp_avg"] = torch.zeros(31)
     kind = "muon" if fault == "another optimizer" else "adamw"
-    fresh = Optimizer(tiny_model(), tiny_config(optimizer=kind))
+    fresh = new_optimizer(tiny_model(), tiny_config(optimizer=kind))
     with pytest.raises(CheckpointError, match="optimizer state"):
         fresh.load_state_tensors(state)
 

@@ -11,8 +11,16 @@ import torch
 
 from jielong.cli.main import main
 from jielong.model.moe import Router
-from jielong.training.optimizer import Optimizer
-from tiny import TINY_RUN, flags, one_step, random_batch, split_batch, tiny_config, tiny_model
+from tiny import (
+    TINY_RUN,
+    flags,
+    new_optimizer,
+    one_step,
+    random_batch,
+    split_batch,
+    tiny_config,
+    tiny_model,
+)
 
 HALVES = [torch.bfloat16, torch.float16]
 KINDS: dict[str, dict[str, Any]] = {
@@ -35,7 +43,7 @@ def test_an_update_in_half_precision_is_close_to_that_in_float32(
     results, gradients = [], []
     for precision in (torch.float32, dtype):
         model = tiny_model(**KINDS[kind])
-        optimizer = Optimizer(model, tiny_config(optimizer="adamw"))
+        optimizer = new_optimizer(model, tiny_config(optimizer="adamw"))
         scaler = scaler_for(precision)
         results.append(
             one_step(model, optimizer, batches, dtype=precision, scaler=scaler, grad_clip=0.0)
@@ -68,7 +76,7 @@ def test_the_routers_gradient_is_that_of_float32_in_a_half_precision_pass() -> N
             module.register_forward_hook(
                 lambda m, i, out: setattr(out, "weights", Watched.apply(out.weights))
             )
-    optimizer = Optimizer(model, tiny_config())
+    optimizer = new_optimizer(model, tiny_config())
     one_step(model, optimizer, [random_batch(2, 8)], dtype=torch.bfloat16)
     assert seen and set(seen) == {torch.float32}
 
@@ -81,7 +89,7 @@ def test_the_scaler_changes_no_update_and_backs_off_where_it_was_too_large(kind:
         torch.amp.GradScaler("cpu", init_scale=2.0**10),
     ):
         model = tiny_model()
-        optimizer = Optimizer(model, tiny_config(optimizer=kind))
+        optimizer = new_optimizer(model, tiny_config(optimizer=kind))
         for _ in range(3):
             assert one_step(model, optimizer, [batch], scaler=scaler).applied
         weights.append({n: p.detach().clone() for n, p in model.named_parameters()})

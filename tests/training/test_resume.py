@@ -86,7 +86,7 @@ def test_a_run_records_every_step_and_ends_with_a_checkpoint(launch: Launch) -> 
     first, last = launch.losses("whole")[0][1], launch.losses("whole")[-1][1]
     assert last < first
     folder = launch.folder / "whole"
-    assert ckpt.newest_valid(folder / "checkpoints") == (launch.last("whole"), [])
+    assert ckpt.latest_valid_checkpoint(folder / "checkpoints") == (launch.last("whole"), [])
     kept = [ckpt.step_of(path) for path in ckpt.checkpoints(folder / "checkpoints")]
     best = ckpt.load_training_state(launch.last("whole")).values["progress"]["best_step"]
     assert kept == sorted({16, 24, best})
@@ -138,7 +138,7 @@ def test_stopped_and_resumed_equals_never_stopped(
         status = launch.stopped(name, step, number, num_workers=step % 3)
         expected = -number if number == signal.SIGKILL else 128 + number
         assert status == expected
-        newest, problems = ckpt.newest_valid(launch.folder / name / "checkpoints")
+        newest, problems = ckpt.latest_valid_checkpoint(launch.folder / name / "checkpoints")
         assert not problems
         if number != signal.SIGKILL:
             # it was saved where it stopped: within the steps that run while a signal arrives
@@ -186,7 +186,7 @@ def test_after_damage_new_checkpoints_are_kept_though_damaged_ones_are_of_later_
     (launch.folder / name / "metrics.jsonl").unlink()
     changes = {"save_interval": 2, "keep_checkpoints": 2}
     assert launch.stopped(name, 12, signal.SIGTERM, **changes) == 128 + signal.SIGTERM
-    newest, _ = ckpt.newest_valid(folder)
+    newest, _ = ckpt.latest_valid_checkpoint(folder)
     assert newest is not None and ckpt.step_of(newest) >= 12
     status, said = launch.here(name)
     assert status == 0, said
@@ -290,5 +290,5 @@ def test_a_larger_budget_keeps_the_batches_that_a_run_has_had(launch: Launch) ->
     status, said = launch.here("grown", "--override", **(open_size | {"tokens": 16000}))
     assert status == 0, said
     grown = ckpt.load_training_state(ckpt.checkpoints(launch.folder / "grown/checkpoints")[-1])
-    sizes = [s.values["config"]["training"]["batch_size"] for s in (settings, grown)]
+    sizes = [s.values["plan"]["global_batch_size"] for s in (settings, grown)]
     assert sizes[0] == sizes[1] and grown.step > settings.step

@@ -6,42 +6,81 @@ import itertools
 from typing import Any
 
 import pytest
+import torch
 
 from jielong.config.load import load_config
 from jielong.config.settings import Config
-from jielong.training.scaling import first_batches, with_batch_size
+from jielong.training.plan import RunPlan, resolve
+from jielong.training.scaling import default_micro_batch_size, first_batches
 from tiny import ListStream
 
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
-def settled(tokens: int, **values: Any) -> Config:
+
+def settled(tokens: int, **values: Any) -> tuple[Config, RunPlan]:
     config = load_config(tokens=tokens, max_seq_len=64, hidden_size=128, **values)
-    return with_batch_size(config, ListStream([[1, 2]]))
+    return config, resolve(config, ListStream([[1, 2]]), CPU)
 
 
 def test_batches_grow_from_a_small_one_to_the_full_one_and_a_sixth_of_a_long_run_is_over() -> None:
-    config = settled(10_000_000)
-    full = config.training.batch_size
-    assert full is not None
-    sizes = first_batches(config)
-    assert sizes[0] == 4 * 128 // 64
-    assert all(a <= b for a, b in itertools.pairwise(sizes)) and sizes[-1] < full
+    config, plan = settled(10_000_000)
+    sizes = first_batches(config, plan.global_batch_size)
+    assert plan.batch_warmup and sizes[0] == 4 * 128 // 64
+    assert all(a <= b for a, b in itertools.pairwise(sizes))
+    assert sizes[-1] < plan.global_batch_size
     assert sum(sizes) * 64 / 10_000_000 == pytest.approx((2 / 5) ** 2, abs=0.02)
 
 
 def test_a_batch_size_that_is_given_is_that_of_all_steps() -> None:
-    assert first_batches(settled(10_000_000, batch_size=9)) == []
-    assert first_batches(settled(10_000_000, batch_warmup=False)) == []
-    grown = first_batches(settled(10_000_000, batch_size=90, batch_warmup=True))
-    assert grown[0] == 8 and grown[-1] < 90
+    assert not settled(10_000_000, global_batch_size=9)[1].batch_warmup
+    assert not settled(10_000_000, batch_warmup=False)[1].batch_warmup
+    config, plan = settled(10_000_000, global_batch_size=90, batch_warmup=True)
+    grown = first_batches(config, plan.global_batch_size)
+    assert plan.batch_warmup and grown[0] == 8 and grown[-1] < 90
 
 
 def test_accumulation_counts_for_the_full_batch() -> None:
-    config = settled(10_000_000, batch_size=5, accumulation_steps=8, batch_warmup=True)
-    assert 5 < first_batches(config)[-1] < 40
+    config, plan = settled(10_000_000, batch_size=5, accumulation_steps=8, batch_warmup=True)
+    assert (plan.global_batch_size, plan.micro_batch_size) == (40, 5)
+    assert 5 < first_batches(config, plan.global_batch_size)[-1] < 40
 
 
 @pytest.mark.parametrize("tokens", [1, 100, 5_000, 200_000])
 def test_a_short_run_has_batches_too(tokens: int) -> None:
-    config = settled(tokens)
-    assert config.training.batch_size and config.training.batch_warmup
-    assert all(1 <= size <= config.training.batch_size for size in first_batches(config))
+    config, plan = settled(tokens)
+    sizes = first_batches(config, plan.global_batch_size)
+    assert plan.batch_warmup and all(1 <= size <= plan.global_batch_size for size in sizes)
+
+
+def test_a_resumed_run_keeps_its_batch_whatever_its_budget_has_become() -> None:
+    config, plan = settled(10_000_000)
+    longer = config.with_values(tokens=90_000_000)
+    stream = ListStream([[1, 2]])
+    assert resolve(longer, stream, CPU).global_batch_size > plan.global_batch_size
+    resumed = resolve(longer, stream, CPU, resumed=plan.to_json())
+    assert resumed.global_batch_size == plan.global_batch_size
+    assert resumed.total_steps > plan.total_steps
+
+
+def test_by_default_a_cpu_takes_no_more_at_once_than_makes_it_faster() -> None:
+    for size, window, expected in (
+        (32, 4096, 1),
+        (32, 16, 32),
+        (32, 1024, 2),
+        (5, 512, 5),  # 2560 tokens, not 2 · 1280
+        (3, 2**14, 1),
+    ):
+        assert default_micro_batch_size(size, window, CPU) == expected
+    assert default_micro_batch_size(32, 1024, CPU, world_size=2) == 4  # 2 windows on each
+    assert default_micro_batch_size(32, 512, GPU) == 32
+    assert default_micro_batch_size(256, 512, GPU) == 64
+
+
+@pytest.mark.parametrize("budget", [{"steps": 40}, {"tokens": 90_000}, {"epochs": 3}])
+def test_a_plan_leaves_nothing_open(budget: dict[str, Any]) -> None:
+    config = load_config(max_seq_len=16, hidden_size=32, num_attention_heads=2, **budget)
+    plan = resolve(config, ListStream([[1, *[5] * 30, 2]] * 40), CPU)
+    values = {k: v for k, v in plan.to_json().items() if k != "model"}
+    assert all(value is not None for value in values.values())
+    assert plan.total_steps >= plan.warmup_steps + plan.decay_steps > 0
+    assert plan.eval_interval == plan.save_interval == -(-plan.total_steps // 10)

@@ -12,7 +12,7 @@ from jielong.training.schedule import Schedule
 
 def factors(total: int, **values: object) -> list[float]:
     schedule = Schedule.of(TrainingConfig(**values), total)  # type: ignore[arg-type]
-    return [schedule.factor(step) for step in range(total)]
+    return [schedule.lr_scale(step) for step in range(total)]
 
 
 def test_wsd_warms_up_stays_and_falls_in_a_line() -> None:

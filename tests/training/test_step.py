@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from jielong.config.settings import IGNORED
+from jielong.config.settings import IGNORE_INDEX
 from jielong.data.batches import Batch, Batches
 from jielong.model.transformer import Transformer
 from jielong.training.optimizer import Optimizer
 from tiny import (
     ListStream,
+    new_optimizer,
     one_step,
     random_batch,
     random_documents,
@@ -25,7 +26,7 @@ from tiny import (
 
 
 def optimizer_of(model: Transformer, **values: Any) -> Optimizer:
-    return Optimizer(model, tiny_config(**values))
+    return new_optimizer(model, tiny_config(**values))
 
 
 def gradients(model: Transformer) -> dict[str, torch.Tensor]:
@@ -70,7 +71,9 @@ def test_the_gradient_is_that_of_the_mean_over_all_targets() -> None:
     model, reference = tiny_model(), tiny_model()
     result = one_step(model, optimizer_of(model), split_batch(batch, 3), grad_clip=0.0)
     logits = reference(batch.tokens).logits.flatten(0, 1)
-    mean = torch.nn.functional.cross_entropy(logits, batch.targets.flatten(), ignore_index=IGNORED)
+    mean = torch.nn.functional.cross_entropy(
+        logits, batch.targets.flatten(), ignore_index=IGNORE_INDEX
+    )
     mean.backward()
     assert result.loss == pytest.approx(float(mean.detach()), rel=1e-5)
     for name, grad in gradients(reference).items():
@@ -129,7 +132,7 @@ def test_a_step_that_is_not_finite_changes_nothing(
 def test_a_batch_without_targets_is_finite() -> None:
     model = tiny_model()
     batch = random_batch(2, 16)
-    batch.targets.fill_(IGNORED)
+    batch.targets.fill_(IGNORE_INDEX)
     result = one_step(model, optimizer_of(model), [batch])
     assert result.tokens == 0 and result.loss == 0 and result.grad_norm == 0
     assert all(torch.isfinite(p).all() for p in model.parameters())
@@ -137,7 +140,7 @@ def test_a_batch_without_targets_is_finite() -> None:
 
 def test_a_micro_batch_without_targets_changes_nothing_beside_another() -> None:
     batch, empty = random_batch(4, 16), random_batch(4, 16, seed=1)
-    empty.targets.fill_(IGNORED)
+    empty.targets.fill_(IGNORE_INDEX)
     one, two = tiny_model(), tiny_model()
     one_step(one, optimizer_of(one), [batch])
     one_step(two, optimizer_of(two), [batch, empty])
@@ -151,7 +154,7 @@ def test_one_document_is_memorised() -> None:
     batches = Batches(ListStream([document]), config.data, config.training)
     torch.manual_seed(0)
     model = Transformer(tiny_model().config)
-    optimizer = Optimizer(model, config.with_values(learning_rate=0.01, weight_decay=0.0))
-    losses = [one_step(model, optimizer, batches.micro_batches(step)).loss for step in range(60)]
+    optimizer = new_optimizer(model, config.with_values(learning_rate=0.01, weight_decay=0.0))
+    losses = [one_step(model, optimizer, [batches.batch(step)]).loss for step in range(60)]
     assert losses[0] == pytest.approx(np.log(64), abs=0.3)
     assert losses[-1] < 0.1

@@ -36,7 +36,7 @@ def validations(folder: Path, kind: str = "validation") -> list[tuple[int, float
 
 
 def state(folder: Path) -> dict[str, Any]:
-    newest, _ = ckpt.newest_valid(folder / "checkpoints")
+    newest, _ = ckpt.latest_valid_checkpoint(folder / "checkpoints")
     assert newest is not None
     progress: dict[str, Any] = ckpt.load_training_state(newest).values["progress"]
     return progress
@@ -47,7 +47,9 @@ def replace(monkeypatch: pytest.MonkeyPatch, instead: Callable[..., Any]) -> Non
     real = validation.evaluate_stream
 
     def evaluate(*rest: Any, **named: Any) -> Likelihood:
-        found: Likelihood = instead(lambda: real(*rest, **named), named["max_tokens"], rest[3])
+        found: Likelihood = instead(
+            lambda: real(*rest, **named), rest[3].max_tokens, rest[3].batch_size
+        )
         return found
 
     monkeypatch.setattr(validation, "evaluate_stream", evaluate)
@@ -70,7 +72,7 @@ def test_what_goes_wrong_in_a_validation_costs_no_training(
         replace(m, fails)
         status, said = run(words, tmp_path / "failed")
         assert status == 2 and "held-out text is gone" in said
-    newest, _ = ckpt.newest_valid(tmp_path / "failed" / "checkpoints")
+    newest, _ = ckpt.latest_valid_checkpoint(tmp_path / "failed" / "checkpoints")
     assert newest is not None and ckpt.step_of(newest) == 2 * failing
     status, said = run(words, tmp_path / "failed")
     assert status == 0 and "resuming from" in said

@@ -1,7 +1,7 @@
-"""Checkpoints: Hugging Face model folders with what an exact resume needs beside them.
+"""Checkpoints: Hugging Face model folders plus the state that an exact resume needs.
 
-A checkpoint appears whole or not at all: it is written under a temporary name, each file fsynced,
-the manifest of SHA-256 sums last, then renamed. No pickle anywhere. See docs/formats.md.
+A checkpoint is written atomically: under a temporary name, with each file fsynced and the manifest
+of SHA-256 checksums last, then renamed. Nothing is pickled. See docs/formats.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jielong.checkpoint.weights import (
     fill_weights,
     load_folder_tensors,
     load_tensors,
-    model_of,
+    model_from_tensors,
     save_tensors,
 )
 from jielong.errors import CheckpointError
@@ -31,13 +31,13 @@ from jielong.runtime.files import sha256, sync
 from jielong.tokenization.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
-TRAINING_WEIGHTS = "training_weights.safetensors"  # where the model's are an average of them
+TRAINING_WEIGHTS = "training_weights.safetensors"  # exists if the model's weights are an average
 STEP_NAME = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything of a moment in a run but weights, optimizer and tokenizer; JSON."""
+    """The state of a run, except weights, optimizer and tokenizer; stored as JSON."""
 
     step: int  # optimizer steps done
     values: dict[str, Any]  # config, fingerprints, best loss, RNG states, …
@@ -51,19 +51,20 @@ def save_checkpoint(
     state: TrainingState,
     training_weights: dict[str, Tensor] | None = None,
 ) -> Path:
-    """Writes `folder/step-NNNNNNNN`, atomically.
+    """Write `folder/step-NNNNNNNN` atomically.
 
     Args:
-        training_weights: as `named_weights`, to go on from, if they are others than the model's.
+        training_weights: the weights to resume from, as from `named_weights`, if they differ from
+            the model's.
 
     Raises:
-        CheckpointError: the disk is full or the folder cannot be written; nothing is left behind.
+        CheckpointError: the disk is full or the folder is not writable; no partial files remain.
     """
     target = folder / step_name(state.step)
     temporary = folder / f".{target.name}.{os.getpid()}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".step-*"):  # of a process killed while it saved
+        for leftover in folder.glob(".step-*"):  # from a process killed during a save
             shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir()
         write_model_folder(temporary, model, tokenizer)
@@ -73,7 +74,7 @@ def save_checkpoint(
         record = {"step": state.step, **state.values}
         (temporary / "training_state.json").write_text(json.dumps(record, indent=1))
         _write_manifest(temporary)
-        if target.exists():  # written before a rewind or by a damaged run: never overwritten
+        if target.exists():  # from before a rewind, or damaged: moved away, never overwritten
             target.rename(folder / f".{target.name}.{os.getpid()}.replaced")
         temporary.rename(target)
         sync(folder)
@@ -88,7 +89,7 @@ def save_checkpoint(
 def write_model_folder(
     folder: Path, model: Transformer, tokenizer: Tokenizer, dtype: torch.dtype | None = None
 ) -> None:
-    """Writes config, weights and tokenizer as transformers reads them, into an existing folder."""
+    """Write config, weights and tokenizer in transformers' format into an existing folder."""
     write_model_config(folder, model.config, tokenizer, dtype)
     weights = named_weights(model)
     if dtype:
@@ -98,7 +99,7 @@ def write_model_folder(
 
 
 def named_weights(model: Transformer) -> dict[str, Tensor]:
-    """Weights by name, as a model folder has them: a tied head is not repeated."""
+    """Return the weights by name, as a model folder stores them: without a tied head."""
     weights: dict[str, Tensor] = model.state_dict()
     if model.config.tie_word_embeddings:
         del weights["lm_head.weight"]
@@ -106,10 +107,10 @@ def named_weights(model: Transformer) -> dict[str, Tensor]:
 
 
 def load_model(folder: Path) -> tuple[Transformer, Tokenizer]:
-    """Model (float32, on the CPU, in eval mode) and tokenizer of a checkpoint or model folder.
+    """Load a model (float32, on the CPU, in eval mode) and its tokenizer from a model folder.
 
     Raises:
-        CheckpointError: a file or tensor is missing, unexpected, damaged or misshapen.
+        CheckpointError: a file or tensor is missing, unexpected or damaged, or has the wrong shape.
     """
     config = read_model_config(folder)
     tokenizer = Tokenizer.load(folder)
@@ -119,11 +120,11 @@ def load_model(folder: Path) -> tuple[Transformer, Tokenizer]:
             f"the model's vocabulary only {config.vocab_size}"
         )
     tensors = load_folder_tensors(folder)
-    return model_of(config, tensors, str(folder)).eval(), tokenizer
+    return model_from_tensors(config, tensors, str(folder)).eval(), tokenizer
 
 
 def load_weights(model: Transformer, folder: Path) -> None:
-    """Fills the model with the weights of a folder, strictly.
+    """Load a folder's weights into the model; all names and shapes must match.
 
     Raises:
         CheckpointError: as `load_model`; the model is then unchanged.
@@ -132,7 +133,7 @@ def load_weights(model: Transformer, folder: Path) -> None:
 
 
 def load_training_weights(model: Transformer, checkpoint: Path) -> None:
-    """Fills the model with the weights that training goes on from, where they stand by themselves.
+    """Load the weights to resume from into the model, if they are stored separately.
 
     Raises:
         CheckpointError: as `load_model`; the model is then unchanged.
@@ -147,7 +148,7 @@ def step_name(step: int) -> str:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints in `folder`, oldest first by step (never by clock)."""
+    """Return the checkpoints in `folder`, ordered by step."""
     found = [path for path in folder.glob("step-*") if STEP_NAME.fullmatch(path.name)]
     return sorted(found, key=step_of)
 
@@ -156,8 +157,8 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that verifies, and why newer ones were passed over."""
+def latest_valid_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """Return the newest valid checkpoint, and why newer ones were skipped."""
     problems = []
     for path in reversed(checkpoints(folder)):
         try:
@@ -169,8 +170,8 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
     return None, problems
 
 
-def set_aside(folder: Path, after: int) -> None:
-    """Hides checkpoints of later steps than `after`, so that none resumes from them."""
+def hide_checkpoints_after(folder: Path, after: int) -> None:
+    """Rename checkpoints of steps later than `after`, so that no run resumes from them."""
     for path in checkpoints(folder):
         if step_of(path) > after:
             path.rename(folder / f".{path.name}.{os.getpid()}.replaced")
@@ -178,10 +179,10 @@ def set_aside(folder: Path, after: int) -> None:
 
 
 def verify(checkpoint: Path) -> None:
-    """Compares every file with the manifest.
+    """Compare every file with the manifest.
 
     Raises:
-        CheckpointError: a file is missing, added, changed, or a link; or there is no manifest.
+        CheckpointError: a file is missing, unexpected, changed or a link, or there is no manifest.
     """
     try:
         sums = json.loads((checkpoint / MANIFEST).read_text())["sha256"]
@@ -192,20 +193,20 @@ def verify(checkpoint: Path) -> None:
     present = {path.name for path in checkpoint.iterdir()} - {MANIFEST}
     if present != set(sums):
         odd = min(present ^ set(sums), default="?")
-        raise CheckpointError(f"{checkpoint}: {odd} is missing, or not of this checkpoint")
+        raise CheckpointError(f"{checkpoint}: {odd} is missing or does not belong here")
     for name, expected in sums.items():
         path = checkpoint / name
         if path.is_symlink() or not path.is_file():
             raise CheckpointError(f"{path}: not a plain file")
         if sha256(path) != expected:
-            raise CheckpointError(f"{path}: damaged (its SHA-256 is not the manifest's)")
+            raise CheckpointError(f"{path}: damaged (its SHA-256 differs from the manifest)")
 
 
 def load_training_state(checkpoint: Path) -> TrainingState:
-    """The state beside the weights.
+    """Load the state that is stored beside the weights.
 
     Raises:
-        CheckpointError: the folder is only a model, or the file is damaged.
+        CheckpointError: the folder contains only a model, or the file is damaged.
     """
     path = checkpoint / "training_state.json"
     try:
@@ -219,9 +220,9 @@ def load_training_state(checkpoint: Path) -> TrainingState:
 
 
 def prune(folder: Path, keep: int, best: int | None, step: int) -> None:
-    """Removes all but the newest `keep` checkpoints up to `step`, and the one of step `best`.
+    """Remove old checkpoints; keep the newest `keep` up to `step`, and that of step `best`.
 
-    Later ones were passed over as damaged when the run resumed: they must not count as the newest.
+    Checkpoints after `step` were skipped as damaged when the run resumed, so they do not count.
     """
     known = [path for path in checkpoints(folder) if step_of(path) <= step]
     for path in known[:-keep]:
@@ -230,10 +231,10 @@ def prune(folder: Path, keep: int, best: int | None, step: int) -> None:
 
 
 def find_model_folder(path: str | Path) -> Path:
-    """The model folder a user means: a model folder itself, or a run's newest valid checkpoint.
+    """Return `path` if it is a model folder, otherwise the newest valid checkpoint of that run.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no model.
     """
     path = Path(path)
     if (path / "config.json").is_file():
@@ -241,10 +242,10 @@ def find_model_folder(path: str | Path) -> Path:
             verify(path)
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    newest, problems = newest_valid(folder)
+    newest, problems = latest_valid_checkpoint(folder)
     if newest is None:
         why = problems[0] if problems else "no config.json and no checkpoints/step-* in it"
-        raise CheckpointError(f"{path}: no model there ({why})")
+        raise CheckpointError(f"{path}: contains no model ({why})")
     return newest
 
 

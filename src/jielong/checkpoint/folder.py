@@ -1,4 +1,4 @@
-"""`config.json` of a Hugging Face model folder, both ways."""
+"""Writing and reading `config.json` of a Hugging Face model folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
-    # mixtures of experts that transformers has no class for; by this name it refuses them, where
-    # under a similar one it would load them and compute something else
+    # mixtures of experts without a class in transformers: it refuses this name, but would load
+    # them under a similar name and compute something else
     "jielong_moe": "JielongMoeForCausalLM",
 }
 
 
 class SpecialTokens(Protocol):
-    """What a model config must say of its tokenizer."""
+    """The special tokens that a model config records."""
 
     @property
     def bos_id(self) -> int | None: ...
@@ -34,11 +34,11 @@ class SpecialTokens(Protocol):
 
 
 def model_type_of(config: ModelConfig) -> str:
-    """The `model_type` under which an architecture is known.
+    """Return the `model_type` of an architecture.
 
-    A mixture of experts is a `qwen3_moe` only with QK-norm, without shared experts, and without a
-    bias on the router's choice: Qwen3-MoE has no place for one, and dropping it would send tokens
-    to other experts than in training.
+    A mixture of experts is a `qwen3_moe` only if it has QK-norm, no shared experts, and no router
+    bias. Qwen3-MoE has no such bias, and without it tokens would be routed differently than in
+    training.
     """
     if not config.use_moe:
         return "qwen3" if config.qk_norm else "llama"
@@ -49,10 +49,10 @@ def model_type_of(config: ModelConfig) -> str:
 def write_model_config(
     folder: Path, config: ModelConfig, tokenizer: SpecialTokens, dtype: torch.dtype | None = None
 ) -> None:
-    """Writes config.json and generation_config.json for transformers.
+    """Write config.json and generation_config.json for transformers.
 
     Args:
-        dtype: precision of the weights beside it; float32 if none is given.
+        dtype: precision of the weights in the folder; None means float32.
     """
     model_type = model_type_of(config)
     special = {
@@ -74,7 +74,7 @@ def write_model_config(
         "max_position_embeddings": config.max_position_embeddings,
         "rms_norm_eps": config.rms_norm_eps,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "rope_theta": config.rope_theta,  # where transformers before 5 looks for it
+        "rope_theta": config.rope_theta,  # read by transformers before 5
         "tie_word_embeddings": config.tie_word_embeddings,
         "attention_bias": False,
         "attention_dropout": 0.0,
@@ -88,7 +88,7 @@ def write_model_config(
     if config.use_moe:
         record |= _expert_record(config, model_type)
     (folder / "config.json").write_text(json.dumps(record, indent=1))
-    sampling = Sampling()  # so that transformers draws as we do from the same folder
+    sampling = Sampling()  # so that transformers samples as we do
     generation = {
         "do_sample": True,
         "temperature": sampling.temperature,
@@ -101,18 +101,18 @@ def write_model_config(
 
 
 def read_model_config(folder: Path) -> ModelConfig:
-    """The architecture that a model folder declares.
+    """Read the architecture of a model folder.
 
     Raises:
-        CheckpointError: config.json is missing or damaged, or asks for what we do not have; it
-            names the field, since a model that is nearly the same gives wrong text silently.
+        CheckpointError: config.json is missing or damaged, or has an unsupported value. The message
+            names the field; ignoring it would give a similar model that silently writes wrong text.
     """
     path = folder / "config.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         model_type = record["model_type"]
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing; {folder} is no model folder") from None
+        raise CheckpointError(f"{path}: missing; {folder} is not a model folder") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointError(f"{path}: damaged, or has no model_type") from None
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
@@ -150,7 +150,7 @@ def read_model_config(folder: Path) -> ModelConfig:
 def _refuse_variants(path: Path, record: dict[str, Any]) -> None:
     rope = record.get("rope_parameters") or record.get("rope_scaling") or {}
     if not isinstance(rope, dict):
-        raise CheckpointError(f"{path}: rope_parameters (or rope_scaling) is no object: {rope!r}")
+        raise CheckpointError(f"{path}: rope_parameters or rope_scaling is no object: {rope!r}")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise CheckpointError(f"{path}: rope_type {kind!r} is not supported, only 'default'")
@@ -161,13 +161,13 @@ def _refuse_variants(path: Path, record: dict[str, Any]) -> None:
             raise CheckpointError(f"{path}: {flag} = true is not supported")
     if record.get("decoder_sparse_step", 1) != 1 or record.get("mlp_only_layers"):
         raise CheckpointError(
-            f"{path}: dense layers among those with experts (decoder_sparse_step, "
+            f"{path}: dense layers between layers with experts (decoder_sparse_step, "
             "mlp_only_layers) are not supported"
         )
 
 
 def _expert_record(config: ModelConfig, model_type: str) -> dict[str, Any]:
-    """Qwen3-MoE's fields, then those that only we read."""
+    """Return Qwen3-MoE's fields, and further ones that only jielong reads."""
     balances = config.router_aux_loss in ("batch", "sequence")
     record: dict[str, Any] = {
         "num_experts": config.num_experts,
@@ -192,7 +192,7 @@ def _expert_fields(record: dict[str, Any]) -> dict[str, Any]:
     balancing = record.get("router_aux_loss", "batch")
     fields = {
         "use_moe": True,
-        # transformers 5 also knows the first by another name
+        # transformers 5 also uses num_local_experts
         "num_experts": int(record.get("num_experts") or record["num_local_experts"]),
         "num_experts_per_tok": int(record["num_experts_per_tok"]),
         "num_shared_experts": int(record.get("num_shared_experts", 0)),

@@ -1,4 +1,4 @@
-"""Weights in safetensors files, and into a model, strictly."""
+"""Saving weights to safetensors files, and loading them into a model with strict checks."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """A safetensors file with the metadata that transformers asks for."""
+    """Write a safetensors file with the metadata that transformers expects."""
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
         save_file(contiguous, path, metadata={"format": "pt"})
-        path.chmod(0o666 & ~_umask())  # safetensors lets only its writer read
-    except Exception as error:  # safetensors wraps the operating system's error in its own
+        path.chmod(0o666 & ~_umask())  # safetensors makes it readable by its owner only
+    except Exception as error:  # safetensors wraps OS errors in its own type
         raise OSError(f"{path.name}: {error}") from error
 
 
 def _umask() -> int:
-    mask = os.umask(0o077)  # it can only be read by setting it
+    mask = os.umask(0o077)  # the umask can only be read by setting it
     os.umask(mask)
     return mask
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
+    """Load all tensors of a safetensors file.
 
     Raises:
-        CheckpointError: the file is missing, truncated, or no safetensors file.
+        CheckpointError: the file is missing, truncated, or not a safetensors file.
     """
     try:
         return load_file(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing") from None
     except Exception as error:
-        raise CheckpointError(f"{path}: damaged or no safetensors file: {error}") from None
+        raise CheckpointError(f"{path}: damaged, or not a safetensors file: {error}") from None
 
 
 def load_folder_tensors(folder: Path) -> dict[str, Tensor]:
-    """All weights of a Hugging Face model folder, in one file or in shards with an index.
+    """Load all weights of a Hugging Face model folder, from one file or indexed shards.
 
     Raises:
-        CheckpointError: a file or weight is missing, added, damaged, outside the folder or
+        CheckpointError: a file or weight is missing, unexpected, damaged, outside the folder or
             quantized.
     """
     index = folder / "model.safetensors.index.json"
@@ -63,10 +63,8 @@ def load_folder_tensors(folder: Path) -> dict[str, Tensor]:
         tensors = _load_shards(folder, index)
     for name, value in tensors.items():
         if value.dtype not in WEIGHT_DTYPES:
-            raise CheckpointError(
-                f"{folder}: weight {name} is {value.dtype}: quantized, or damaged"
-            )
-    # Llama folders of 2023 carry the rotary frequencies, which the config gives as well
+            raise CheckpointError(f"{folder}: weight {name} is {value.dtype}: quantized or damaged")
+    # Llama folders of 2023 also store the rotary frequencies, which follow from the config
     return {name: t for name, t in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
 
 
@@ -78,22 +76,22 @@ def _load_shards(folder: Path, index: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{index}: damaged, or has no weight_map") from None
     tensors: dict[str, Tensor] = {}
     for name in names:
-        if not re.fullmatch(r"[\w.-]+\.safetensors", name):  # no path: it stays in the folder
-            raise CheckpointError(f"{index}: {name!r} is no name of a shard")
+        if not re.fullmatch(r"[\w.-]+\.safetensors", name):  # no path out of the folder
+            raise CheckpointError(f"{index}: {name!r} is not a valid shard name")
         shard = load_tensors(folder / name)
-        if odd := shard.keys() ^ {key for key, home in shard_of.items() if home == name}:
+        if odd := shard.keys() ^ {key for key, file in shard_of.items() if file == name}:
             raise CheckpointError(f"{folder / name}: {min(odd)} is missing, or not in the index")
         tensors |= shard
     return tensors
 
 
-def model_of(config: ModelConfig, tensors: dict[str, Tensor], where: str) -> Transformer:
-    """A model on the CPU, in float32, that has these weights; none are drawn first.
+def model_from_tensors(config: ModelConfig, tensors: dict[str, Tensor], where: str) -> Transformer:
+    """Build a float32 model on the CPU from these weights, without initialising it first.
 
-    Weights and architecture are compared before the model is given any memory.
+    Weights and architecture are compared before memory is allocated for the model.
 
     Raises:
-        CheckpointError: as `fill_weights`; or the architecture has sizes that no weights have.
+        CheckpointError: as in `fill_weights`, or the architecture has impossible sizes.
     """
     experts = max(config.num_experts, config.num_shared_experts) if config.use_moe else 0
     try:
@@ -103,8 +101,8 @@ def model_of(config: ModelConfig, tensors: dict[str, Tensor], where: str) -> Tra
             skeleton = Transformer(config)
     except (RuntimeError, OverflowError, TypeError) as error:
         raise CheckpointError(f"{where}: config.json asks for impossible sizes: {error}") from None
-    fill_weights(skeleton, tensors, where)  # without memory: compares names and shapes
-    # copies, since those of a file are a view of it, which may be cut short or replaced
+    fill_weights(skeleton, tensors, where)  # on the meta device: checks names and shapes only
+    # copies: loaded tensors are views of the file, which may be truncated or replaced later
     own = {name: value.to(torch.float32, copy=True) for name, value in tensors.items()}
     if config.tie_word_embeddings:
         own["lm_head.weight"] = own["model.embed_tokens.weight"]
@@ -112,15 +110,16 @@ def model_of(config: ModelConfig, tensors: dict[str, Tensor], where: str) -> Tra
     skeleton.tie_weights()
     skeleton.model.rotary = Rotary(
         config.head_size, context_length(config), config.rope_theta
-    )  # no weight: it is in no file
+    )  # a buffer that is in no file
     return skeleton
 
 
 def fill_weights(model: Transformer, tensors: dict[str, Tensor], where: str) -> None:
-    """Copies tensors by name into the model, in its own precision, strictly.
+    """Copy tensors by name into the model, cast to its dtype; all names and shapes must match.
 
     Raises:
-        CheckpointError: a tensor is missing, unexpected or misshapen; the model is unchanged.
+        CheckpointError: a tensor is missing, unexpected, or has the wrong shape; the model is then
+            unchanged.
     """
     expected = model.state_dict()
     if model.config.tie_word_embeddings:
@@ -129,12 +128,12 @@ def fill_weights(model: Transformer, tensors: dict[str, Tensor], where: str) -> 
     for name in sorted(expected.keys() - tensors.keys()):
         raise CheckpointError(f"{where}: weight {name} is missing")
     for name in sorted(tensors.keys() - expected.keys()):
-        raise CheckpointError(f"{where}: weight {name} has no place in this architecture")
+        raise CheckpointError(f"{where}: weight {name} does not belong to this architecture")
     for name, value in tensors.items():
         if value.shape != expected[name].shape:
             raise CheckpointError(
                 f"{where}: weight {name} has shape {tuple(value.shape)}, "
-                f"the config asks for {tuple(expected[name].shape)}"
+                f"but the config requires {tuple(expected[name].shape)}"
             )
     with torch.no_grad():
         for name, value in tensors.items():

@@ -1,4 +1,4 @@
-"""`jielong evaluate`: how well a trained model predicts a text."""
+"""`jielong evaluate`: measure a trained model's loss on a text."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import dataclasses
 import json
 import sys
 
-from jielong.cli.options import Verbs, add_fields, field_values
+from jielong.cli.options import Commands, add_fields, field_values
 from jielong.config.load import load_config
 from jielong.errors import ConfigError
 
 
-def add(verbs: Verbs) -> None:
+def add(commands: Commands) -> None:
     """Adds the command and its flags."""
-    p = verbs.add_parser("evaluate", help="loss, perplexity and bits per byte of a text")
+    p = commands.add_parser("evaluate", help="loss, perplexity and bits per byte of a text")
     p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
     add_fields(p, ["data_path", "text_field"])
-    p.add_argument("--batch-tokens", type=int, default=8192, help="tokens in a forward pass")
+    p.add_argument("--batch-tokens", type=int, default=8192, help="tokens per forward pass")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Runs the command."""
     from jielong.api import evaluate, load
-    from jielong.data.sources.documents import Texts
+    from jielong.data.sources.documents import DocumentTexts
 
     config = load_config(**field_values(arguments))
     if not config.data.data_path:
@@ -33,11 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.batch_tokens < 1:
         raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
     model, tokenizer = load(arguments.model, arguments.device)
-    texts = Texts(config.data.data_path, config.data.text_field)
-    with texts.explain():
+    texts = DocumentTexts(config.data.data_path, config.data.text_field)
+    with texts.naming_first_bad_line():
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
     if texts.bad:
-        print(f"{texts.bad} bad lines left out", file=sys.stderr)
+        print(f"{texts.bad} bad lines skipped", file=sys.stderr)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))
         return 0

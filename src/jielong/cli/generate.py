@@ -1,4 +1,4 @@
-"""`jielong generate`: texts continued by a trained model."""
+"""`jielong generate`: continue texts with a trained model."""
 
 from __future__ import annotations
 
@@ -7,28 +7,33 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from jielong.cli.options import Verbs
+from jielong.cli.options import Commands
 from jielong.errors import ConfigError, DataError
 
 
-def add(verbs: Verbs) -> None:
+def add(commands: Commands) -> None:
     """Adds the command and its flags."""
-    p = verbs.add_parser("generate", help="continue a text")
+    p = commands.add_parser("generate", help="continue a text")
     p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
-    p.add_argument("--prompt", help="the text to continue; without it, lines are read")
-    p.add_argument("--max-new-tokens", type=int, default=256, help="most tokens to write")
-    p.add_argument("--num-samples", type=int, default=1, help="continuations to write")
-    p.add_argument("--temperature", type=float, help="0 takes the likeliest token (default 0.8)")
-    p.add_argument("--top-p", type=float, help="draw from the likeliest tokens of this probability")
-    p.add_argument("--top-k", type=int, help="draw among the k likeliest tokens; 0 is off")
-    p.add_argument("--min-p", type=float, help="drop tokens below this share of the likeliest")
-    p.add_argument("--repetition-penalty", type=float, help="above 1 avoids repeating")
+    p.add_argument("--prompt", help="text to continue; default: read lines from standard input")
+    p.add_argument("--max-new-tokens", type=int, default=256, help="maximum number of new tokens")
+    p.add_argument("--num-samples", type=int, default=1, help="number of continuations")
+    p.add_argument("--temperature", type=float, help="0 picks the likeliest token (default 0.8)")
+    p.add_argument(
+        "--top-p", type=float, help="sample from the likeliest tokens up to this total probability"
+    )
+    p.add_argument("--top-k", type=int, help="sample from the k likeliest tokens; 0 is off")
+    p.add_argument(
+        "--min-p", type=float, help="drop tokens below this fraction of the top probability"
+    )
+    p.add_argument("--repetition-penalty", type=float, help="values above 1 discourage repetition")
     p.add_argument("--seed", type=int, help="the same seed gives the same text")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     p.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Runs the command."""
     from jielong.api import TextGenerator, load
     from jielong.config.sampling import make_sampling
 
@@ -57,9 +62,9 @@ def _prompts(prompt: str | None) -> Iterator[str]:
         try:
             yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
         except UnicodeDecodeError as error:
-            raise DataError(f"standard input is no UTF-8 text: {error}") from None
+            raise DataError(f"standard input is not UTF-8 text: {error}") from None
         return
-    print("Type the beginning of a text; an empty line or Ctrl-D ends.")
+    print("Type the beginning of a text. An empty line or Ctrl-D quits.")
     with contextlib.suppress(EOFError):
         while line := input("> "):
             yield line

@@ -1,4 +1,4 @@
-"""The command line: what was asked for, and how errors are told."""
+"""The entry point of the command line: parses commands and reports errors."""
 
 from __future__ import annotations
 
@@ -10,40 +10,32 @@ import traceback
 from collections.abc import Sequence
 
 from jielong.cli import convert, evaluate, generate, prepare, pretrain, tokenizer
-from jielong.cli.options import (
-    Parser,
-    ShowVersion,
-    plain_flag,
-)
+from jielong.cli.options import Parser, ShowVersion, plain_flag
 from jielong.config.fields import nearest
 from jielong.errors import ConfigError, JielongError
 
-FINAL_SAMPLE_TOKENS = 96
-EXPORT_DTYPES = {"hf": "bfloat16", "gguf": "f16", "minimind": "float16"}  # each with its default
-DATA_FIELDS = ("data_path", "text_field", "strict", "validation_fraction", "validation_path")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0, 2 for a user's mistake, 128 + n for signal n."""
+    """Runs a command; returns its exit status: 0, 2 for an error, 128 + n for signal n."""
     words = sys.argv[1:] if argv is None else argv
     try:
         arguments = parse(words)
         return int(arguments.command(arguments))
     except JielongError as error:
-        return _failed(words, str(error))
+        return _report_error(words, str(error))
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # `jielong … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # a full disk, a folder that may not be written
-        place = f"{error.filename}: " if error.filename else ""
-        return _failed(words, f"{place}{error.strerror or error}")
+    except OSError as error:  # e.g. a full disk or a read-only folder
+        path = f"{error.filename}: " if error.filename else ""
+        return _report_error(words, f"{path}{error.strerror or error}")
 
 
-def _failed(words: Sequence[str], message: str) -> int:
-    """Says what went wrong in one line, after Python's traceback if it is asked for."""
+def _report_error(words: Sequence[str], message: str) -> int:
+    """Prints the error in one line, after Python's traceback with `--debug`."""
     if "--debug" in words:
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)
@@ -51,7 +43,7 @@ def _failed(words: Sequence[str], message: str) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of a command, `-` and `_` alike in the names of flags."""
+    """Parses a command line; `-` and `_` are the same in flag names."""
     plain = [plain_flag(word) for word in argv]
     parser = build_parser()
     arguments, unknown = parser.parse_known_args(plain)
@@ -59,17 +51,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         if word.startswith("--"):
             known = sorted(arguments.flags)
             raise ConfigError(f"unknown flag {word}{nearest(word, known)}; see --help")
-        raise ConfigError(f"unexpected argument {word!r}; quote texts that hold spaces")
+        raise ConfigError(f"unexpected argument {word!r}; quote texts that contain spaces")
     return arguments
 
 
 def build_parser() -> Parser:
+    """Builds the parser of all commands."""
     parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
-    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show it and exit")
-    verbs = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for command in (pretrain, tokenizer, prepare, generate, evaluate, convert):
-        command.add(verbs)
-    for verb in verbs.choices.values():
-        verb.add_argument("--debug", action="store_true", help="show Python's traceback of errors")
-        verb.set_defaults(flags=[f for action in verb._actions for f in action.option_strings])
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    for module in (pretrain, tokenizer, prepare, generate, evaluate, convert):
+        module.add(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--debug", action="store_true", help="show Python's traceback on errors"
+        )
+        flags = [flag for action in command._actions for flag in action.option_strings]
+        command.set_defaults(flags=flags)
     return parser

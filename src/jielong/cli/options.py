@@ -1,4 +1,4 @@
-"""Command-line flags from the config's own fields, so that help and validation cannot disagree."""
+"""Builds command-line flags from the config fields, so that help and validation always agree."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from jielong.config.fields import FieldSpec
-from jielong.config.settings import ALIASES, FIELDS
+from jielong.config.settings import ALIASES, BATCH_ALIASES, FIELDS
 from jielong.errors import ConfigError
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are our own errors."""
+    """An argument parser that raises ConfigError instead of exiting."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class ShowVersion(argparse.Action):
-    """Looks the package's version up only when it is asked for: that takes a tenth of a second."""
+    """Prints the version. Looks it up only on request, since that takes a tenth of a second."""
 
     def __call__(self, *_: Any) -> NoReturn:
         from importlib.metadata import version
@@ -34,26 +34,26 @@ class ShowVersion(argparse.Action):
         raise SystemExit(0)
 
 
-Verbs = argparse._SubParsersAction  # where a command adds its parser
+Commands = argparse._SubParsersAction  # each command adds its parser here
 
 
 def plain_flag(word: str) -> str:
-    """A flag with `-` for each `_` of its name; any other word as it is."""
+    """Replaces each `_` by `-` in a flag's name; returns other words unchanged."""
     match = re.match(r"--[A-Za-z_][\w-]*", word)
     return match[0].replace("_", "-") + word[match.end() :] if match else word
 
 
 def add_out_dir(parser: Parser) -> None:
-    """A required folder to write to; `--out` for short."""
+    """Adds the required `--out-dir`, or `--out` for short."""
     parser.add_argument("--out-dir", "--out", required=True, metavar="DIR", help="folder to write")
 
 
 def add_fields(parser: Parser, names: Sequence[str]) -> None:
-    """A flag for each of the config fields `names`, grouped by section."""
+    """Adds a flag for each of the config fields `names`, grouped by section."""
     groups = {name: parser.add_argument_group(name) for name in _sections(names)}
     aliases = {name: alias for alias, name in ALIASES.items()}
     for name in names:
-        spec = FIELDS[name]
+        spec = (FIELDS | BATCH_ALIASES)[name]
         flags = ["--" + n.replace("_", "-") for n in (name, aliases.get(name)) if n]
         options: dict[str, Any] = {"default": argparse.SUPPRESS, "dest": f"field {name}"}
         if spec.type is bool:
@@ -66,7 +66,7 @@ def add_fields(parser: Parser, names: Sequence[str]) -> None:
 
 
 def _sections(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(FIELDS[name].section for name in names))
+    return list(dict.fromkeys((FIELDS | BATCH_ALIASES)[name].section for name in names))
 
 
 def _help(spec: FieldSpec) -> str:
@@ -82,7 +82,7 @@ def _help(spec: FieldSpec) -> str:
 
 
 def field_values(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The config fields that were given, by name."""
+    """Returns the config fields given on the command line, by name."""
     prefix = "field "
     return {
         name.removeprefix(prefix): value

@@ -1,33 +1,34 @@
-"""`jielong prepare`: a dataset of tokens of a text."""
+"""`jielong prepare`: turn text into a dataset of tokens."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from jielong.cli.options import Verbs, add_fields, add_out_dir, field_values
+from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
 from jielong.config.load import load_config
 from jielong.errors import ConfigError
 
 DATA_FIELDS = ("data_path", "text_field", "strict", "validation_fraction", "validation_path")
 
 
-def add(verbs: Verbs) -> None:
+def add(commands: Commands) -> None:
     """Adds the command and its flags."""
-    p = verbs.add_parser("prepare", help="turn text into a dataset of tokens")
+    p = commands.add_parser("prepare", help="turn text into a dataset of tokens")
     add_fields(p, [*DATA_FIELDS, "tokenizer", "max_seq_len"])
     add_out_dir(p)
     p.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Runs the command."""
     from jielong.data.prepare.prepare import prepare
     from jielong.tokenization.tokenizer import Tokenizer
 
     config = load_config(**field_values(arguments))
     if config.data.tokenizer is None:
         raise ConfigError(
-            "data.tokenizer is missing: give --tokenizer DIR, or make one with `jielong tokenizer`"
+            "data.tokenizer is missing: give --tokenizer DIR, or train one with `jielong tokenizer`"
         )
     tokenizer = Tokenizer.load(config.data.tokenizer)
     report = prepare(

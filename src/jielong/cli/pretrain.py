@@ -1,4 +1,4 @@
-"""`jielong pretrain`: a model from text, all stages that are missing."""
+"""`jielong pretrain`: train a model from text, with every stage that is missing."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ import os
 import shlex
 from pathlib import Path
 
-from jielong.cli.options import Verbs, add_fields, field_values
+from jielong.cli.options import Commands, add_fields, field_values
 from jielong.config.fields import parse_bool
 from jielong.config.load import load_config, preset_names
-from jielong.config.settings import FIELDS, Config
+from jielong.config.settings import BATCH_ALIASES, FIELDS, Config
 from jielong.errors import ConfigError
 
 FINAL_SAMPLE_TOKENS = 96
 
 
-def add(verbs: Verbs) -> None:
+def add(commands: Commands) -> None:
     """Adds the command and its flags."""
-    p = verbs.add_parser(
+    p = commands.add_parser(
         "pretrain",
-        help="train a model: all stages that are missing; resumes",
+        help="train a model, with every stage that is missing; resumes",
         usage="jielong pretrain [--preset NAME] [--config FILE] --data-path TEXT [settings]",
     )
     p.add_argument("--preset", help=f"settings to start from: {', '.join(preset_names())}")
-    p.add_argument("--config", metavar="FILE", help="settings from a TOML file, over the preset's")
+    p.add_argument("--config", metavar="FILE", help="TOML file with settings; overrides the preset")
     p.add_argument("--use-wandb", nargs="?", const="true", metavar="BOOL", help="--tracker wandb")
-    p.add_argument("--override", action="store_true", help="resume with settings that changed")
-    p.add_argument("--verify", action="store_true", help="read the whole dataset to check it")
-    add_fields(p, list(FIELDS))
+    p.add_argument("--override", action="store_true", help="resume with changed settings")
+    p.add_argument("--verify", action="store_true", help="check the SHA-256 of the whole dataset")
+    add_fields(p, [*FIELDS, *BATCH_ALIASES])
     p.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Runs the command."""
     from jielong.api import pretrain
 
     values = field_values(arguments)
@@ -43,10 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"use_wandb={arguments.use_wandb!r}: use true or false") from None
     config = load_config(arguments.preset, arguments.config, **values)
     result = pretrain(config, arguments.override, verify=arguments.verify)
-    if int(os.environ.get("RANK", "0")):
-        return 128 + result.signal if result.signal else 0
     if result.signal:
         return 128 + result.signal
+    if int(os.environ.get("RANK", "0")):
+        return 0  # rank 0 prints the result
     _continue_prompts(result.checkpoint, config)
     print(f"run         {result.folder}")
     print(f"checkpoint  {result.checkpoint}")
@@ -57,15 +58,15 @@ def run(arguments: argparse.Namespace) -> int:
             f"{v['bits_per_byte']:.4f} bits per byte"
         )
     folder = shlex.quote(str(result.folder))
-    print("next")
+    print("next steps")
     print(f'  jielong generate {folder} --prompt "…"      continue a text')
-    print(f"  jielong generate {folder}                   type lines, see them continued")
-    print(f"  jielong evaluate {folder} --data-path FILE  loss on another text")
+    print(f"  jielong generate {folder}                   continue lines that you type")
+    print(f"  jielong evaluate {folder} --data-path FILE  measure loss on another text")
     return 0
 
 
 def _continue_prompts(checkpoint: Path, config: Config) -> None:
-    """What the trained model makes of the prompts that the user gave."""
+    """Prints the trained model's continuations of `sample_prompts`."""
     from jielong.api import TextGenerator, load
     from jielong.config.sampling import Sampling
 

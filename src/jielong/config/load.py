@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jielong.config.fields import nearest
-from jielong.config.settings import FIELDS, Config
+from jielong.config.settings import BATCH_ALIASES, FIELDS, Config
 from jielong.errors import ConfigError
 
 PACKAGED_PRESETS = Path(__file__).parents[1] / "configs"  # where a wheel puts them
@@ -45,6 +45,7 @@ def load_toml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     values: dict[str, Any] = {}
     sections = [f.name for f in fields(Config)]
+    known = FIELDS | BATCH_ALIASES
     for section, table in tables.items():
         if section not in sections or not isinstance(table, dict):
             raise ConfigError(
@@ -52,10 +53,10 @@ def load_toml(path: str | Path) -> dict[str, Any]:
                 f"(tables: {', '.join(sections)})"
             )
         for name, value in table.items():
-            if name not in FIELDS or FIELDS[name].section != section:
-                home = f"; it belongs in [{FIELDS[name].section}]" if name in FIELDS else ""
+            if name not in known or known[name].section != section:
+                home = f"; it belongs in [{known[name].section}]" if name in known else ""
                 raise ConfigError(
-                    f"{path}: unknown setting {section}.{name}{home or nearest(name, FIELDS)}"
+                    f"{path}: unknown setting {section}.{name}{home or nearest(name, known)}"
                 )
             values[name] = value
     return values
@@ -67,5 +68,11 @@ def load_config(preset: str | None = None, file: str | Path | None = None, **val
     Raises:
         ConfigError: as `Config.with_values` and `load_toml`.
     """
-    layers = (load_preset(preset) if preset else {}) | (load_toml(file) if file else {}) | values
-    return Config().with_values(**layers)
+    merged: dict[str, Any] = {}
+    for layer in (load_preset(preset) if preset else {}, load_toml(file) if file else {}, values):
+        if layer.keys() & BATCH_ALIASES.keys():  # a later layer's batch replaces an earlier one's
+            merged.pop("global_batch_size", None)
+        if "global_batch_size" in layer:
+            merged = {k: v for k, v in merged.items() if k not in BATCH_ALIASES}
+        merged |= layer
+    return Config().with_values(**merged)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -18,7 +19,7 @@ from jielong.config.fields import FieldSpec, collect_fields, nearest, option
 from jielong.config.model import ModelConfig
 from jielong.errors import ConfigError
 
-IGNORED = -100  # a target that counts nothing (torch's mark): padding, a document's first token
+IGNORE_INDEX = -100  # a target that does not count (torch's value), such as padding
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,21 @@ class TrainingConfig:
     epochs: float = option(1.0, "Passes over the data, unless steps or tokens is set.", low=0.0)
     steps: int | None = option(None, "Budget in optimizer steps.", low=1)
     tokens: int | None = option(None, "Budget in training tokens.", low=1)
-    batch_size: int | None = option(
+    global_batch_size: int | None = option(
         None,
-        "Windows in a micro-batch, over all processes; default follows from the budget.",
+        "Windows in an update, over all processes; default follows from the budget.",
         low=1,
     )
     batch_warmup: bool | None = option(
         None,
-        "Begin with small batches that grow to the full one; default: if batch_size is left open.",
+        "Start with small batches that grow to the full one; default: if global_batch_size is "
+        "not set.",
     )
-    accumulation_steps: int = option(1, "Micro-batches in an optimizer step.", low=1)
     micro_batch_size: int | str | None = option(
         None,
-        "Windows through the model at once, or auto: the most that fit in memory; default "
-        "batch_size, and never more. The update is the same, but for rounding.",
+        "Windows in a forward and backward pass, over all processes, or auto: the most that fit "
+        "in memory; default follows from the device. It decides memory and speed: the update is "
+        "the same, but for rounding.",
         low=1,
         words=("auto",),
         free=True,
@@ -183,7 +185,7 @@ class Config:
             ConfigError: a name is unknown, a value does not fit, or two fields disagree.
         """
         changes: dict[str, dict[str, Any]] = {}
-        for name, value in values.items():
+        for name, value in with_global_batch_size(values).items():
             spec = FIELDS.get(name) or _unknown(name)
             changes.setdefault(spec.section, {})[name] = spec.parse(value)
         sections = {
@@ -234,6 +236,46 @@ class Config:
 FIELDS: dict[str, FieldSpec] = collect_fields(Config)
 # names of the scripts our users come from
 ALIASES = {"warmup_iters": "warmup_steps", "wandb_project": "tracker_project"}
+# and two of theirs that together say what global_batch_size and micro_batch_size say
+BATCH_ALIASES = {
+    name: FieldSpec("training", name, int, True, None, option(None, text, low=1).metadata)
+    for name, text in {
+        "batch_size": "Windows in a micro-batch: with accumulation_steps sets global_batch_size.",
+        "accumulation_steps": "Micro-batches in an update: multiplies batch_size.",
+    }.items()
+}
+
+
+def with_global_batch_size(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with `batch_size` and `accumulation_steps` put into our own two.
+
+    The objective does not depend on how a global batch is cut, so the two say nothing more than
+    the size of the update, and the memory that a pass may take.
+
+    Raises:
+        ConfigError: they contradict `global_batch_size`, or one of them says nothing by itself.
+    """
+    rest = {name: value for name, value in values.items() if name not in BATCH_ALIASES}
+    given = {name: spec.parse(values.get(name)) for name, spec in BATCH_ALIASES.items()}
+    for name, spec in BATCH_ALIASES.items():
+        spec.check(given[name])
+    size, count = given["batch_size"], given["accumulation_steps"] or 1
+    if size is None and count == 1:
+        return rest
+    if rest.get("global_batch_size") is not None:
+        raise ConfigError(
+            "training.global_batch_size and batch_size or accumulation_steps both set the batch: "
+            "give one"
+        )
+    if size is None:
+        raise ConfigError(
+            f"accumulation_steps={count} needs batch_size, the windows in a micro-batch; or set "
+            "global_batch_size, and micro_batch_size for less memory"
+        )
+    rest["global_batch_size"] = size * count
+    if count > 1 and rest.get("micro_batch_size") is None:
+        rest["micro_batch_size"] = size
+    return rest
 
 
 def _unknown(name: str) -> typing.NoReturn:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jielong.config.settings import IGNORED, DataConfig, TrainingConfig
+from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
 from jielong.data.shuffle import permute
 
 
@@ -28,7 +28,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's share of a micro-batch.
+    """One rank's share of a global batch, or a micro-batch of it.
 
     Shapes: tokens, targets and document_ids (B, T); targets are the tokens moved on by one, −100
     where none counts. `windows` (B,) names the rows for whoever must find the text again.
@@ -41,24 +41,27 @@ class Batch:
 
     @property
     def target_count(self) -> int:
-        return int((self.targets != IGNORED).sum())
+        return int((self.targets != IGNORE_INDEX).sum())
 
-    def split(self, pieces: int) -> list[Batch]:
-        """Its rows in so many parts, in order; one left without rows repeats a row, all ignored.
+    def split(self, micro_batches: int) -> list[Batch]:
+        """Splits the rows, in order, into `micro_batches` of nearly equal size.
 
-        Every rank so has equally many parts, whatever its share of rows.
+        Where there are fewer rows, the surplus ones repeat a row with all targets ignored: every
+        rank so runs the same number of passes, whatever its share of rows.
         """
-        if pieces == 1:
+        if micro_batches == 1:
             return [self]
-        parts = []
-        for rows in np.array_split(np.arange(len(self.tokens)), pieces):
-            kept = rows if len(rows) else np.zeros(1, np.int64)
-            ids = None if self.document_ids is None else self.document_ids[kept]
-            part = Batch(self.tokens[kept], self.targets[kept], ids, self.windows[kept])
-            if not len(rows):
-                part.targets.fill_(IGNORED)  # of a copy: rows chosen by number are one
-            parts.append(part)
-        return parts
+        parts = np.array_split(np.arange(len(self.tokens)), micro_batches)
+        return [self.rows(rows) for rows in parts]
+
+    def rows(self, chosen: np.ndarray) -> Batch:
+        """The rows of these numbers; for none, the first with all targets ignored."""
+        kept = chosen if len(chosen) else np.zeros(1, np.int64)
+        ids = None if self.document_ids is None else self.document_ids[kept]
+        batch = Batch(self.tokens[kept], self.targets[kept], ids, self.windows[kept])
+        if not len(chosen):
+            batch.targets.fill_(IGNORE_INDEX)  # of a copy: rows chosen by number are one
+        return batch
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,20 @@ class Batches:
         training: TrainingConfig,
         first_steps: Sequence[int] = (),
     ) -> None:
-        """`first_steps`: windows in each of the first steps, where a run begins with fewer."""
+        """Lays out the epochs.
+
+        Args:
+            training: `seed` and `global_batch_size`, the windows of a step.
+            first_steps: windows in each of the first steps, where a run starts with fewer.
+        """
         self.stream, self.data, self.seed = stream, data, training.seed
-        assert training.batch_size is not None, "with_batch_size fills it in"
-        self.batch_size = training.batch_size
-        self.windows_per_step = training.batch_size * training.accumulation_steps
+        assert training.global_batch_size is not None, "resolve() fills it in"
+        self.global_batch_size = training.global_batch_size
         if data.packing == "pad":
             self.windows = len(stream.documents)
         else:
             self.windows = max(1, -(-(len(stream) - 1) // data.max_seq_len))
-        self.steps_per_epoch = -(-self.windows // self.windows_per_step)
+        self.steps_per_epoch = -(-self.windows // self.global_batch_size)
         self.first_spans: list[Span] = []
         self.even_from = (0, 0)  # epoch and place in it from which on all steps are alike
         for size in first_steps:
@@ -118,11 +125,11 @@ class Batches:
             return max(1, steps)
         left = wanted - self.windows_before(even)
         if training.tokens is not None:
-            return max(1, steps + round(left / self.windows_per_step))
+            return max(1, steps + round(left / self.global_batch_size))
         rest = -self.windows_before(even) % self.windows  # of the epoch the first steps ended in
         if left <= rest:
-            return max(1, steps + math.ceil(left / self.windows_per_step))
-        steps += -(-rest // self.windows_per_step)
+            return max(1, steps + math.ceil(left / self.global_batch_size))
+        steps += -(-rest // self.global_batch_size)
         return max(1, steps + round((left - rest) / self.windows * self.steps_per_epoch))
 
     def span(self, step: int) -> Span:
@@ -131,13 +138,13 @@ class Batches:
             return self.first_spans[step]
         step -= len(self.first_spans)
         epoch, first = self.even_from
-        steps_left = -(-(self.windows - first) // self.windows_per_step)  # in that epoch
+        steps_left = -(-(self.windows - first) // self.global_batch_size)  # in that epoch
         if step < steps_left:
-            first += step * self.windows_per_step
+            first += step * self.global_batch_size
         else:
             more, position = divmod(step - steps_left, self.steps_per_epoch)
-            epoch, first = epoch + 1 + more, position * self.windows_per_step
-        return Span(epoch, first, min(self.windows_per_step, self.windows - first))
+            epoch, first = epoch + 1 + more, position * self.global_batch_size
+        return Span(epoch, first, min(self.global_batch_size, self.windows - first))
 
     def windows_before(self, step: int) -> int:
         """Windows trained on before `step`, over all epochs."""
@@ -155,21 +162,16 @@ class Batches:
         span = self.span(step)
         return self.ordered(span.epoch, np.arange(span.first, span.first + span.count))
 
-    def micro_batches(self, step: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
-        """This rank's share of each micro-batch of `step`, on the CPU.
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
+        """This rank's share of the global batch at `step`, on the CPU.
 
-        Ranks split each micro-batch, so the tokens of a step do not depend on their number. A rank
-        left without a window repeats one with every target ignored: all ranks must take part.
+        The tokens of a step do not depend on the number of ranks. A rank left without a window gets
+        one with every target ignored: all ranks must take part.
         """
         windows = self.step_windows(step)
-        batches = []
-        for first in range(0, len(windows), self.batch_size):
-            share = np.array_split(windows[first : first + self.batch_size], world_size)[rank]
-            batch = self.load(share if len(share) else windows[:1])
-            if not len(share):
-                batch.targets.fill_(IGNORED)
-            batches.append(batch)
-        return batches
+        share = np.array_split(windows, world_size)[rank]
+        batch = self.load(share if len(share) else windows[:1])
+        return batch if len(share) else batch.rows(share)
 
     def documents_of(self, windows: np.ndarray) -> list[int]:
         """The documents, by their place in the split, that have tokens in these windows."""
@@ -199,13 +201,13 @@ class Batches:
         T = self.data.max_seq_len
         start = int(window) * T
         read = self.stream.read(start, min(start + T + 1, len(self.stream))).astype(np.int64)
-        targets = np.full(T, IGNORED, np.int64)
+        targets = np.full(T, IGNORE_INDEX, np.int64)
         targets[: len(read) - 1] = read[1:]
         tokens = np.zeros(T, np.int64)  # only the stream's very end falls short of a window
         tokens[: len(read[:T])] = read[:T]
         first, last = np.searchsorted(self.stream.documents, [start + 1, start + len(read)])
         begins = np.asarray(self.stream.documents[first:last]) - start  # in 1 … T
-        targets[begins - 1] = IGNORED  # what comes next is another text: nothing to learn from it
+        targets[begins - 1] = IGNORE_INDEX  # the next token belongs to another document
         ids = np.zeros(T + 1, np.int32)
         ids[begins] = 1
         return tokens, targets, ids[:T].cumsum(dtype=np.int32)
@@ -217,26 +219,26 @@ class Batches:
         read = self.stream.read(start, min(stop, start + T)).astype(np.int64)
         if stop - start > T:
             read[-1] = self.stream.read(stop - 1, stop)[0]
-        row = np.full(T, IGNORED, np.int64)
+        row = np.full(T, IGNORE_INDEX, np.int64)
         row[: len(read)] = read
         return np.maximum(row[:-1], 0), row[1:], np.zeros(T - 1, np.int32)
 
 
-def read_ahead(
+def prefetch(
     batches: Batches, steps: range, rank: int = 0, world_size: int = 1, workers: int = 0
-) -> Generator[list[Batch], None, None]:
-    """The micro-batches of each step in turn, built `workers` steps ahead in threads.
+) -> Generator[Batch, None, None]:
+    """This rank's batch of each step in turn, built `workers` steps ahead in threads.
 
     The batches are the same for any number of workers.
     """
     if not workers:
-        yield from (batches.micro_batches(step, rank, world_size) for step in steps)
+        yield from (batches.batch(step, rank, world_size) for step in steps)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
-        ahead: list[Future[list[Batch]]] = []
+        ahead: list[Future[Batch]] = []
         try:
             for step in steps:
-                ahead.append(pool.submit(batches.micro_batches, step, rank, world_size))
+                ahead.append(pool.submit(batches.batch, step, rank, world_size))
                 if len(ahead) > workers:
                     yield ahead.pop(0).result()
             while ahead:

@@ -1,4 +1,4 @@
-"""Writes one split of a prepared dataset: flat token files, hashed as they are written."""
+"""Writes the token files of one split of a prepared dataset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jielong.errors import DataError
 
 
 class ShardWriter:
-    """Writes one split: documents in, shards, offsets and their part of the manifest out."""
+    """Writes one split: shards, document offsets, and their entries in the manifest."""
 
     def __init__(
         self, folder: Path, split: str, vocab_size: int, shard_tokens: int = SHARD_TOKENS
@@ -29,18 +29,23 @@ class ShardWriter:
     def write(
         self, tokens: np.ndarray, lengths: Sequence[int] | np.ndarray, text_bytes: int
     ) -> None:
-        """Appends documents: their tokens, flat, and the tokens (at least 1) that each has.
+        """Appends documents.
+
+        Args:
+            tokens: the tokens of all documents, concatenated.
+            lengths: tokens of each document, at least 1.
+            text_bytes: UTF-8 bytes of their texts.
 
         Raises:
-            DataError: an id lies outside the vocabulary.
+            DataError: a token id is outside the vocabulary.
         """
         if not len(lengths):
             return
         largest = int(tokens.max())
         if largest >= self._vocab_size:
             raise DataError(
-                f"token {largest} lies outside the vocabulary of {self._vocab_size}: "
-                "the tokenizer is inconsistent; fetch or train it again"
+                f"token {largest} is outside the vocabulary of {self._vocab_size}: "
+                "the tokenizer is inconsistent; download or train it again"
             )
         if self._offsets is None:
             self._offsets = HashedFile(self._folder / f"{self._split}.documents.bin")
@@ -61,9 +66,9 @@ class ShardWriter:
             rest = rest[room:]
 
     def close(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Finishes the files; returns the split's and its files' entries for the manifest.
+        """Closes the files; returns the manifest entries of the split and of its files.
 
-        There must have been a document.
+        At least one document must have been written.
         """
         assert self._offsets is not None
         files = [*self._shards, self._offsets]
@@ -81,7 +86,7 @@ class ShardWriter:
 
 
 class HashedFile:
-    """A file that is hashed as it is written."""
+    """A file whose SHA-256 is computed while it is written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,16 +1,16 @@
-"""A prepared dataset: a folder of flat token files, written once, read at random.
+"""A prepared dataset: a folder of flat token files, written once, read with random access.
 
 `dataset.json`               the manifest: tokenizer, counts, settings, SHA-256 of every file
 `train-00000.bin` …          tokens, little-endian uint16, or uint32 for vocabularies above 65,536
-`train.documents.bin`        int64, little-endian: where each document begins in the split's tokens
-`validation…`                the same for the held-out documents, if there are any
-`bad-lines.jsonl`            what of the text could not be used, if anything
-`tokenizer/`                 the tokenizer the tokens were made with
-`sources.json`               size and time of each source, to tell whether it has changed since
-`verified.json`              size and time of each file when its SHA-256 was last found right
+`train.documents.bin`        little-endian int64: start of each document in the split's tokens
+`validation…`                the same files for the held-out documents, if any
+`bad-lines.jsonl`            lines that could not be used, if any
+`tokenizer/`                 the tokenizer that made the tokens
+`sources.json`               size and mtime of each source, to detect changes
+`verified.json`              size and mtime of each file at its last successful SHA-256 check
 
-A document is its bos token, its own and its eos, as far as the tokenizer has them. A split's shards
-are one stream cut every `SHARD_TOKENS` tokens: documents run across the cuts.
+A document is bos + its tokens + eos; a tokenizer may have no bos or eos. A split is one stream of
+tokens, cut into shards every `SHARD_TOKENS` tokens, so documents may span two shards.
 """
 
 from __future__ import annotations
@@ -34,27 +34,26 @@ FORMAT = "jielong-dataset-1"
 SHARD_TOKENS = 2**27
 MANIFEST = "dataset.json"
 VERIFIED = "verified.json"
-COUNTS = (  # of the manifest's `counts`, those that the report shows
+COUNTS = (  # the entries of the manifest's `counts` that the report needs
     *("bad_lines", "duplicate_share", "duplicates_exact", "shared_documents", "marked_documents"),
 )
 AGAIN = "delete the folder and prepare it again"
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest of uint16 and uint32 that holds every id of the vocabulary."""
+    """Returns uint16 if it can hold every id of the vocabulary, else uint32."""
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
 class TokenStream:
-    """The tokens of a split as one long array on disk.
+    """The tokens of a split as one long array on disk. Threads may share a stream.
 
-    Reads go through the file, not a memory map: a file cut short while in use is then an error
-    rather than a crash (SIGBUS), and resident memory does not grow with what was read. Threads may
-    share a stream.
+    Tokens are read through the file, not a memory map: a file truncated while in use then raises an
+    error instead of crashing the process (SIGBUS), and resident memory does not grow.
 
     Attributes:
-        documents: (documents,) int64, where each document begins; memory-mapped.
-        text_bytes: UTF-8 bytes of the text the tokens were made from.
+        documents: (documents,) int64, start of each document in the stream; memory-mapped.
+        text_bytes: UTF-8 bytes of the text that the tokens encode.
     """
 
     def __init__(self, folder: Path, split: dict[str, Any], dtype: np.dtype) -> None:
@@ -73,10 +72,10 @@ class TokenStream:
         return self._length
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """A copy of tokens [start, stop): (stop − start,) uint16 or uint32.
+        """Reads tokens [start, stop): (stop − start,) uint16 or uint32.
 
         Raises:
-            DataError: a file has been cut short or removed since it was opened.
+            DataError: a file was truncated since it was opened.
         """
         if not 0 <= start <= stop <= self._length:
             raise IndexError(f"tokens {start}:{stop} of a stream of {self._length}")
@@ -91,24 +90,24 @@ class TokenStream:
 
     def _read_into(self, shard: int, offset: int, out: np.ndarray) -> None:
         view = out.data.cast("B")
-        place = offset * self._dtype.itemsize
+        position = offset * self._dtype.itemsize
         while view:
-            got = self._read_at(self._files[shard], place, view)
+            got = self._read_at(self._files[shard], position, view)
             if not got:
-                raise DataError(f"{self._paths[shard]}: ends too soon, at byte {place}: {AGAIN}")
-            view, place = view[got:], place + got
+                raise DataError(f"{self._paths[shard]}: ends too soon, at byte {position}: {AGAIN}")
+            view, position = view[got:], position + got
 
-    def _read_at(self, file: BinaryIO, place: int, view: memoryview) -> int:
+    def _read_at(self, file: BinaryIO, position: int, view: memoryview) -> int:
         if hasattr(os, "preadv"):
-            return os.preadv(file.fileno(), [view], place)
-        with self._lock:  # without preadv the position is shared by all threads
-            file.seek(place)
+            return os.preadv(file.fileno(), [view], position)
+        with self._lock:  # without preadv, threads share the file position
+            file.seek(position)
             return file.readinto(view)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An open prepared dataset; `validation` is None where nothing was held out."""
+    """An open prepared dataset; `validation` is None if nothing was held out."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -117,15 +116,15 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over what decides the tokens: tokenizer, splits and the hashes of their files."""
+        """SHA-256 of what determines the tokens: tokenizer, splits and their files' checksums."""
         return str(self.manifest["fingerprint"])
 
 
 def open_dataset(folder: str | Path, verify: bool = True) -> Dataset:
-    """Opens a prepared dataset; with `verify`, after hashing every file of it.
+    """Opens a prepared dataset; with `verify`, checks the SHA-256 of every file first.
 
     Raises:
-        DataError: there is none, or a file of it is missing, cut short or altered.
+        DataError: the folder has no dataset, or a file is missing, truncated or altered.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -139,16 +138,16 @@ def open_dataset(folder: str | Path, verify: bool = True) -> Dataset:
 
 
 def verify_dataset(folder: Path, again: bool = False) -> None:
-    """Compares every file of a prepared dataset with its SHA-256 in the manifest.
+    """Checks every file of a prepared dataset against its SHA-256 in the manifest.
 
-    Reading a large dataset takes long, so what was found sound is remembered in `verified.json`,
-    by size and time of change, and not read again while those stay as they are.
+    Reading a large dataset takes long. So a successful check is recorded in `verified.json` with
+    the size and mtime of each file, and skipped while these stay the same.
 
     Args:
-        again: read every file all the same.
+        again: read every file even so.
 
     Raises:
-        DataError: a file of it is missing, cut short or altered.
+        DataError: a file is missing, truncated or altered.
     """
     manifest = read_manifest(folder)
     if not again and _verified_before(folder, manifest):
@@ -159,9 +158,9 @@ def verify_dataset(folder: Path, again: bool = False) -> None:
 
 
 def mark_verified(folder: Path, manifest: dict[str, Any]) -> None:
-    """Remembers that the files of a dataset, as they are now, are those of its manifest."""
+    """Records that the files, as they are now, match the manifest."""
     record = {"fingerprint": manifest["fingerprint"], "files": _stamps(folder, manifest)}
-    with contextlib.suppress(OSError):  # a dataset that is only read is verified at each start
+    with contextlib.suppress(OSError):  # in a read-only folder, every start verifies again
         (folder / VERIFIED).write_text(json.dumps(record, indent=1))
 
 
@@ -175,16 +174,16 @@ def _verified_before(folder: Path, manifest: dict[str, Any]) -> bool:
 
 
 def _stamps(folder: Path, manifest: dict[str, Any]) -> dict[str, list[int]]:
-    """Size in bytes and time of change in nanoseconds of each file."""
+    """Returns the size in bytes and the mtime in nanoseconds of each file."""
     stats = {name: (folder / name).lstat() for name in manifest["files"]}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a prepared dataset, checked against its own fingerprint.
+    """Reads the manifest of a prepared dataset and checks it against its own fingerprint.
 
     Raises:
-        DataError: there is none, it is damaged, or it names files outside the folder.
+        DataError: it is missing or damaged, or names files outside the folder.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -202,7 +201,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _is_consistent(manifest: dict[str, Any]) -> bool:
-    """Whether the splits' files are known, of the sizes they need, and inside the folder."""
+    """Returns whether the splits' files are listed, of the right size, and in the folder."""
     files, known = manifest["files"], token_dtype(manifest["vocab_size"])
     if manifest["dtype"] != known.str or "train" not in manifest["splits"]:
         return False
@@ -220,22 +219,22 @@ def _is_consistent(manifest: dict[str, Any]) -> bool:
         if any(files[name]["bytes"] != size for name, size in sizes.items()):
             return False
     counts = [manifest["counts"][key] for key in COUNTS]
-    plain = all(re.fullmatch(r"\w[\w.-]*", name) for name in files)
-    hashed = all(isinstance(entry["sha256"], str) for entry in files.values())
-    return plain and hashed and all(isinstance(count, int | float) for count in counts)
+    plain_names = all(re.fullmatch(r"\w[\w.-]*", name) for name in files)
+    have_sums = all(isinstance(entry["sha256"], str) for entry in files.values())
+    return plain_names and have_sums and all(isinstance(count, int | float) for count in counts)
 
 
 def fingerprint_of(manifest: dict[str, Any]) -> str:
-    """What `Dataset.fingerprint` is, computed from the rest of a manifest."""
+    """Computes `Dataset.fingerprint` from the rest of a manifest."""
     keys = ("format", "tokenizer_fingerprint", "vocab_size", "special_ids", "dtype", "splits")
-    decisive = {key: manifest[key] for key in (*keys, "files")}
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    content = {key: manifest[key] for key in (*keys, "files")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
     try:
         if path.is_symlink():
-            raise DataError(f"{path}: is a link, not a file of the dataset: {AGAIN}")
+            raise DataError(f"{path}: is a link, not a regular file: {AGAIN}")
         size = path.stat().st_size
         if size != entry["bytes"]:
             raise DataError(f"{path}: has {size} bytes, not {entry['bytes']}: {AGAIN}")

@@ -1,8 +1,8 @@
 """How well a model predicts held-out text: loss per token, perplexity, bits per byte.
 
-Every token of a text is predicted exactly once, the end-of-text token too, since a model must know
-where to stop. Nothing padded counts. bos is given, never predicted; a tokenizer without bos leaves
-a text's first token unpredicted, and then its bytes do not count either.
+Every token of a text is predicted exactly once, including eos, since a model must know where to
+stop. Padding does not count. bos is given, never predicted. Without a bos token the first token of
+a text is not predicted, and its bytes do not count.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jielong.config.settings import IGNORED, DataConfig, TrainingConfig
+from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
 from jielong.data.batches import Batches, Stream
 from jielong.errors import DataError
 from jielong.tokenization.tokenizer import Tokenizer
 
-ENCODE_CHARS = 2**20  # text handed to the tokenizer at once
-ENCODE_TEXTS = 1024
-MAX_EXPONENT = 700.0  # exp of more overflows a float
-BUFFERED_BATCHES = 16  # windows sorted by length together, so that a batch pads little
+ENCODE_CHARS = 2**20  # most characters encoded at once
+ENCODE_TEXTS = 1024  # most texts encoded at once
+MAX_EXPONENT = 700.0  # exp of a larger number overflows a float
+BUFFERED_BATCHES = 16  # batches of windows sorted by length together, to reduce padding
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """What a model makes of a text.
+    """How well a model predicts a text.
 
     Attributes:
-        loss: mean negative log-likelihood of a predicted token, in nats.
+        loss: mean negative log-likelihood per predicted token, in nats.
         perplexity: exp(loss).
-        bits_per_byte: total bits over UTF-8 bytes of text; comparable across tokenizers.
-        tokens: predicted tokens.
-        bytes: UTF-8 bytes of text that they stand for.
+        bits_per_byte: total bits divided by UTF-8 bytes; comparable across tokenizers.
+        tokens: number of predicted tokens.
+        bytes: UTF-8 bytes of text that they encode.
         seconds: wall-clock time.
     """
 
@@ -50,11 +50,44 @@ class Likelihood:
     seconds: float
 
 
-class HeldOut(Stream, Protocol):
+class HeldOutStream(Stream, Protocol):
     """A prepared split that knows how many bytes of text it was made from."""
 
     @property
     def text_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class EvaluationWindows:
+    """Which windows of a stream are evaluated, and how many at once.
+
+    Attributes:
+        seq_len: tokens per window.
+        batch_size: most windows in a forward pass of one rank.
+        max_tokens: about how many tokens to evaluate, in evenly spaced windows; None means all.
+    """
+
+    seq_len: int
+    batch_size: int
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """This rank's share of an evaluation; by default a single process does everything.
+
+    Attributes:
+        rank: this process among `world_size`.
+        world_size: number of processes.
+        sum: returns the sum of a number over all ranks.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    sum: Callable[[float], float] = float
+
+
+WHOLE = Share()
 
 
 def evaluate_documents(
@@ -63,99 +96,90 @@ def evaluate_documents(
     texts: Iterable[str],
     max_len: int,
     batch_tokens: int = 2**13,
-    autocast: AbstractContextManager[object] | None = None,
 ) -> Likelihood:
-    """Likelihood of texts, each a document of its own: bos + tokens + eos, as in training.
+    """Evaluate texts, each as one document: bos + tokens + eos, as in training.
 
-    A document longer than `max_len` is cut into windows whose inputs do not overlap: each begins
-    with the token that the one before predicted last, and sees nothing earlier. Memory stays
-    bounded by the longest text, however many there are.
+    A document longer than `max_len` is cut into windows with disjoint inputs. Each window begins
+    with the last target of the window before it and does not see earlier tokens. Memory is bounded
+    by the longest text, not by the number of texts.
 
     Args:
         model: called as model(tokens, targets=targets).loss, the summed nats; on any device.
-        tokenizer: the one that the model was trained with.
-        texts: empty ones are skipped.
-        max_len: most tokens the model reads at once.
-        batch_tokens: tokens in a forward pass, padding included; one window at least.
-        autocast: entered once around the whole evaluation.
+        tokenizer: the tokenizer the model was trained with.
+        texts: empty texts are skipped.
+        max_len: most tokens in a window.
+        batch_tokens: most tokens in a forward pass, padding included; at least one window.
 
     Raises:
-        DataError: there is nothing to predict, or a text holds a lone surrogate.
+        DataError: there is nothing to predict, or a text contains a lone surrogate.
     """
     started, device = time.perf_counter(), _device(model)
     nats, tokens = 0.0, 0
     documents = _Documents(tokenizer, texts)
-    with _evaluating(model), autocast or nullcontext():
+    with _evaluating(model):
         for rows in _batches(_windows(documents, max_len), batch_tokens):
             inputs, targets = _padded(rows)
             nats += _summed_nats(model, inputs, targets, None, device)
             tokens += sum(len(row) - 1 for row in rows)
     if not tokens:
-        raise DataError("nothing to evaluate: the data holds no text")
+        raise DataError("nothing to evaluate: the data contains no text")
     return _likelihood(nats, tokens, documents.bytes, started)
 
 
 def evaluate_stream(
     model: nn.Module,
-    stream: HeldOut,
-    seq_len: int,
-    batch_size: int,
+    stream: HeldOutStream,
     token_bytes: np.ndarray,
-    max_tokens: int | None = None,
+    windows: EvaluationWindows,
+    share: Share = WHOLE,
     autocast: AbstractContextManager[object] | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-    sum_over_ranks: Callable[[float], float] = float,
 ) -> Likelihood:
-    """Likelihood of a prepared stream of documents, in fixed windows; draws nothing random.
+    """Evaluate a prepared stream of documents in fixed windows, without randomness.
 
-    Window i predicts tokens i·seq_len + 1 … (i + 1)·seq_len of the stream, each from those before
-    it in the window and its document; so a text cut by a window's border goes on without its
-    beginning. All ranks run equally many batches of one shape, so that collectives meet.
+    Window i predicts tokens i·seq_len + 1 … (i + 1)·seq_len of the stream. Each token is predicted
+    from the tokens before it in the same window and document, so the rest of a text that a window
+    border cuts is predicted without its beginning. All ranks run the same number of batches of the
+    same shape, so that no rank waits in a collective.
 
     Args:
-        model: called as model(tokens, targets=…, document_ids=…).loss, the summed nats; the ids
-            come on the CPU.
+        model: called as model(tokens, targets=…, document_ids=…).loss, the summed nats; the
+            document ids are on the CPU.
         stream: the held-out split.
-        seq_len: tokens in a window.
-        batch_size: most windows in one rank's forward pass.
-        token_bytes: (V,) bytes of text that each token stands for.
-        max_tokens: about how much of the stream to take, in windows spread evenly over it; None
-            takes all.
+        token_bytes: (V,), bytes of text that each token encodes.
+        windows: which windows are evaluated.
+        share: the part that this rank evaluates.
         autocast: entered once around the whole evaluation.
-        rank, world_size: this process takes its share of each batch.
-        sum_over_ranks: the sum of a number over the ranks.
 
     Raises:
         DataError: the stream has no token to predict.
     """
     started, device = time.perf_counter(), _device(model)
-    data = DataConfig(max_seq_len=seq_len, packing="pack", document_mask=True)
-    batches = Batches(stream, data, TrainingConfig(batch_size=batch_size))
-    windows = _spread(batches.windows, seq_len, max_tokens)
-    batch_size = max(1, min(batch_size, -(-len(windows) // world_size)))
+    data = DataConfig(max_seq_len=windows.seq_len, packing="pack", document_mask=True)
+    batches = Batches(stream, data, TrainingConfig(global_batch_size=windows.batch_size))
+    chosen = _evenly_spaced(batches.windows, windows)
+    batch_size = max(1, min(windows.batch_size, -(-len(chosen) // share.world_size)))
     nats, tokens, text_bytes = 0.0, 0.0, 0.0
     with _evaluating(model), autocast or nullcontext():
-        for first in range(0, len(windows), batch_size * world_size):
-            start = first + rank * batch_size
-            share = windows[start : start + batch_size]
-            batch = batches.load(np.resize(share if len(share) else windows[:1], batch_size))
-            batch.targets[len(share) :] = IGNORED  # rows that only fill the batch up
+        for first in range(0, len(chosen), batch_size * share.world_size):
+            start = first + share.rank * batch_size
+            own = chosen[start : start + batch_size]
+            batch = batches.load(np.resize(own if len(own) else chosen[:1], batch_size))
+            batch.targets[len(own) :] = IGNORE_INDEX  # repeated rows that fill the batch
             nats += _summed_nats(model, batch.tokens, batch.targets, batch.document_ids, device)
-            predicted = batch.targets[batch.targets != IGNORED].numpy()
+            predicted = batch.targets[batch.targets != IGNORE_INDEX].numpy()
             tokens += len(predicted)
             text_bytes += int(token_bytes[predicted].sum())
-    nats, tokens, text_bytes = (sum_over_ranks(value) for value in (nats, tokens, text_bytes))
+    nats, tokens, text_bytes = (share.sum(value) for value in (nats, tokens, text_bytes))
     if not tokens:
         raise DataError("nothing to evaluate: the held-out split has no token to predict")
     begins_with_bos = not token_bytes[stream.read(0, 1)].any()
-    if len(windows) == batches.windows and begins_with_bos:
-        text_bytes = stream.text_bytes  # exact even where the tokenizer normalises the text
+    if len(chosen) == batches.windows and begins_with_bos:
+        text_bytes = stream.text_bytes  # exact even if the tokenizer normalises the text
     return _likelihood(nats, int(tokens), int(text_bytes), started)
 
 
 class _Documents:
-    """Token ids of texts, a bounded amount encoded at a time; counts the bytes to be predicted."""
+    """Encodes texts, a bounded amount at a time, and counts the bytes to be predicted."""
 
     def __init__(self, tokenizer: Tokenizer, texts: Iterable[str]) -> None:
         self.tokenizer, self.texts, self.bytes = tokenizer, texts, 0
@@ -164,7 +188,7 @@ class _Documents:
         self.token_bytes = tokenizer.token_bytes()
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """(n,) int64 of each text that is not empty."""
+        """Yield the ids (n,) int64 of each text that is not empty."""
         pending: list[str] = []
         chars = 0
         for number, text in enumerate(self.texts, start=1):
@@ -189,22 +213,22 @@ class _Documents:
 
 
 def _windows(documents: Iterable[np.ndarray], max_len: int) -> Iterator[np.ndarray]:
-    """Rows of 2 … max_len + 1 ids: inputs row[:-1], targets row[1:]; they share one id."""
+    """Yield rows of 2 … max_len + 1 ids: row[:-1] are inputs, row[1:] targets."""
     for ids in documents:
         for start in range(0, len(ids) - 1, max_len):
             yield ids[start : start + max_len + 1]
 
 
 def _batches(rows: Iterable[np.ndarray], batch_tokens: int) -> Iterator[list[np.ndarray]]:
-    """Rows in batches of at most `batch_tokens`, padding included, or of a single row."""
+    """Yield batches of at most `batch_tokens`, padding included, but of at least one row."""
     rows = iter(rows)
     while True:
         buffer: list[np.ndarray] = []
-        held = 0
+        buffered_tokens = 0
         for row in rows:
             buffer.append(row)
-            held += len(row)
-            if held >= BUFFERED_BATCHES * batch_tokens:
+            buffered_tokens += len(row)
+            if buffered_tokens >= BUFFERED_BATCHES * batch_tokens:
                 break
         if not buffer:
             return
@@ -216,10 +240,10 @@ def _batches(rows: Iterable[np.ndarray], batch_tokens: int) -> Iterator[list[np.
 
 
 def _padded(rows: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Inputs and targets (B, T); what follows a row's end is seen by none of its tokens."""
+    """Return inputs and targets (B, T), padded at the end, where no token attends to it."""
     shape = len(rows), max(len(row) for row in rows) - 1
     inputs = torch.zeros(shape, dtype=torch.int64)
-    targets = torch.full(shape, IGNORED)
+    targets = torch.full(shape, IGNORE_INDEX)
     for i, row in enumerate(rows):
         inputs[i, : len(row) - 1] = torch.from_numpy(row[:-1])
         targets[i, : len(row) - 1] = torch.from_numpy(row[1:])
@@ -237,10 +261,12 @@ def _summed_nats(
     return float(output.loss)
 
 
-def _spread(windows: int, seq_len: int, max_tokens: int | None) -> np.ndarray:
-    """Indices of the windows to take: all, or as many as hold max_tokens, evenly apart."""
-    wanted = windows if max_tokens is None else min(windows, max(1, -(-max_tokens // seq_len)))
-    return np.arange(wanted) * windows // wanted
+def _evenly_spaced(total: int, windows: EvaluationWindows) -> np.ndarray:
+    """Return the indices of the windows to evaluate: all, or enough for `max_tokens`."""
+    count = total
+    if windows.max_tokens is not None:
+        count = min(total, max(1, -(-windows.max_tokens // windows.seq_len)))
+    return np.arange(count) * total // count
 
 
 @contextmanager

@@ -1,11 +1,11 @@
-"""A text continued on a CPU: one token a step, with the weights read in half precision.
+"""Token-by-token decoding on a CPU, with the weights in half precision.
 
-A step for a single token takes as long as reading every weight once, so the model's matrices are
-packed as 16-bit floats, which halves the bytes; activations and sums stay float32. What was saved
-in half precision is read as it is; a float32 weight is rounded to 11 bits, a relative error of at
-most 2^-12 (in a weight below 6e-5: an absolute one of 3e-8).
+A decoding step for one token takes as long as reading every weight once. The matrices are therefore
+packed as 16-bit floats, which halves the bytes; activations and sums stay float32. Weights that
+were saved in float16 are unchanged; a float32 weight is rounded to 11 bits, with a relative error
+of at most 2^-12 (below 6e-5, with an absolute error of at most 3e-8).
 
-Most of what is left is time spent in Python between the products, so a step makes few calls.
+Most of the remaining time is spent in Python between the products, so a step makes few calls.
 """
 
 from __future__ import annotations
@@ -25,40 +25,41 @@ from jielong.model.feedforward import FeedForward
 from jielong.model.moe import MixtureOfExperts
 from jielong.model.transformer import DecoderLayer, Transformer
 
-LARGEST = 65504.0  # of a 16-bit float
-SMALLEST = 2.0**-12  # below it a matrix's largest weight would be rounded more coarsely than said
-# Logits may differ from the model's by this share of their standard deviation. Rounding the weights
-# makes it 6e-4 for random weights; a wrong product makes it about 1.
+FP16_MAX = 65504.0
+# A matrix whose largest weight is smaller would be rounded more coarsely than stated above.
+MIN_LARGEST_WEIGHT = 2.0**-12
+# Allowed difference from the model's logits, relative to their standard deviation. Rounding gives
+# 6e-4 at most, for random and for trained weights; a wrong product gives about 1.
 TOLERANCE = 0.05
-TRIED_TOKENS = 3
+CHECK_TOKENS = 3
 
-PackedMatrix = Any  # torch's own object
+PackedMatrix = Any  # an opaque torch object
 MLP = Callable[[Tensor], Tensor]
 
 
 def fp16_decoder(model: Transformer) -> Fp16Decoder | None:
-    """A packed copy of the model.
+    """Pack a copy of the model.
 
     Returns:
-        None where it cannot stand for the model: weights that are not float32 on a CPU, that are
-        out of a 16-bit float's range or not finite; a torch without packed products (it has them on
-        x86 with AVX2), or one whose products are wrong.
+        The packed copy, or None if it cannot replace the model: its weights are not float32 on a
+        CPU, exceed the float16 range or are not finite; this torch has no packed products (it has
+        them on x86 with AVX2), or computes them wrongly.
     """
     on_cpu = all(w.device.type == "cpu" and w.dtype == torch.float32 for w in model.parameters())
-    if not on_cpu or not packs() or not _in_range(model):
+    if not on_cpu or not fp16_products_available() or not _in_range(model):
         return None
     decoder = Fp16Decoder(model)
-    return decoder if _agrees(decoder, model) else None
+    return decoder if _logits_agree(decoder, model) else None
 
 
 class Fp16Decoder:
-    """The model as a function of one more token: what `Transformer` computes, in few calls.
+    """Decodes one token per call, like `Transformer` but with few operations.
 
-    All but the embedding are copies: a model whose weights change needs a new one. It holds nothing
-    of a text, so several texts may be continued with one.
+    All weights but the embedding are copied, so a model whose weights change needs a new decoder.
+    It has no state of a text: one decoder can continue several texts.
 
     Args:
-        model: with float32 weights on a CPU; `fp16_decoder` looks whether that and all else fits.
+        model: has float32 weights on a CPU; `fp16_decoder` checks this and the other conditions.
     """
 
     @torch.no_grad()
@@ -69,25 +70,25 @@ class Fp16Decoder:
         self.embedding = model.model.embed_tokens.weight.detach()
         self.cos = rotary.cos
         sign = torch.ones(self.head_size)
-        sign[: self.head_size // 2] = -1  # rotate_half negates the half that moves to the front
+        sign[: self.head_size // 2] = -1  # rotating negates the half that moves to the front
         self.signed_sin = rotary.sin * sign
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # torch packs on one core
             lm_head = pool.submit(_pack, model.lm_head.weight)
-            self.layers = list(pool.map(_packed_layer, model.model.layers))
+            self.layers = list(pool.map(_pack_layer, model.model.layers))
             self.lm_head = lm_head.result()
         self.norm = model.model.norm.weight.detach().clone()
 
     @torch.no_grad()
     def __call__(self, token: int, cache: KVCache) -> Tensor:
-        """Logits (1, V) of what follows `token`; its keys and values are added to `cache`."""
-        # no subclass of Tensor is here, and looking for one at each product takes 20 µs
+        """Return the logits (1, V) after `token`; append its keys and values to `cache`."""
+        # there are no Tensor subclasses here, and checking for them takes 20 µs per product
         with torch._C.DisableTorchFunctionSubclass():
             return self._step(token, cache)
 
     def _step(self, token: int, cache: KVCache) -> Tensor:
         D, KV, H, eps = self.head_size, self.kv_heads, self.heads, self.eps
         product, addcmul = torch.ops.quantized.linear_dynamic_fp16.default, torch.addcmul
-        sizes, grouped, half = [H + KV, KV], (1, KV, -1, D), D // 2
+        sizes, query_shape, half = [H + KV, KV], (1, KV, -1, D), D // 2
         position = cache.length
         cache.length = position + 1
         # value heads get cos = 1 and sin = 0: no rotation
@@ -105,8 +106,8 @@ class Fp16Decoder:
             heads = addcmul(heads * cos, heads.roll(half, -1), sin)
             new_kv.copy_(heads[H:].view(2, KV, D))
             keys, values = cached_kv.unbind()  # each (1, KV, n, D)
-            # the queries that share a key head are its rows
-            out = F.scaled_dot_product_attention(heads[:H].view(grouped), keys, values)
+            # queries that share a key head are stacked as rows
+            out = F.scaled_dot_product_attention(heads[:H].view(query_shape), keys, values)
             x = x + product(out.view(1, -1), o_proj)
             x = x + mlp(_rms_norm(x, mlp_norm, eps))
         logits: Tensor = product(_rms_norm(x, self.norm, eps), self.lm_head)
@@ -114,14 +115,14 @@ class Fp16Decoder:
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm of a single row x (1, hidden), in half the time of torch's."""
+    """Compute RMSNorm of a single row x (1, hidden), in half the time of torch's."""
     row = x[0]
     mean_square = float(torch.dot(row, row)) / len(row)
-    return (x * weight).mul_((mean_square + eps) ** -0.5)
+    return (x * weight).div_((mean_square + eps) ** 0.5)
 
 
 class _Layer(NamedTuple):
-    """One decoder layer: norms (hidden,), `qk_norm` (heads + kv heads, D) or none, and products."""
+    """One decoder layer: norms (hidden,), `qk_norm` (heads + kv heads, D) or None, and matrices."""
 
     input_norm: Tensor
     qkv: PackedMatrix
@@ -131,7 +132,7 @@ class _Layer(NamedTuple):
     mlp: MLP
 
 
-def _packed_layer(layer: DecoderLayer) -> _Layer:
+def _pack_layer(layer: DecoderLayer) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     qk_norm = None
     if isinstance(attention.q_norm, nn.RMSNorm) and isinstance(attention.k_norm, nn.RMSNorm):
@@ -166,7 +167,7 @@ def _feedforward(mlp: nn.Module) -> MLP:
 
 
 def _mixture(moe: MixtureOfExperts) -> MLP:
-    """The experts that the router chooses, and the shared ones."""
+    """Run the experts that the router chooses, and the shared ones."""
     stacks, router = moe.experts, copy.deepcopy(moe.gate)
     matrices = zip(stacks.gate_proj, stacks.up_proj, stacks.down_proj, strict=True)
     experts = [_swiglu(*expert) for expert in matrices]
@@ -184,41 +185,46 @@ def _mixture(moe: MixtureOfExperts) -> MLP:
 
 
 def _pack(*matrices: Tensor) -> PackedMatrix:
-    """Matrices (out, in) below one another, as 16-bit floats in the order they are read."""
+    """Stack matrices (out, in) and pack them as float16, in the order in which they are read."""
     matrix = torch.cat([m.detach() for m in matrices])
     return torch.ops.quantized.linear_prepack_fp16(matrix, None)
 
 
 @functools.cache
-def packs() -> bool:
-    """Whether torch can multiply with packed half-precision weights here: an x86 with AVX2."""
+def fp16_products_available() -> bool:
+    """Return whether torch has products with packed float16 weights here: on x86 with AVX2."""
     try:
         one = torch.ones(1, 1)
-        return bool(torch.ops.quantized.linear_dynamic_fp16(one, _pack(one)) == 1)
+        with torch._C.DisableTorchFunctionSubclass():  # as in a step
+            return bool(torch.ops.quantized.linear_dynamic_fp16(one, _pack(one)) == 1)
     except (AttributeError, RuntimeError):
         return False
 
 
 @torch.no_grad()
 def _in_range(model: Transformer) -> bool:
-    """Whether half precision rounds each matrix, and each of a stack, as finely as said above."""
+    """Return whether float16 rounds each matrix, stacked ones too, as finely as stated above."""
     matrices = [w for w in model.parameters() if w.ndim > 1]
     norms = [torch.linalg.vector_norm(w, torch.inf, (-2, -1)) for w in matrices]
     largest = torch.cat([norm.flatten() for norm in norms])
-    return bool(((largest < LARGEST) & ((largest >= SMALLEST) | (largest == 0))).all())
+    return bool(((largest < FP16_MAX) & ((largest >= MIN_LARGEST_WEIGHT) | (largest == 0))).all())
 
 
 @torch.inference_mode()
-def _agrees(decoder: Fp16Decoder, model: Transformer) -> bool:
-    """Whether the copy gives the model's logits, but for rounding: run once on a few tokens.
+def _logits_agree(decoder: Fp16Decoder, model: Transformer) -> bool:
+    """Compare the decoder's logits and KV cache with the model's, on a few tokens.
 
-    The packed products are operators that few use: a torch that gets them wrong must be noticed.
+    The packed products are rarely used operators, so a torch that gets them wrong must be detected.
     """
-    length = min(TRIED_TOKENS, model.model.rotary.cos.shape[0])
+    length = min(CHECK_TOKENS, model.model.rotary.cos.shape[0])
     tokens = torch.arange(1, length + 1) * 7919 % model.config.vocab_size
-    ours, theirs = (KVCache(model.config, 1, length) for _ in range(2))
-    got = torch.cat([decoder(int(token), ours) for token in tokens])
-    hidden = model.hidden_states(tokens[None], cache=theirs)
-    want = model.logits(hidden)[0].float()
-    keys = (ours.pairs - theirs.pairs).norm() <= TOLERANCE * theirs.pairs.norm()
-    return bool(keys & ((got - want).norm() <= TOLERANCE * (want - want.mean()).norm()))
+    cache, expected_cache = (KVCache(model.config, 1, length) for _ in range(2))
+    logits = torch.cat([decoder(int(token), cache) for token in tokens])
+    hidden = model.hidden_states(tokens[None], cache=expected_cache)
+    expected = model.logits(hidden)[0].float()
+    cache_error = (cache.pairs - expected_cache.pairs).norm()
+    logits_error = (logits - expected).norm()
+    return bool(
+        (cache_error <= TOLERANCE * expected_cache.pairs.norm())
+        & (logits_error <= TOLERANCE * (expected - expected.mean()).norm())
+    )

@@ -1,7 +1,7 @@
-"""From the logits of the next token to a token: penalty, temperature, top-k, top-p, min-p, draw.
+"""Sampling the next token from logits: repetition penalty, temperature, top-k, top-p, min-p.
 
-The filters apply in the order of Hugging Face transformers, so that the same settings mean the same
-distribution there.
+The filters are applied in the order of Hugging Face transformers, so that the same settings give
+the same distribution there.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from torch import Tensor
 from jielong.config.sampling import Sampling
 from jielong.errors import CheckpointError
 
-NUCLEUS = 512  # tokens that mostly hold it; to find these takes a tenth of sorting a vocabulary
+# The nucleus of top-p usually fits in this many tokens. Finding them takes a tenth of the time of
+# sorting the vocabulary.
+NUCLEUS_TOKENS = 512
 
 
 def new_generator(seed: int | None, device: torch.device) -> torch.Generator:
-    """A random stream of its own: torch's global one, which training may use, stays untouched."""
+    """Create a generator, so that sampling leaves torch's global random state untouched."""
     generator = torch.Generator(device)
     if seed is None:
         generator.seed()
@@ -28,18 +30,20 @@ def new_generator(seed: int | None, device: torch.device) -> torch.Generator:
 
 
 def next_distribution(logits: Tensor, previous: Tensor, sampling: Sampling) -> Tensor:
-    """Probabilities of the next token after all filters; for greedy, 1 at the likeliest token.
+    """Compute the probabilities of the next token after all filters.
+
+    With greedy sampling the likeliest token has probability 1.
 
     Args:
-        logits: (B, V), any float type; -inf bars a token.
-        previous: (B, N) ids that the repetition penalty applies to; negative ids mean none.
+        logits: (B, V), any float type; -inf suppresses a token.
+        previous: (B, N) ids that the repetition penalty applies to; negative ids are ignored.
         sampling: the settings.
 
     Returns:
         (B, V) float32, rows sum to 1.
 
     Raises:
-        CheckpointError: a row of logits is NaN, +inf, or bars every token.
+        CheckpointError: a row of logits contains NaN or +inf, or suppresses every token.
     """
     scores = logits.float()
     if not bool(torch.isfinite(scores.amax(-1)).all()):  # amax passes NaN on
@@ -69,11 +73,11 @@ def next_distribution(logits: Tensor, previous: Tensor, sampling: Sampling) -> T
 def sample_next(
     logits: Tensor, previous: Tensor, sampling: Sampling, generator: torch.Generator
 ) -> Tensor:
-    """The next token of each row, drawn from `next_distribution`.
+    """Draw the next token of each row from `next_distribution`.
 
     Args:
         logits: (B, V).
-        previous: (B, N) ids already in the context; negative ids mean none.
+        previous: (B, N) ids already in the context; negative ids are ignored.
         sampling: the settings; temperature 0 draws nothing from `generator`.
         generator: on the device of `logits`.
 
@@ -81,7 +85,7 @@ def sample_next(
         (B,) int64.
 
     Raises:
-        CheckpointError: as `next_distribution`.
+        CheckpointError: as in `next_distribution`.
     """
     probabilities = next_distribution(logits, previous, sampling)
     if sampling.greedy:
@@ -91,7 +95,7 @@ def sample_next(
 
 def _penalise(scores: Tensor, previous: Tensor, penalty: float) -> Tensor:
     B, V = scores.shape
-    seen = torch.zeros(B, V + 1, dtype=torch.bool, device=scores.device)  # column V takes "none"
+    seen = torch.zeros(B, V + 1, dtype=torch.bool, device=scores.device)  # column V: ignored ids
     seen.scatter_(1, previous.masked_fill(previous < 0, V), True)
     penalised = torch.where(scores < 0, scores * penalty, scores / penalty)
     return torch.where(seen[:, :V], penalised, scores)
@@ -99,10 +103,10 @@ def _penalise(scores: Tensor, previous: Tensor, penalty: float) -> Tensor:
 
 def _keep_nucleus(scores: Tensor, top_p: float) -> Tensor:
     probabilities = scores.softmax(-1)
-    for count in (min(NUCLEUS, scores.size(-1)), scores.size(-1)):
+    for count in (min(NUCLEUS_TOKENS, scores.size(-1)), scores.size(-1)):
         likeliest, order = probabilities.topk(count)  # (B, count), the likeliest first
-        drop = likeliest.cumsum(-1) - likeliest >= top_p  # by the mass of the likelier tokens
-        if bool(drop[:, -1].all()):  # and so are all that come later
+        drop = likeliest.cumsum(-1) - likeliest >= top_p  # mass of the likelier tokens
+        if bool(drop[:, -1].all()):  # the nucleus lies within `count`
             break
     drop[:, 0] = False
     return scores.masked_fill(

@@ -13,7 +13,7 @@ from jielong.checkpoint.folder import model_type_of
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, ConfigError
 from jielong.interop.gguf_tokenizer import Vocabulary, read_vocabulary
-from jielong.interop.huggingface import no_class
+from jielong.interop.huggingface import unsupported_by_transformers
 from jielong.interop.output import new_files
 from jielong.model.transformer import DEFAULT_CONTEXT, Transformer
 from jielong.tokenization.tokenizer import Tokenizer
@@ -48,17 +48,17 @@ def export_gguf(
     dtype: str = "f16",
     name: str = "jielong",
 ) -> Path:
-    """Writes `{out_dir}/model-{dtype}.gguf`, tokenizer and special tokens included.
+    """Write `{out_dir}/model-{dtype}.gguf`, with the tokenizer and its special tokens.
 
     Args:
-        dtype: "f32", "f16" or "q8_0" (8 bits and a scale for each 32 weights). Norms and routers
-            stay float32; a matrix whose rows are no multiple of 32 stays float16 under q8_0.
-        name: what llama.cpp shows.
+        dtype: "f32", "f16" or "q8_0" (8 bits and a scale per 32 weights). Norms and routers stay
+            float32. With q8_0, matrices whose row length is not a multiple of 32 are float16.
+        name: the model name shown by llama.cpp.
 
     Raises:
-        CheckpointError: llama.cpp would compute something else than this model, or cut text into
-            other tokens; it says why, and nothing is written.
-        ConfigError: the gguf library is missing, or there is no such dtype.
+        CheckpointError: llama.cpp would compute something else than this model, or tokenize text
+            differently. The message says why, and nothing is written.
+        ConfigError: the gguf library is missing, or the dtype is unknown.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -66,8 +66,8 @@ def export_gguf(
         import gguf
     except ImportError:
         raise ConfigError("the gguf library is missing: pip install 'jielong[gguf]'") from None
-    if reason := no_place(model.config):
-        raise CheckpointError(f"GGUF has no place for this model: {reason}")
+    if reason := unsupported_by_llama_cpp(model.config):
+        raise CheckpointError(f"GGUF cannot represent this model: {reason}")
     vocabulary = read_vocabulary(tokenizer, model.config.vocab_size)
     tensors = [(key, *_encoded(key, value, dtype)) for key, value in gguf_tensors(model)]
     with new_files(out_dir) as folder:
@@ -86,31 +86,31 @@ def export_gguf(
 
 
 def architecture(config: ModelConfig) -> str:
-    """llama.cpp's name of an architecture it has."""
+    """Return llama.cpp's name of a supported architecture."""
     return model_type_of(config).replace("_", "")
 
 
-def no_place(config: ModelConfig) -> str | None:
-    """Why llama.cpp could not run this architecture; none if it can."""
-    if reason := no_class(config):
+def unsupported_by_llama_cpp(config: ModelConfig) -> str | None:
+    """Return why llama.cpp cannot run this architecture; None if it can."""
+    if reason := unsupported_by_transformers(config):
         return reason
     if config.use_moe and not config.normalizes_topk:
         return (
-            "llama.cpp always normalises the weights of a token's experts, and this model was "
-            f"trained without (norm_topk_prob = false, num_experts_per_tok = "
+            "llama.cpp always normalises the weights of a token's experts, but this model was "
+            f"trained without normalisation (norm_topk_prob = false, num_experts_per_tok = "
             f"{config.num_experts_per_tok})"
         )
     return None
 
 
 def gguf_tensors(model: Transformer) -> Iterator[tuple[str, np.ndarray]]:
-    """The weights by llama.cpp's names and in its layout, float32, each expert's stacked."""
+    """Yield the float32 weights with llama.cpp's names and layout; experts are stacked."""
     config = model.config
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     experts: dict[str, dict[int, np.ndarray]] = {}
     for name, value in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue  # llama.cpp takes the embedding where there is no output matrix
+            continue  # llama.cpp uses the embedding if there is no output matrix
         array = value.detach().float().cpu().numpy()
         stem = name.removesuffix(".weight")
         if match := EXPERT.fullmatch(stem):
@@ -119,7 +119,7 @@ def gguf_tensors(model: Transformer) -> Iterator[tuple[str, np.ndarray]]:
         elif match := LAYER.fullmatch(stem):
             part = TENSORS[match[2]]
             if not config.qk_norm and part in heads:
-                array = _pairs_adjacent(array, heads[part])
+                array = _interleave_rotary_pairs(array, heads[part])
             yield f"blk.{match[1]}.{part}.weight", array
         else:
             yield f"{TENSORS[stem]}.weight", array
@@ -127,11 +127,11 @@ def gguf_tensors(model: Transformer) -> Iterator[tuple[str, np.ndarray]]:
         yield name, np.stack([parts[i] for i in range(len(parts))])  # (experts, rows, columns)
 
 
-def _pairs_adjacent(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of q or k with the two dimensions that rotate together side by side.
+def _interleave_rotary_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
+    """Reorder the rows of q or k so that dimensions that rotate together are adjacent.
 
-    llama.cpp turns neighbours under its architecture "llama", as Meta's files have them; Hugging
-    Face (and we) turn dimension i with i + head_dim / 2.
+    llama.cpp's architecture "llama" rotates adjacent dimensions, as in Meta's files. Hugging Face
+    (and jielong) rotate dimension i with dimension i + head_dim / 2.
     """
     rows, columns = weight.shape
     halves = weight.reshape(heads, 2, rows // heads // 2, columns)
@@ -139,7 +139,7 @@ def _pairs_adjacent(weight: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _encoded(name: str, values: np.ndarray, dtype: str) -> tuple[np.ndarray, Any]:
-    """The bytes to store, and their GGML type."""
+    """Return the values to store and their GGML type."""
     from gguf import GGMLQuantizationType, quants
 
     if dtype == "f32" or values.ndim == 1 or "ffn_gate_inp" in name:
@@ -149,7 +149,7 @@ def _encoded(name: str, values: np.ndarray, dtype: str) -> tuple[np.ndarray, Any
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     if not np.isfinite(half).all():
-        raise CheckpointError(f"weight {name} does not fit in half precision: take dtype f32")
+        raise CheckpointError(f"weight {name} does not fit in half precision: use dtype f32")
     return half, GGMLQuantizationType.F16
 
 
@@ -192,7 +192,7 @@ def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
         writer.add_pad_token_id(vocabulary.pad_id)
     if vocabulary.bos_id is not None:
         writer.add_bos_token_id(vocabulary.bos_id)
-    # A document begins with bos in training, so a prompt does too.
+    # documents begin with bos in training, so prompts must too
     writer.add_add_bos_token(vocabulary.bos_id is not None)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)

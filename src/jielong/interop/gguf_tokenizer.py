@@ -1,4 +1,4 @@
-"""What llama.cpp needs to know of a tokenizer, or why it could not give the same tokens."""
+"""Converting a tokenizer to GGUF, or explaining why llama.cpp would tokenize differently."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from jielong.errors import CheckpointError
 from jielong.tokenization.tokenizer import Tokenizer
 
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's kinds of token
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's token types
 _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _HEAD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-PATTERNS = {  # of a Split before the bytes → llama.cpp's name of that pre-tokenizer
+PATTERNS = {  # regex of the Split step → llama.cpp's name of that pre-tokenizer
     _HEAD + r"\p{N}" + _TAIL: "qwen2",
     _HEAD + r"\p{N}{1,3}" + _TAIL: "llama-bpe",
 }
@@ -22,7 +22,7 @@ PATTERNS = {  # of a Split before the bytes → llama.cpp's name of that pre-tok
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A byte-level BPE as GGUF spells it: one token and kind for each id of the model."""
+    """A byte-level BPE in GGUF's form: one token and one type per id of the model."""
 
     pre: str
     tokens: list[str]
@@ -35,10 +35,10 @@ class Vocabulary:
 
 
 def read_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
-    """The vocabulary for a model of `vocab_size`; ids beyond the tokenizer's are marked unused.
+    """Return the vocabulary for a model; ids beyond the tokenizer's are marked unused.
 
     Raises:
-        CheckpointError: llama.cpp has no such tokenizer; the message says what differs.
+        CheckpointError: llama.cpp does not support the tokenizer; the message says why.
     """
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(folder)
@@ -48,7 +48,7 @@ def read_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
         template = jinja.read_text(encoding="utf-8") if jinja.exists() else None
     template = template or config.get("chat_template")
     if tokenizer.eos_id is None:
-        raise _refused("it has no eos token, and llama.cpp would take another one for it")
+        raise _refused("it has no eos token, and llama.cpp would use another token instead")
     model = record["model"]
     pre = _pre_tokenizer(record)
     _check_model(model, pre)
@@ -58,7 +58,7 @@ def read_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
         tokens[i], types[i] = token, NORMAL
     for added in record["added_tokens"]:
         if added["lstrip"] or added["rstrip"] or added["single_word"]:
-            raise _refused(f"token {added['content']!r} takes the spaces beside it")
+            raise _refused(f"token {added['content']!r} absorbs adjacent spaces")
         tokens[added["id"]] = added["content"]
         types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
     merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
@@ -75,11 +75,11 @@ def read_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
 
 
 def _pre_tokenizer(record: dict[str, Any]) -> str:
-    """llama.cpp's name of how text is split before the merges."""
+    """Return llama.cpp's name of the pre-tokenizer."""
     steps = _steps(record["pre_tokenizer"], "pretokenizers")
     bytes_step = steps[-1] if steps else {}
     if bytes_step.get("type") != "ByteLevel" or bytes_step.get("add_prefix_space"):
-        raise _refused("only byte-level BPE without a prefix space is written")
+        raise _refused("only byte-level BPE without a prefix space is supported")
     if bytes_step.get("use_regex", True):
         pre = "gpt-2" if len(steps) == 1 else None
     else:
@@ -87,10 +87,10 @@ def _pre_tokenizer(record: dict[str, Any]) -> str:
         plain = len(splits) == len(steps) - 1 == 1
         pre = PATTERNS.get(splits[0]["pattern"].get("Regex", "")) if plain else None
     if pre is None:
-        raise _refused("it splits text in a way unknown here (known: GPT-2's, Qwen2's, Llama 3's)")
+        raise _refused("its pre-tokenizer is not one of GPT-2's, Qwen2's, Llama 3's")
     normalizers = [step["type"] for step in _steps(record["normalizer"], "normalizers")]
     if normalizers not in ([], ["NFC"] if pre == "qwen2" else []):
-        raise _refused(f"it rewrites text before splitting ({', '.join(normalizers)})")
+        raise _refused(f"it normalises text before splitting ({', '.join(normalizers)})")
     return pre
 
 
@@ -101,7 +101,7 @@ def _check_model(model: dict[str, Any], pre: str) -> None:
         if model.get(name):
             raise _refused(f"{name} = {model[name]!r} is not supported")
     if bool(model.get("ignore_merges")) != (pre == "llama-bpe"):
-        raise _refused(f"ignore_merges = {model.get('ignore_merges')} does not go with {pre}")
+        raise _refused(f"ignore_merges = {model.get('ignore_merges')} does not match {pre}")
 
 
 def _steps(part: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
@@ -111,4 +111,4 @@ def _steps(part: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
 
 
 def _refused(reason: str) -> CheckpointError:
-    return CheckpointError(f"llama.cpp could not use this tokenizer: {reason}")
+    return CheckpointError(f"llama.cpp cannot use this tokenizer: {reason}")

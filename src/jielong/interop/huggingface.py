@@ -1,4 +1,4 @@
-"""The copy of a model to publish: half precision, a model card, and the way to the Hub."""
+"""Exporting a model for publication: half precision, a model card, upload to the Hub."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from jielong.interop.output import new_folder
 from jielong.model.transformer import Transformer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SETTINGS = (  # of a run, those that a reader of the card asks for first
+SETTINGS = (  # settings of a run that the model card lists
     ("training", "optimizer"),
     ("training", "learning_rate"),
     ("training", "schedule"),
     ("training", "weight_decay"),
-    ("training", "batch_size"),
-    ("training", "accumulation_steps"),
+    ("training", "global_batch_size"),
     ("data", "max_seq_len"),
     ("training", "seed"),
 )
@@ -36,30 +35,30 @@ def export_hf(
     license: str | None = None,
     push_to_hub: str | None = None,
 ) -> Path:
-    """Writes a Hugging Face model folder without what only training needs, and its model card.
+    """Write a Hugging Face model folder without training state, and a model card.
 
     Args:
         checkpoint: a run, a checkpoint or any model folder.
-        out_dir: a new folder; it appears only when everything in it is written.
+        out_dir: a new folder; it appears only once it is complete.
         dtype: "float32", "bfloat16" or "float16".
-        license: identifier such as "apache-2.0", for the card.
-        push_to_hub: repository "user/name" to upload the folder to.
+        license: an identifier for the card, such as "apache-2.0".
+        push_to_hub: the repository "user/name" to upload the folder to.
 
     Raises:
         CheckpointError: there is no valid model, transformers has no class for its architecture,
-            or the upload fails (the folder then stays).
-        ConfigError: no such dtype, license or repository name, or huggingface_hub is missing.
+            or the upload fails (the folder is then kept).
+        ConfigError: dtype, license or repository name are invalid, or huggingface_hub is missing.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
-        raise ConfigError(f"license {license!r} is no identifier such as apache-2.0, mit or other")
+        raise ConfigError(f"license {license!r} is not an identifier such as apache-2.0 or mit")
     if push_to_hub is not None:
         _hub(push_to_hub)
     source = find_model_folder(checkpoint)
     model, tokenizer = load_model(source)
-    if reason := no_class(model.config):
-        raise CheckpointError(f"{source}: transformers could not open this model: {reason}")
+    if reason := unsupported_by_transformers(model.config):
+        raise CheckpointError(f"{source}: transformers cannot open this model: {reason}")
     for name, value in model.state_dict().items():
         if not value.to(DTYPES[dtype]).isfinite().all():
             raise CheckpointError(f"{source}: weight {name} does not fit in {dtype}")
@@ -73,8 +72,8 @@ def export_hf(
     return out_dir
 
 
-def no_class(config: ModelConfig) -> str | None:
-    """Why no class of transformers computes this architecture; none if one does."""
+def unsupported_by_transformers(config: ModelConfig) -> str | None:
+    """Return why transformers has no class for this architecture; None if it has one."""
     if model_type_of(config) != "jielong_moe":
         return None
     if not config.qk_norm:
@@ -87,10 +86,10 @@ def no_class(config: ModelConfig) -> str | None:
 def model_card(
     model: Transformer, name: str, dtype: str, record: dict[str, Any], license: str | None
 ) -> str:
-    """README.md of a published model, from what training left beside the weights.
+    """Return README.md of a published model, written from its training state.
 
     Args:
-        record: `training_state.json`; empty for a model that was not trained here.
+        record: `training_state.json`; empty for a model that was not trained with jielong.
     """
     front = ["---"]
     if license is not None:
@@ -107,7 +106,7 @@ def model_card(
 def _description(model: Transformer, dtype: str) -> str:
     c = model.config
     kind = "Qwen3-MoE" if c.use_moe else "Qwen3" if c.qk_norm else "Llama"
-    experts = f", {c.num_experts} experts ({c.num_experts_per_tok} a token)" if c.use_moe else ""
+    experts = f", {c.num_experts} experts ({c.num_experts_per_tok} per token)" if c.use_moe else ""
     return (
         f"A language model of {model.num_parameters():,} parameters ({kind}: "
         f"{c.num_hidden_layers} layers, hidden size {c.hidden_size}{experts}, vocabulary "
@@ -121,11 +120,11 @@ def _training_rows(record: dict[str, Any]) -> list[str]:
     config, progress = record.get("config", {}), record.get("progress", {})
     rows: list[tuple[str, Any]] = []
     if paths := config.get("data", {}).get("data_path"):
-        # names only: where they lie on its author's disk is no one's business
+        # names only: paths on the author's disk are private
         rows.append(("data", ", ".join(Path(path).name for path in paths)))
     rows += [("steps", record.get("step")), ("tokens seen", progress.get("tokens"))]
     if isinstance(validation := progress.get("validation"), dict):
-        rows.append(("held-out loss (nats a token)", validation.get("loss")))
+        rows.append(("held-out loss (nats per token)", validation.get("loss")))
         rows.append(("held-out perplexity", validation.get("perplexity")))
         rows.append(("held-out bits per byte", validation.get("bits_per_byte")))
     rows.append(("peak learning rate", record.get("peak_learning_rate")))
@@ -154,11 +153,11 @@ output = model.generate(**inputs, max_new_tokens=100)
 print(tokenizer.decode(output[0], skip_special_tokens=True))
 ```
 
-A text began with the bos token in training: begin a prompt with it."""
+In training every text began with the bos token, so begin each prompt with it."""
 
 
 def _training_record(folder: Path) -> dict[str, Any]:
-    """training_state.json; empty if the model was not trained here."""
+    """Load training_state.json; empty if the model was not trained with jielong."""
     path = folder / "training_state.json"
     if not path.exists():
         return {}
@@ -170,7 +169,7 @@ def _training_record(folder: Path) -> dict[str, Any]:
 
 
 def _hub(repository: str) -> Any:
-    """huggingface_hub's client, once library and name are known to be right."""
+    """Return huggingface_hub's client; check that it is installed and the name is valid."""
     try:
         import huggingface_hub
     except ImportError:
@@ -187,9 +186,9 @@ def _push(folder: Path, repository: str) -> None:
     try:
         api.create_repo(repository, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload model")
-    except Exception as error:  # the library's own, and those of its network layer
+    except Exception as error:  # its own errors and those of its network layer
         reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{folder} is written, but could not be uploaded to {repository}: {reason}; "
+            f"{folder} was written, but could not be uploaded to {repository}: {reason}; "
             "log in with `hf auth login`, or upload it with `hf upload`"
         ) from None

@@ -1,4 +1,4 @@
-"""MiniMind's own checkpoints (`pretrain_512.pth`), both ways."""
+"""Importing and exporting MiniMind's checkpoints (`pretrain_512.pth`)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from jielong.checkpoint.checkpoint import write_model_folder
 from jielong.checkpoint.weights import fill_weights
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, first_line
-from jielong.interop.minimind_config import Reading, read_architecture, read_config_file
+from jielong.interop.minimind_config import (
+    ImportedArchitecture,
+    read_architecture,
+    read_config_file,
+)
 from jielong.interop.output import new_files, new_folder
 from jielong.model.transformer import DEFAULT_CONTEXT, Transformer
 from jielong.tokenization.tokenizer import Tokenizer
 
-ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how files of torch.save begin: since 1.6, and before
-WRAPPERS = ("_orig_mod.", "module.")  # torch.compile and DDP, where a script saved through them
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # magic bytes of torch.save: since torch 1.6, and before
+WRAPPERS = ("_orig_mod.", "module.")  # name prefixes added by torch.compile and DDP
 
 
 def import_minimind(
@@ -29,57 +33,57 @@ def import_minimind(
     tokenizer: str | Path,
     out_dir: str | Path,
     config_file: str | Path | None = None,
-) -> Reading:
-    """Turns a MiniMind checkpoint into a model folder that jielong and transformers open.
+) -> ImportedArchitecture:
+    """Convert a MiniMind checkpoint to a model folder that jielong and transformers can open.
 
     Args:
-        file: MiniMind2's or MiniMind-3's `.pth`, dense or mixture of experts; also a file of its
-            `checkpoints/` for resuming, of which the weights are taken.
-        tokenizer: Hugging Face tokenizer folder, such as MiniMind's `model/`.
-        out_dir: a new folder; it appears only when everything in it is written.
-        config_file: MiniMind's config as JSON, for what shapes cannot tell.
+        file: MiniMind2's or MiniMind-3's `.pth`, dense or mixture of experts. A resume file from
+            its `checkpoints/` works too; only the weights are used.
+        tokenizer: a Hugging Face tokenizer folder, such as MiniMind's `model/`.
+        out_dir: a new folder; it appears only once it is complete.
+        config_file: MiniMind's config as JSON, for settings that the shapes do not determine.
 
     Returns:
-        The architecture, and which of its settings were assumed from the family's defaults.
+        The architecture, and which settings were taken from the family's defaults.
 
     Raises:
-        CheckpointError: the file is no such checkpoint, or would run code when loaded; a weight is
-            missing, unexpected or misshapen; or the tokenizer is of another size.
-        ConfigError: the config is of another architecture, or at odds with the weights.
+        CheckpointError: the file is not such a checkpoint, or would run code when loaded; a weight
+            is missing, unexpected or has the wrong shape; or the vocabulary sizes differ.
+        ConfigError: the config is of another architecture, or contradicts the weights.
         DataError: the tokenizer cannot be loaded.
     """
     file, where = Path(file), str(file)
     given = read_config_file(Path(config_file)) if config_file is not None else {}
     state = load_state(file)
-    reading = read_architecture(state, given, where, str(config_file))
+    imported = read_architecture(state, given, where, str(config_file))
     loaded = Tokenizer.load(tokenizer)
-    if loaded.vocab_size != reading.config.vocab_size:
+    if loaded.vocab_size != imported.config.vocab_size:
         raise CheckpointError(
-            f"{where}: has a vocabulary of {reading.config.vocab_size} tokens, the tokenizer "
+            f"{where}: has a vocabulary of {imported.config.vocab_size} tokens, but the tokenizer "
             f"{tokenizer} has {loaded.vocab_size}: give the one it was trained with"
         )
-    model = Transformer(reading.config)
+    model = Transformer(imported.config)
     fill_weights(model, state, where)
     with new_folder(out_dir) as folder:
         write_model_folder(folder, model, loaded)
-    return reading
+    return imported
 
 
 def export_minimind(model: Transformer, tokenizer: Tokenizer, out_dir: str | Path) -> Path:
-    """Writes `pretrain_{hidden_size}[_moe].pth`, in half precision, as MiniMind's code loads it.
+    """Write `pretrain_{hidden_size}[_moe].pth` in half precision, for MiniMind's code.
 
-    Beside it stand the settings for `MiniMindConfig(**…)`, as `.json`, and the tokenizer.
+    The settings for `MiniMindConfig(**…)` are written beside it as `.json`, with the tokenizer.
 
     Returns:
         The path of the `.pth`.
 
     Raises:
-        CheckpointError: MiniMind has no place for the architecture or for a weight's size, or a
-            file is there already; nothing is written.
+        CheckpointError: MiniMind does not support the architecture, a weight does not fit in half
+            precision, or a file exists already; nothing is written.
     """
     config = model.config
-    if reason := no_place(config):
-        raise CheckpointError(f"MiniMind has no place for this model: {reason}")
+    if reason := unsupported_by_minimind(config):
+        raise CheckpointError(f"MiniMind cannot represent this model: {reason}")
     state = {name: value.detach().cpu().half() for name, value in model.state_dict().items()}
     for name, value in state.items():
         if not value.isfinite().all():
@@ -94,10 +98,10 @@ def export_minimind(model: Transformer, tokenizer: Tokenizer, out_dir: str | Pat
 
 
 def load_state(file: Path) -> dict[str, Tensor]:
-    """The weights in a file of `torch.save`, read without running anything that is in it.
+    """Load the weights of a `torch.save` file without running any code in it.
 
     Raises:
-        CheckpointError: it is missing, damaged, no such file, or holds more than tensors.
+        CheckpointError: it is missing, damaged or of another format, or contains more than tensors.
     """
     try:
         with file.open("rb") as stream:
@@ -112,19 +116,19 @@ def load_state(file: Path) -> dict[str, Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{file}: holds objects other than tensors, which could run code: refused"
+            f"{file}: contains objects other than tensors, which could run code: refused"
         ) from None
     except Exception as error:  # torch raises many kinds on a damaged file
         first = first_line(error)
-        raise CheckpointError(f"{file}: damaged or no MiniMind checkpoint: {first}") from None
+        raise CheckpointError(f"{file}: damaged, or not a MiniMind checkpoint: {first}") from None
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]  # a resume file holds optimizer and step beside the weights
+        state = state["model"]  # a resume file also contains optimizer and step
     if not isinstance(state, dict) or not state:
-        raise CheckpointError(f"{file}: holds no dictionary of weights")
+        raise CheckpointError(f"{file}: contains no dictionary of weights")
     for name, value in state.items():
         plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
         if not isinstance(name, str) or not plain or not value.is_floating_point():
-            raise CheckpointError(f"{file}: {name!r} is no weight: not a MiniMind checkpoint")
+            raise CheckpointError(f"{file}: {name!r} is not a weight: not a MiniMind checkpoint")
     for prefix in WRAPPERS:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
@@ -132,33 +136,34 @@ def load_state(file: Path) -> dict[str, Tensor]:
 
 
 def _check_sums(file: Path) -> None:
-    """Compares the records of a zip file with their CRC-32, which torch.load passes over."""
+    """Compare the records of a zip file with their CRC-32, which torch.load does not check."""
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
-        raise CheckpointError(f"{file}: truncated or damaged; fetch it again") from None
+        raise CheckpointError(f"{file}: truncated or damaged; download it again") from None
     if damaged is not None:
-        raise CheckpointError(f"{file}: damaged (in {damaged}); fetch it again")
+        raise CheckpointError(f"{file}: damaged (in {damaged}); download it again")
 
 
-def no_place(config: ModelConfig) -> str | None:
-    """Why MiniMind's code could not hold this architecture; none if it can."""
+def unsupported_by_minimind(config: ModelConfig) -> str | None:
+    """Return why MiniMind's code does not support this architecture; None if it does."""
     if not config.tie_word_embeddings:
-        return "its output head is tied to the embedding, this one's is not"
+        return "its output head is tied to the embedding, but this model's is not"
     if config.use_moe and config.router_aux_loss == "bias":
         return "its router has no balancing bias (router_aux_loss = bias)"
     if config.qk_norm and config.num_shared_experts:
         return "MiniMind-3 (QK-norm) has no shared experts"
     if not config.qk_norm and config.head_size * config.num_attention_heads != config.hidden_size:
         return (
-            f"MiniMind2 (no QK-norm) takes heads of hidden_size / heads, not of {config.head_size}"
+            "MiniMind2 (no QK-norm) requires a head size of hidden_size / heads, "
+            f"not {config.head_size}"
         )
     return None
 
 
 def minimind_settings(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Arguments of MiniMind's own config class for this architecture."""
+    """Return the arguments of MiniMind's config class for this architecture."""
     settings: dict[str, Any] = {
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_hidden_layers,

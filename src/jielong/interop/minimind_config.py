@@ -1,7 +1,7 @@
-"""The architecture of a MiniMind checkpoint: from its keys and shapes, its config, its family.
+"""Reading the architecture of a MiniMind checkpoint from its weights and config file.
 
-MiniMind2 (2025) is a Llama, MiniMind-3 (2026) a Qwen3; both name their weights as Hugging Face
-does. What shapes cannot tell is taken from the config file, else from the family's defaults.
+MiniMind2 (2025) is a Llama, MiniMind-3 (2026) a Qwen3; both use Hugging Face's weight names.
+Settings that the shapes do not determine come from the config file, or from the family's defaults.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "router_aux_loss_coef": 5e-4,
     },
 }
-OURS = {  # MiniMind2's names of what Qwen3-MoE and we call otherwise
+OUR_NAMES = {  # MiniMind2's name → the name used by Qwen3-MoE and jielong
     "n_routed_experts": "num_experts",
     "n_shared_experts": "num_shared_experts",
     "aux_loss_alpha": "router_aux_loss_coef",
@@ -55,13 +55,13 @@ MOE_FIELDS = {
 
 
 @dataclass(frozen=True)
-class Reading:
-    """An architecture, and what of it was only assumed.
+class ImportedArchitecture:
+    """The architecture of an imported model.
 
     Attributes:
         family: "MiniMind2" or "MiniMind-3".
         config: the architecture.
-        assumed: settings that neither the weights nor a config file gave: the family's defaults.
+        assumed: settings taken from the family's defaults: neither weights nor config give them.
     """
 
     family: str
@@ -70,10 +70,10 @@ class Reading:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """MiniMind's settings, by our names: a JSON dictionary, or one under the key `config`.
+    """Read MiniMind's settings, by our names, from a JSON object or its key `config`.
 
     Raises:
-        ConfigError: the file is missing or no JSON, or holds another architecture's settings.
+        ConfigError: the file is missing, not JSON, or contains another architecture's settings.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -84,14 +84,14 @@ def read_config_file(path: Path) -> dict[str, Any]:
     if isinstance(record, dict) and isinstance(record.get("config"), dict):
         record = record["config"]
     if not isinstance(record, dict):
-        raise ConfigError(f"{path}: holds no JSON object of settings")
+        raise ConfigError(f"{path}: contains no JSON object of settings")
     model_type = record.get("model_type", "minimind")
     if model_type != "minimind":
-        raise ConfigError(f"{path}: model_type {model_type!r}: not a config of MiniMind")
+        raise ConfigError(f"{path}: model_type {model_type!r}: not a MiniMind config")
     known = {"use_moe", *MOE_FIELDS, *(name for name, f in FIELDS.items() if f.section == "model")}
-    values = {OURS.get(name, name): value for name, value in record.items()}
+    values = {OUR_NAMES.get(name, name): value for name, value in record.items()}
     if not known & values.keys():
-        raise ConfigError(f"{path}: no setting of MiniMind in it (such as num_attention_heads)")
+        raise ConfigError(f"{path}: contains no MiniMind setting (such as num_attention_heads)")
     refused = {
         "hidden_act": values.get("hidden_act", "silu") != "silu",
         "scoring_func": values.get("scoring_func", "softmax") != "softmax",
@@ -112,12 +112,12 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 def read_architecture(
     state: dict[str, Tensor], given: dict[str, Any], where: str, config_where: str
-) -> Reading:
-    """What the weights are, checked against the settings `given`.
+) -> ImportedArchitecture:
+    """Determine the architecture of the weights, and check it against the settings `given`.
 
     Raises:
-        CheckpointError: the weights are not MiniMind's, or their shapes fit no architecture.
-        ConfigError: a setting is at odds with the weights.
+        CheckpointError: the weights are not MiniMind's, or their shapes are inconsistent.
+        ConfigError: a setting contradicts the weights.
     """
     shapes = _Shapes(state, where)
     vocab_size, hidden_size = shapes.of("model.embed_tokens.weight")
@@ -150,21 +150,22 @@ def read_architecture(
             f"{config_where}: use_moe={given['use_moe']}, but the weights say {is_moe}"
         )
     assumed = {name: value for name, value in defaults.items() if name not in given}
-    free = {name: given.get(name, value) for name, value in defaults.items()}
+    undetermined = {name: given.get(name, value) for name, value in defaults.items()}
     try:
-        return Reading(family, ModelConfig(**free | values).validated(), assumed)
+        config = ModelConfig(**undetermined | values).validated()
     except ConfigError as error:
         raise CheckpointError(f"{where}: {error}") from None
+    return ImportedArchitecture(family, config, assumed)
 
 
 class _Shapes:
-    """Shapes of weight matrices by name, with an error for one that is missing or no matrix."""
+    """Shapes of weight matrices by name; raises if one is missing or not a matrix."""
 
     def __init__(self, state: dict[str, Tensor], where: str) -> None:
         self.state, self.where = state, where
 
     def of(self, name: str) -> tuple[int, int]:
-        """(rows, columns)."""
+        """Return (rows, columns)."""
         if name not in self.state:
             raise CheckpointError(f"{self.where}: weight {name} is missing: not of MiniMind2 or 3")
         shape = self.state[name].shape
@@ -191,11 +192,11 @@ def _feed_forward(
         "moe_intermediate_size": width,
     }
     if family == "MiniMind-3":
-        dense_width = given.get("intermediate_size", width)  # of no layer here, but declared
+        dense_width = given.get("intermediate_size", width)  # used by no layer, but in the config
         return values | {"intermediate_size": dense_width, "router_aux_loss": "batch"}
     shared = re.compile(re.escape(mlp) + r"shared_experts\.(\d+)\.gate_proj\.weight")
     return values | {
-        "intermediate_size": width,  # one width for all in MiniMind2
+        "intermediate_size": width,  # MiniMind2 has one width for all
         "num_shared_experts": sum(1 for name in state if shared.fullmatch(name)),
         "router_aux_loss": "sequence",
     }
@@ -215,7 +216,7 @@ def _heads(shapes: _Shapes, family: str, hidden_size: int, given: dict[str, Any]
             f"{head_dim}; give the right num_attention_heads by --config"
         )
     if family == "MiniMind2" and "num_attention_heads" not in given and kv_rows // head_dim != 2:
-        # Another number of heads fits the same shapes, and would give other text silently.
+        # another number of heads fits the same shapes, but would silently give wrong text
         raise CheckpointError(
             f"{shapes.where}: the shapes are not those of MiniMind2's 8 heads and 2 key-value "
             "heads; give num_attention_heads by --config FILE.json"

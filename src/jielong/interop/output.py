@@ -1,4 +1,4 @@
-"""Writing an export whole or not at all."""
+"""Atomic writes of exports."""
 
 from __future__ import annotations
 
@@ -9,37 +9,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jielong.errors import CheckpointError
+from jielong.runtime.atomic import atomic_folder
 
 
 @contextlib.contextmanager
 def new_folder(target: str | Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `target` at the end; on an error nothing is left behind.
+    """Yields an empty folder, which becomes `target` at the end; an error leaves nothing behind.
 
     Raises:
-        CheckpointError: `target` exists and is not empty, or the disk refuses.
+        CheckpointError: `target` exists and is not empty, another process is writing it, or the
+            disk refuses.
     """
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target}: exists and is not empty; choose another folder")
-    temporary = target.parent / f".{target.name}.{os.getpid()}.partial"
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if target.exists():
-            target.rmdir()  # empty: Windows cannot rename onto it
-        temporary.rename(target)
-    except OSError as error:
-        raise CheckpointError(f"{target}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with atomic_folder(target, CheckpointError) as folder:
+        yield folder
 
 
 @contextlib.contextmanager
 def new_files(folder: str | Path) -> Iterator[Path]:
-    """A folder to fill, whose files move into `folder` at the end, beside what is there.
+    """Yields an empty folder, whose files move into `folder` at the end, beside existing files.
 
     Raises:
-        CheckpointError: a file of that name is there already, or the disk refuses; then none moves.
+        CheckpointError: a file of the same name exists, or the disk refuses; then no file moves.
     """
     folder = Path(folder)
     temporary = folder / f".export.{os.getpid()}.partial"

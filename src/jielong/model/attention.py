@@ -1,4 +1,4 @@
-"""Causal self-attention: grouped queries, rotary positions, optional QK-norm, key-value cache."""
+"""Causal self-attention: grouped queries, rotary embedding, optional QK-norm, KV cache."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jielong.config.model import ModelConfig
-from jielong.model.documents import Mask, attend_by_document, attend_packed, is_packed
+from jielong.model.attention_backends import (
+    CAUSAL,
+    AttentionPlan,
+    per_document_attention,
+    varlen_attention,
+)
 from jielong.model.linear import Linear
 from jielong.runtime.device import without_autocast
 
 
 class KVCache:
-    """Keys and values of the tokens seen so far, preallocated for `max_len` of them.
+    """Keys and values of the tokens read so far, preallocated for `max_len` tokens.
 
     Shapes: `keys`, `values`: (layers, batch, kv heads, max_len, head size), views of `pairs`:
     (layers, batch, 2, kv heads, max_len, head size).
@@ -38,10 +43,10 @@ class KVCache:
         self.pairs = torch.zeros(shape, device=device, dtype=dtype)
         self.keys, self.values = self.pairs.unbind(2)
         self.max_len = max_len
-        self.length = 0  # tokens held; the model advances it after its last layer
+        self.length = 0  # tokens in the cache; the decoder advances it after its last layer
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores k, v (B, KV, T, D) of one layer; returns all held, (B, KV, length + T, D)."""
+        """Store k, v (B, KV, T, D) of one layer; return all cached ones, (B, KV, length + T, D)."""
         end = self.length + k.shape[2]
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
@@ -63,22 +68,22 @@ class Rotary(nn.Module):
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
     def forward(self, start: int, length: int) -> tuple[Tensor, Tensor]:
-        """cos, sin (length, D) of the positions start … start + length − 1."""
+        """Return cos, sin (length, D) of positions start … start + length − 1."""
         return self.cos[start : start + length], self.sin[start : start + length]
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x (B, H, T, D) turned by the angles of its positions; computed in float32."""
+def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply the rotary embedding to x (B, H, T, D); computed in float32."""
     first, second = x.chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
-    return (x * cos + turned * sin).to(x.dtype)
+    rotated_half = torch.cat([-second, first], dim=-1)
+    return (x * cos + rotated_half * sin).to(x.dtype)
 
 
 class HeadNorm(nn.RMSNorm):
-    """RMSNorm in the precision of its input, so that queries and keys have that of the values.
+    """RMSNorm in its input's precision, so that queries and keys keep the dtype of the values.
 
-    Autocast on CUDA would run it in float32 and return float32, which FlashAttention refuses
-    beside half-precision values.
+    Under CUDA autocast RMSNorm would return float32, which FlashAttention refuses next to
+    half-precision values.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,28 +110,29 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
-        mask: Mask | None = None,
+        plan: AttentionPlan = CAUSAL,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """x (B, T, hidden) → (B, T, hidden); no mask means causal."""
+        """x (B, T, hidden) → (B, T, hidden)."""
         B, T, _ = x.shape
         D = self.head_size
         q = self.q_norm(self.q_proj(x).view(B, T, self.heads, D)).transpose(1, 2)  # (B, H, T, D)
         k = self.k_norm(self.k_proj(x).view(B, T, self.kv_heads, D)).transpose(1, 2)
         v = self.v_proj(x).view(B, T, self.kv_heads, D).transpose(1, 2)  # (B, KV, T, D)
-        q, k = rotate(q, *rotary), rotate(k, *rotary)
-        if isinstance(mask, tuple):
-            return self.o_proj(attend_by_document(q, k, v, mask).flatten(2))
-        if is_packed(mask):
-            return self.o_proj(attend_packed(q, k, v, mask).flatten(2))
+        q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
+        if plan.document_lengths is not None:
+            return self.o_proj(per_document_attention(q, k, v, plan.document_lengths).flatten(2))
+        if plan.cu_seqlens is not None:
+            return self.o_proj(varlen_attention(q, k, v, plan.cu_seqlens).flatten(2))
+        mask = plan.block_causal_mask
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
         past = k.shape[2] - T
-        if past and T > 1:  # a chunk after a cached prefix: causal, shifted by the prefix
+        if past and T > 1:  # several tokens after a cached prefix: causal, shifted by its length
             mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
-        # of a GPU's fused kernels only FlashAttention shares key heads: no mask, half precision
-        shares = x.device.type == "cpu" or (mask is None and q.dtype != torch.float32)
-        if not shares:
+        # on a GPU only FlashAttention supports grouped queries: no mask, half precision
+        supports_gqa = x.device.type == "cpu" or (mask is None and q.dtype != torch.float32)
+        if not supports_gqa:
             k, v = (t.repeat_interleave(self.heads // self.kv_heads, 1) for t in (k, v))
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, enable_gqa=True

@@ -1,4 +1,4 @@
-"""A linear layer that reads its weights with every core, also for a single token."""
+"""A linear layer that uses every core for a single token too."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Linear):
-    """torch's, but fast for one row on a CPU, which is how a text is continued.
+    """`nn.Linear`, but fast for a single row on a CPU, as in token-by-token generation.
 
-    There the time is that of reading the weights, and torch multiplies a single row on one core.
-    A batch of as many slices of the weights as there are cores is multiplied on all.
+    Such a product takes as long as reading the weights, and torch uses one core for a single row.
+    Here the weights are cut into one slice per core and multiplied as a batch, on all cores.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training loss, without ever holding the logits of a whole batch."""
+"""The training loss, computed without holding the logits of a whole batch."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jielong.config.settings import IGNORED
+from jielong.config.settings import IGNORE_INDEX
 from jielong.runtime.device import compute_dtype
 
-CHUNK_TOKENS = 512  # logits held at once: 512 × 6400 floats are 13 MB
+CHUNK_TOKENS = 512  # tokens whose logits are in memory at once: 512 × 6400 floats are 13 MB
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     """Sum of −log softmax(hidden @ weight.T)[target], chunk by chunk.
 
-    The gradients are made in the forward pass, while a chunk's logits are at hand, so the backward
+    The forward pass computes the gradients too, while a chunk's logits are in memory. The backward
     pass only scales them (the method of Liger Kernel, Hsu et al. 2024).
     """
 
@@ -33,22 +33,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(targets), CHUNK_TOKENS):
             rows = slice(start, start + CHUNK_TOKENS)
             x, target = hidden[rows].to(compute), targets[rows, None]  # (N, H), (N, 1)
-            valid = target != IGNORED
+            valid = target != IGNORE_INDEX
             target = target.clamp_min(0)
-            logits = (x @ matrix.T).float()  # (N, V): the only wide matrix, worked on in place
-            largest, aim = logits.amax(dim=-1, keepdim=True), logits.gather(1, target)
+            logits = (x @ matrix.T).float()  # (N, V): the only wide matrix, modified in place
+            largest, target_logit = logits.amax(dim=-1, keepdim=True), logits.gather(1, target)
             exponentials = logits.sub_(largest).exp_()
             z = exponentials.sum(dim=-1, keepdim=True)  # (N, 1), at least 1
-            total += torch.where(valid, z.log() + largest - aim, 0.0).sum()
+            total += torch.where(valid, z.log() + largest - target_logit, 0.0).sum()
             if grad_hidden is not None and grad_weight is not None:
-                if compute == torch.float16:  # it ends at 65504; z may be the vocabulary's size
+                if compute == torch.float16:  # its maximum is 65504; z can be as large as V
                     exponentials.div_(z)
                     z = torch.ones_like(z)
-                # softmax − one-hot, times z; divided by it, and masked, at the narrow side
+                # (softmax − one-hot) · z; z and the mask are applied later, to the (N, H) side
                 grad = exponentials.scatter_add_(1, target, -z).to(compute)
-                share = (valid / z).to(compute)
-                grad_hidden[rows] = (grad @ matrix) * share
-                grad_weight += grad.T @ (x * share)
+                scale = (valid / z).to(compute)
+                grad_hidden[rows] = (grad @ matrix) * scale
+                grad_weight += grad.T @ (x * scale)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 
@@ -59,17 +59,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Summed cross-entropy in nats of the next tokens.
+    """Compute the summed cross-entropy of the targets, in nats.
 
     Args:
         hidden: (N, H) last hidden states.
         weight: (V, H) the output head.
-        targets: (N,) token ids; `IGNORED` counts nothing.
+        targets: (N,) token ids; `IGNORE_INDEX` marks those that do not count.
 
     Returns:
-        A float32 scalar: the sum, not the mean, since a mean over a micro-batch would weigh tokens
-        by the company they keep. All targets ignored gives 0.
+        A float32 scalar: the sum, not the mean. Averaging per micro-batch would weight a token by
+        how many targets share its micro-batch. If all targets are ignored, it is 0.
     """
-    # inside forward autograd is always off, so evaluation must say here that it needs no gradients
+    # autograd is always off inside `forward`, so it cannot see there whether gradients are needed
     grad_enabled = torch.is_grad_enabled()
     return _LinearCrossEntropy.apply(hidden, weight, targets, grad_enabled)

@@ -1,7 +1,7 @@
-"""Mixture of experts: a router, routed SwiGLU experts, and optional shared ones.
+"""Mixture of experts: a router, routed SwiGLU experts, and optional shared experts.
 
-Names in a checkpoint are those of Qwen3-MoE (`mlp.gate`, `mlp.experts.N`) and, for shared experts,
-of MiniMind2-MoE (`mlp.shared_experts.N`). In memory the experts are stacks of matrices.
+Checkpoints use the names of Qwen3-MoE (`mlp.gate`, `mlp.experts.N`) and, for shared experts, of
+MiniMind2-MoE (`mlp.shared_experts.N`). In memory the matrices of all experts are stacked.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from jielong.model.feedforward import FeedForward
 from jielong.model.grouped import combine_rows, gather_rows, grouped_linear, has_kernel
 from jielong.runtime.device import compute_dtype, without_autocast
 
-PARTS = ("gate_proj", "up_proj", "down_proj")  # of an expert
+PROJECTIONS = ("gate_proj", "up_proj", "down_proj")  # of an expert
 
 
 @dataclass
 class Routing:
-    """Where a layer's router sends each token.
+    """A layer's routing decisions.
 
-    `logits`, `scores`: (B, T, E) in float32, scores being the softmax; `experts`, `weights`:
-    (B, T, k), the experts chosen and the factors of their outputs.
+    Attributes:
+        logits: (B, T, E) float32.
+        scores: (B, T, E) float32, the softmax of the logits.
+        experts: (B, T, k), the chosen experts.
+        weights: (B, T, k), the weights of their outputs.
     """
 
     logits: Tensor
@@ -38,11 +41,11 @@ class Routing:
 class Router(nn.Linear):
     """Softmax over the experts, then the top k (Fedus et al. 2021; Lepikhin et al. 2020).
 
-    With one expert a token, normalised weights are the constant 1 and the language-model loss then
-    trains no router; hence `norm_topk_prob` is off by default there.
+    With one expert per token, normalised weights are always 1, so the language-model loss would not
+    train the router. `norm_topk_prob` is therefore off by default in that case.
 
-    `e_score_correction_bias` (E,) exists with `router_aux_loss = "bias"`: added to the scores for
-    the choice only, never for the weights (Wang et al. 2024; DeepSeek-V3).
+    `e_score_correction_bias` (E,) exists if `router_aux_loss = "bias"`. It is added to the scores
+    when experts are chosen, never to the weights (Wang et al. 2024; DeepSeek-V3).
     """
 
     e_score_correction_bias: Tensor | None
@@ -50,13 +53,13 @@ class Router(nn.Linear):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config.hidden_size, config.num_experts, bias=False)
         self.top_k, self.normalize = config.num_experts_per_tok, config.normalizes_topk
-        corrects = config.router_aux_loss == "bias"
-        bias = torch.zeros(config.num_experts) if corrects else None
+        has_bias = config.router_aux_loss == "bias"
+        bias = torch.zeros(config.num_experts) if has_bias else None
         self.register_buffer("e_score_correction_bias", bias)
         self.bias_rate = config.bias_rate
 
     def forward(self, x: Tensor) -> Routing:  # type: ignore[override]
-        """x (B, T, H); float32 throughout, since a rounded score changes the choice."""
+        """Route x (B, T, H), in float32 throughout: a rounded score can change the choice."""
         with without_autocast(x.device):
             logits = F.linear(x.float(), self.weight.float())  # (B, T, E)
             scores = logits.softmax(dim=-1)
@@ -71,7 +74,7 @@ class Router(nn.Linear):
 
 
 class Experts(nn.Module):
-    """E SwiGLU layers, as stacks of matrices, each run on its own tokens only."""
+    """E SwiGLU experts as stacked matrices; each expert sees only the tokens routed to it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -84,17 +87,17 @@ class Experts(nn.Module):
         self.register_load_state_dict_pre_hook(_join_experts)
 
     def keep_uncompiled(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Takes out of torch.compile what it would compile anew for each size of a group.
+        """Exclude `grouped_linear` from torch.compile where it would recompile for each group size.
 
-        It traces `F.grouped_mm` in bfloat16 only. Not done at import: it loads the compiler, which
-        takes a second.
+        torch.compile traces `F.grouped_mm` in bfloat16 only. This is not done at import, because
+        it loads the compiler, which takes a second.
         """
         stacks = self.gate_proj, self.down_proj
         if dtype != torch.bfloat16 or not all(has_kernel(device, dtype, w) for w in stacks):
             self.grouped_linear = torch.compiler.disable(grouped_linear)
 
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
-        """Σ weight · expert(x) over each token's k experts; no token is dropped.
+        """Return Σ weight · expert(x) over each token's k experts; no token is dropped.
 
         Args:
             x: (N, H).
@@ -105,24 +108,24 @@ class Experts(nn.Module):
         x = x.to(compute_dtype(x))
         choices = experts.flatten()  # (N·k,)
         if torch.is_grad_enabled():
-            # one more row for each expert, whose output no one reads: grouped kernels hang or
-            # leave rubbish in the gradient where a group is empty, and DDP wants every gradient
+            # one extra row per expert, whose output is not used: on an empty group, grouped
+            # kernels hang or write garbage into the gradient, and DDP expects every gradient
             choices = torch.cat([choices, torch.arange(E, device=x.device)])
         ordered, order = choices.sort(stable=True)
         ends = torch.searchsorted(
             ordered, torch.arange(E, device=x.device), right=True, out_int32=True
         )
-        sources = (order // k).clamp(max=N - 1)  # (N·k + E,) the token of each row
-        places = order.argsort()[: N * k].view(N, k)  # the row of each choice
-        rows = gather_rows(x, sources, places)
+        token_of_row = (order // k).clamp(max=N - 1)  # (N·k + E,) the token of each row
+        row_of_choice = order.argsort()[: N * k].view(N, k)  # the row of each choice
+        rows = gather_rows(x, token_of_row, row_of_choice)
         linear = self.grouped_linear
         gate = F.silu(linear(rows, self.gate_proj, ends))
         out = linear(gate * linear(rows, self.up_proj, ends), self.down_proj, ends)
-        return combine_rows(out, weights.to(out.dtype), sources, places)
+        return combine_rows(out, weights.to(out.dtype), token_of_row, row_of_choice)
 
 
 class MixtureOfExperts(nn.Module):
-    """The feed-forward layer of a Qwen3-MoE, with ungated shared experts if the config has any."""
+    """The feed-forward layer of Qwen3-MoE, plus ungated shared experts if configured."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -134,7 +137,7 @@ class MixtureOfExperts(nn.Module):
         )
 
     def forward(self, x: Tensor, routings: list[Routing] | None = None) -> Tensor:
-        """x (B, T, H) → (B, T, H); appends what the router did to `routings`."""
+        """x (B, T, H) → (B, T, H); appends the routing to `routings`."""
         routing = self.gate(x)
         if routings is not None:
             routings.append(routing)
@@ -147,26 +150,27 @@ class MixtureOfExperts(nn.Module):
         return out
 
 
-def balance(
+def load_balancing_loss(
     routings: list[Routing],
     counted: Tensor,
     config: ModelConfig,
     reference_load: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The routers' losses, summed over layers and times their coefficients, and the load.
+    """Compute the routers' auxiliary losses and the load of each expert.
 
-    Tokens that count nothing, such as padding, have no part in either. With a `reference_load`
-    the loss is linear in the tokens: the losses of the parts of a batch, weighted by their
-    numbers of counted tokens, add up to the loss of the whole.
+    The loss is summed over layers and includes the coefficients. Tokens that do not count, such as
+    padding, contribute to neither result. With a `reference_load` the loss is linear in the tokens:
+    the losses of the micro-batches, weighted by their counted tokens, add up to that of the batch.
 
     Args:
-        routings: one of each layer.
+        routings: one per layer.
         counted: (B, T) bool.
-        reference_load: (layers, E), how often each expert was chosen in the batch to be balanced:
-            in training the global batch of the previous update. Default: in these tokens.
+        reference_load: (layers, E), how often each expert was chosen in the batch to balance. In
+            training this is the global batch of the previous update. Default: these tokens.
 
     Returns:
-        A scalar, a mean over counted tokens; and the load (layers, E): choices of each expert.
+        The loss, a scalar mean over counted tokens; and the load (layers, E), how often each expert
+        was chosen.
     """
     k = config.num_experts_per_tok
     ones = counted.float().repeat_interleave(k, dim=1)  # (B, T·k)
@@ -177,7 +181,7 @@ def balance(
     load = rows.sum(dim=1)
     reference = load if reference_load is None else reference_load
     tokens = reference.sum(dim=1, keepdim=True) / k
-    shares = reference / tokens.clamp_min(1)  # of tokens: Σ over E is k
+    shares = reference / tokens.clamp_min(1)  # of the tokens; Σ over E is k
     losses = [
         router_loss(*layer, counted, config) for layer in zip(routings, rows, shares, strict=True)
     ]
@@ -187,17 +191,17 @@ def balance(
 def router_loss(
     routing: Routing, row_load: Tensor, shares: Tensor, counted: Tensor, config: ModelConfig
 ) -> Tensor:
-    """One layer's auxiliary losses: a mean over the counted tokens.
+    """Compute one layer's auxiliary losses, as a mean over the counted tokens.
 
-    `batch` is E · Σ fᵢ · Pᵢ with f the share of tokens that chose expert i and P its mean score,
-    (Switch, Fedus et al. 2021): k when balanced. f is that of a whole global batch (Qiu et al.
-    2025, arXiv:2501.11873). `sequence` takes f / k and P within each row, then the mean over rows,
-    by their tokens (DeepSeekMoE, Dai et al. 2024): 1 when balanced. The z-loss is the mean of
-    logsumexp(logits)² (ST-MoE, Zoph et al. 2022).
+    `batch` is E · Σ fᵢ · Pᵢ, where fᵢ is the share of tokens that chose expert i and Pᵢ its mean
+    score (Switch, Fedus et al. 2021); it is k when balanced. f is taken from a whole global batch
+    (Qiu et al. 2025, arXiv:2501.11873). `sequence` uses f / k and P of each row, and averages over
+    rows, weighted by their tokens (DeepSeekMoE, Dai et al. 2024); it is 1 when balanced. The z-loss
+    is the mean of logsumexp(logits)² (ST-MoE, Zoph et al. 2022).
 
     Args:
-        row_load: (B, E) choices of each expert in each row.
-        shares: (E,) f.
+        row_load: (B, E), how often each expert was chosen in each row.
+        shares: (E,), f above.
         counted: (B, T) bool.
     """
     E, k = config.num_experts, config.num_experts_per_tok
@@ -218,12 +222,12 @@ def router_loss(
 
 @torch.no_grad()
 def update_router_bias(model: nn.Module, load: Tensor) -> None:
-    """Moves each router's bias by a fixed step towards balance, after an optimizer step.
+    """Move each router's bias by a fixed step towards a balanced load, after an optimizer step.
 
-    Nothing happens to a model whose routers have none.
+    Routers without a bias are left as they are.
 
     Args:
-        load: (layers, E) choices in the whole global batch, the same on every rank.
+        load: (layers, E), how often each expert was chosen in the global batch; equal on all ranks.
     """
     routers = [module for module in model.modules() if isinstance(module, Router)]
     for router, counts in zip(routers, load, strict=True):
@@ -233,15 +237,15 @@ def update_router_bias(model: nn.Module, load: Tensor) -> None:
 
 
 def _split_experts(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """Stacks → one matrix a name, as views, so that copying into them fills the stacks."""
-    for part in PARTS:
+    """Replace each stack by a named view per expert; copying into a view fills the stack."""
+    for part in PROJECTIONS:
         for expert, matrix in enumerate(state.pop(prefix + part)):
             state[f"{prefix}{expert}.{part}.weight"] = matrix
 
 
 def _join_experts(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """The way back; where an expert is missing, torch then reports its stack as missing."""
-    for part in PARTS:
+    """Undo `_split_experts`; if an expert is missing, torch reports its stack as missing."""
+    for part in PROJECTIONS:
         names = [f"{prefix}{expert}.{part}.weight" for expert in range(len(getattr(module, part)))]
         if all(name in state for name in names):
             state[prefix + part] = torch.stack([state.pop(name) for name in names])

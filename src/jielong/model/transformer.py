@@ -8,36 +8,41 @@ import torch
 from torch import Tensor, nn
 
 from jielong.config.model import ModelConfig
-from jielong.config.settings import IGNORED
+from jielong.config.settings import IGNORE_INDEX
 from jielong.model.attention import Attention, KVCache, Rotary
-from jielong.model.documents import (
-    Mask,
-    attention_mask,
+from jielong.model.attention_backends import (
+    CAUSAL,
+    AttentionPlan,
+    block_causal_mask,
+    cu_seqlens_of,
     document_lengths,
-    document_starts,
     varlen_unavailable,
 )
 from jielong.model.feedforward import FeedForward
 from jielong.model.linear import Linear
 from jielong.model.loss import linear_cross_entropy
-from jielong.model.moe import MixtureOfExperts, Routing, balance
+from jielong.model.moe import MixtureOfExperts, Routing, load_balancing_loss
 from jielong.runtime.device import compute_dtype
 
 DEFAULT_CONTEXT = 512
 
 
 def context_length(config: ModelConfig) -> int:
-    """Tokens that a model can look at, at most."""
+    """Return the most tokens that a model can attend to."""
     return config.max_position_embeddings or DEFAULT_CONTEXT
 
 
 @dataclass
 class ModelOutput:
-    """What a forward pass gives: logits (B, T, V), or with targets the summed loss in nats.
+    """The result of a forward pass.
 
-    A mixture of experts adds, with targets, `balance_loss`: the routers' losses of all layers times
-    their coefficients, a mean over the targets; and `expert_load` (layers, experts): choices of
-    each expert among the tokens that have a target.
+    Attributes:
+        logits: (B, T, V), without targets only.
+        loss: the sum over targets in nats, with targets only.
+        balance_loss: the routers' losses of all layers times their coefficients, a mean over the
+            targets; for a mixture of experts with targets only.
+        expert_load: (layers, experts), how often each expert was chosen by tokens with a target;
+            for a mixture of experts with targets only.
     """
 
     logits: Tensor | None = None
@@ -64,11 +69,11 @@ class DecoderLayer(nn.Module):
         self,
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
-        mask: Mask | None = None,
+        plan: AttentionPlan = CAUSAL,
         cache: KVCache | None = None,
         routings: list[Routing] | None = None,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
+        x = x + self.self_attn(self.input_layernorm(x), rotary, plan, cache)
         hidden = self.post_attention_layernorm(x)
         if isinstance(self.mlp, MixtureOfExperts):
             return x + self.mlp(hidden, routings)
@@ -76,7 +81,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding, layers and last norm: `model.…` in a checkpoint."""
+    """Embedding, layers and final norm: `model.…` in a checkpoint."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -87,8 +92,9 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary = Rotary(config.head_size, context_length(config), config.rope_theta)
         self.head_sizes = config.num_attention_heads, config.num_key_value_heads, config.head_size
-        self.by_document = True  # attend to long documents one by one; compiled, each length anew
-        # why the varlen kernel cannot be used, if it cannot, by device and precision: tried once
+        # use per_document_attention on a CPU; off when compiled: each new length would recompile
+        self.per_document = True
+        # cached results of varlen_unavailable by device and dtype: the kernel is tried once
         self._varlen_unavailable: dict[tuple[torch.device, torch.dtype], str | None] = {}
 
     def forward(
@@ -101,49 +107,50 @@ class Decoder(nn.Module):
         start = cache.length if cache is not None else 0
         rotary = self.rotary(start, tokens.shape[1])
         x = self.embed_tokens(tokens)  # (B, T, H)
-        mask = None if document_ids is None else self._mask(document_ids, x, cache)
+        plan = CAUSAL if document_ids is None else self._plan(document_ids, x, cache)
         for layer in self.layers:
-            x = layer(x, rotary, mask, cache, routings)
+            x = layer(x, rotary, plan, cache, routings)
         if cache is not None:
             cache.length += tokens.shape[1]
         return self.norm(x)
 
-    def _mask(self, document_ids: Tensor, x: Tensor, cache: KVCache | None) -> Mask:
-        """What keeps attention within documents, in the form that is fastest for x (B, T, H)."""
-        if cache is None and x.device.type == "cpu" and self.by_document:
+    def _plan(self, document_ids: Tensor, x: Tensor, cache: KVCache | None) -> AttentionPlan:
+        """Choose the fastest backend that keeps attention within documents, for x (B, T, H)."""
+        if cache is None and x.device.type == "cpu" and self.per_document:
             lengths = document_lengths(document_ids)
             if lengths is not None:
-                return lengths
+                return AttentionPlan(document_lengths=lengths)
         if cache is None and self.varlen_unavailable(x.device, compute_dtype(x)) is None:
-            return document_starts(document_ids).to(x.device, non_blocking=True)
-        return attention_mask(document_ids.to(x.device))
+            cu_seqlens = cu_seqlens_of(document_ids).to(x.device, non_blocking=True)
+            return AttentionPlan(cu_seqlens=cu_seqlens)
+        return AttentionPlan(block_causal_mask=block_causal_mask(document_ids.to(x.device)))
 
     def varlen_unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
-        """Why documents are not attended to by the varlen kernel there; None if they are."""
+        """Return why the varlen kernel cannot be used on this device; None if it can."""
         key = device, dtype
         if key not in self._varlen_unavailable:
             self._varlen_unavailable[key] = varlen_unavailable(*key, *self.head_sizes)
         return self._varlen_unavailable[key]
 
-    def attention_in_words(self, device: torch.device, dtype: torch.dtype) -> str:
-        """One line: how attention stays within documents, and why not by the fastest way."""
+    def describe_attention(self, device: torch.device, dtype: torch.dtype) -> str:
+        """Describe in one line which attention backend is used, and why not the fastest one."""
         if device.type == "cpu":
             return (
-                "attention one document at a time where they are long"
-                if self.by_document
-                else "attention with a mask"
+                "attention: one call per document where documents are long, otherwise masked"
+                if self.per_document
+                else "attention: masked"
             )
         reason = self.varlen_unavailable(device, dtype)
         if reason is None:
-            return "attention by the varlen kernel (FlashAttention), within each document"
-        return f"attention with a mask, slower than the varlen kernel: {reason}"
+            return "attention: varlen kernel (FlashAttention)"
+        return f"attention: masked, slower than the varlen kernel: {reason}"
 
 
 class Transformer(nn.Module):
     """A causal language model.
 
     Args:
-        config: the architecture. Weights are drawn from torch's global generator.
+        config: the architecture. Weights are initialised from torch's global generator.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -152,15 +159,15 @@ class Transformer(nn.Module):
         self.model = Decoder(config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()
-        self.apply(_draw_weights)
-        # embedding and head are often one matrix: a larger start would be sure of the last token
+        self.apply(_init_weights)
+        # with tied embeddings, a larger init would make the model predict its own input token
         nn.init.normal_(self.model.embed_tokens.weight, std=min(0.02, 4 / config.hidden_size))
         for name, p in self.named_parameters():
             if "o_proj" in name or "down_proj" in name:
-                nn.init.zeros_(p)  # each layer begins as the identity of the residual stream
+                nn.init.zeros_(p)  # each layer starts as the identity on the residual stream
 
     def tie_weights(self) -> None:
-        """Makes embedding and head one parameter, if the config wants it."""
+        """Make embedding and head one parameter, if configured."""
         if self.config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
@@ -172,18 +179,19 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         reference_load: Tensor | None = None,
     ) -> ModelOutput:
-        """Predicts each next token.
+        """Predict the next token at each position.
 
         Args:
             tokens: (B, T) ids.
-            targets: (B, T) the next ids, −100 where none counts; then only the loss is computed.
-            document_ids: (B, T), equal within a document; none means one document a row. On a GPU
-                better left on the CPU: where documents begin is then found without waiting.
+            targets: (B, T) next ids, `IGNORE_INDEX` where none counts. If given, only the loss is
+                computed, not the logits.
+            document_ids: (B, T), equal within a document; None means one document per row. Keep
+                them on the CPU even for a GPU: finding document borders then needs no sync.
             cache: keys and values of the tokens before these; extended in place.
-            reference_load: (layers, experts), as of `balance`, for a mixture of experts.
+            reference_load: (layers, experts), see `load_balancing_loss`; mixtures of experts only.
 
         Returns:
-            `logits` (B, T, V), or with targets `loss`: the sum over targets, in nats.
+            `logits` (B, T, V), or `loss` if there are targets: their summed loss, in nats.
         """
         if targets is None:
             return ModelOutput(logits=self.logits(self.hidden_states(tokens, document_ids, cache)))
@@ -192,17 +200,19 @@ class Transformer(nn.Module):
         loss = linear_cross_entropy(hidden.flatten(0, 1), self.lm_head.weight, targets.flatten())
         if not routings:
             return ModelOutput(loss=loss)
-        balance_loss, load = balance(routings, targets != IGNORED, self.config, reference_load)
+        balance_loss, load = load_balancing_loss(
+            routings, targets != IGNORE_INDEX, self.config, reference_load
+        )
         return ModelOutput(loss=loss, balance_loss=balance_loss, expert_load=load)
 
     def hidden_states(
         self, tokens: Tensor, document_ids: Tensor | None = None, cache: KVCache | None = None
     ) -> Tensor:
-        """Last normalised hidden states (B, T, H) of tokens (B, T)."""
+        """Return the hidden states (B, T, H) after the final norm, of tokens (B, T)."""
         return self.model(tokens, document_ids, cache)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(…, H) → (…, V)."""
+        """Apply the output head: (…, H) → (…, V)."""
         return self.lm_head(hidden)
 
     @property
@@ -210,28 +220,28 @@ class Transformer(nn.Module):
         return self.lm_head.weight.device
 
     def num_parameters(self) -> int:
-        """Parameters, each counted once where embedding and head are tied."""
+        """Count the parameters; tied embedding and head count once."""
         return sum(p.numel() for p in self.parameters())
 
     def checksum(self) -> int:
-        """Equal where all weights are bit for bit; of float32, which weights in training are."""
+        """Return a sum of the weights' bits, equal for equal weights; they must be float32."""
         return int(torch.stack([_sum_of_bits(p.detach()) for p in self.parameters()]).sum())
 
     def num_active_parameters(self) -> int:
-        """Parameters that one token passes: of the routed experts only those it is sent to."""
+        """Count the parameters used by one token: of the routed experts, those it is routed to."""
         c = self.config
         routed = sum(p.numel() for name, p in self.named_parameters() if ".experts." in name)
-        idle = routed * (c.num_experts - c.num_experts_per_tok) // c.num_experts
-        return self.num_parameters() - idle
+        inactive = routed * (c.num_experts - c.num_experts_per_tok) // c.num_experts
+        return self.num_parameters() - inactive
 
 
 def _sum_of_bits(weight: Tensor) -> Tensor:
     flat = weight.reshape(-1)
     if len(flat) % 2 or flat.storage_offset() % 2:
         return flat.view(torch.int32).sum(dtype=torch.int64)
-    return flat.view(torch.int64).sum()  # as fast as memory is read, where the other takes 20 times
+    return flat.view(torch.int64).sum()  # at memory speed; the int32 sum takes 20 times as long
 
 
-def _draw_weights(module: nn.Module) -> None:
+def _init_weights(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)

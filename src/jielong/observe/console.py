@@ -1,22 +1,22 @@
-"""What a run shows on the screen: a live bar on a terminal, lines elsewhere."""
+"""Console output of a run: a live progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.console import Console
+import rich.console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from jielong.observe.metrics import Averages
+from jielong.observe.metrics import RunningMetrics
 
 
-class Display:
-    """Progress on the screen: a live bar on a terminal, lines elsewhere, nothing if not `shown`."""
+class Console:
+    """Prints progress: a live bar on a terminal, lines elsewhere, nothing if not `shown`."""
 
     def __init__(self, shown: bool = True) -> None:
-        self.console = Console(quiet=not shown, highlight=False, soft_wrap=True)
+        self.terminal = rich.console.Console(quiet=not shown, highlight=False, soft_wrap=True)
         self.shown = shown
         self.first_step, self.total_steps = 0, 0
         self.work: Callable[[int], float] = float
@@ -27,29 +27,34 @@ class Display:
     def start(
         self, step: int, total_steps: int, work: Callable[[int], float] | None = None
     ) -> None:
-        """Training begins after `step` of `total_steps` steps.
+        """Starts the progress display at `step` of `total_steps`.
 
-        `work` is what has been done before a step, where steps are not alike: of the time left.
+        Args:
+            work: the windows processed before a step. Used to estimate the time left, since early
+                batches are smaller.
         """
         self.total_steps, self.first_step, self.work = total_steps, step, work or float
         self.trained_s = 0.0
-        if self.shown and self.console.is_terminal:
+        if self.shown and self.terminal.is_terminal:
             self.bar = Progress(
-                BarColumn(bar_width=24), TextColumn("{task.description}"), console=self.console
+                BarColumn(bar_width=24), TextColumn("{task.description}"), console=self.terminal
             )
             self.task = self.bar.add_task("starting …", total=total_steps, completed=step)
             self.bar.start()
 
     def line(self, text: str = "", style: str | None = None) -> None:
-        self.console.print(text, style=style, markup=False)
+        """Prints one line."""
+        self.terminal.print(text, style=style, markup=False)
 
-    def progress(self, step: int, means: Averages, rate: float, grad_norm: float) -> None:
-        """Shows the means since the last record, after `step` steps."""
+    def progress(
+        self, step: int, means: RunningMetrics, learning_rate: float, grad_norm: float
+    ) -> None:
+        """Shows the mean loss and speed since the last record, after `step` steps."""
         self.trained_s += means.seconds
         done = self.work(step) - self.work(self.first_step)
         left = (self.work(self.total_steps) - self.work(step)) * self.trained_s / max(1.0, done)
         text = (
-            f"step {step}/{self.total_steps} · loss {means.loss:.4f} · lr {rate:.2e} · "
+            f"step {step}/{self.total_steps} · loss {means.loss:.4f} · lr {learning_rate:.2e} · "
             f"grad {grad_norm:.2f} · {means.tokens_per_second:,.0f} tok/s · {duration(left)} left"
         )
         if self.bar:
@@ -58,7 +63,7 @@ class Display:
             self.line(text)
 
     def validation(self, step: int, likelihood: Mapping[str, Any], of: str = "held-out") -> None:
-        """Shows the likelihood of held-out text: loss, perplexity, bits_per_byte."""
+        """Shows loss, perplexity and bits per byte of the held-out text."""
         self.line(
             f"── step {step} · {of} loss {likelihood['loss']:.4f} · perplexity "
             f"{likelihood['perplexity']:.2f} · {likelihood['bits_per_byte']:.4f} bits/byte",
@@ -66,22 +71,23 @@ class Display:
         )
 
     def sample(self, prompt: str, text: str) -> None:
-        """A prompt and its continuation, on one line."""
-        whole = Text("   " + shorten(prompt) + " ▸", style="dim").append(shorten(text), "not dim")
-        self.console.print(whole)
+        """Shows a prompt and its continuation on one line."""
+        whole = Text("   " + one_line(prompt) + " ▸", style="dim").append(one_line(text), "not dim")
+        self.terminal.print(whole)
 
     def close(self) -> None:
+        """Stops the live bar."""
         if self.bar:
             self.bar.stop()
 
 
-def shorten(text: str) -> str:
-    """Text on one line, its line ends shown."""
+def one_line(text: str) -> str:
+    """Replaces line breaks by a visible ⏎."""
     return text.replace("\n", " ⏎ ")
 
 
 def duration(seconds: float) -> str:
-    """E.g. `1h 02m`, `3m 20s`, `12s`."""
+    """Formats a duration, e.g. `1h 02m`, `3m 20s`, `12s`."""
     seconds = round(seconds)
     if seconds >= 3600:
         return f"{seconds // 3600}h {seconds % 3600 // 60:02d}m"

@@ -1,4 +1,4 @@
-"""What a run says: a live bar or plain lines, and every record in metrics.jsonl."""
+"""Metrics of a run: running means, and the records of metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import Any, TextIO
 
 import orjson
 
-from jielong.observe.trackers import Guarded
+from jielong.observe.trackers import SafeTracker
+from jielong.runtime.atomic import write_file
 
-OF_A_BATCH = ("spike", "skipped")  # kinds that say what went wrong with the text of one step
+BAD_STEP_KINDS = ("spike", "skipped")  # records of a step whose batch caused trouble
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, each with its `kind` and `step`.
+    """Appends to metrics.jsonl: one JSON object per line, each with a `kind` and a `step`.
 
-    `resumed` has the records of the step that the run went on from, by kind.
+    Attributes:
+        resumed: the records of the step that the run resumed from, by kind.
     """
 
     def __init__(
@@ -28,21 +30,22 @@ class MetricsFile:
         resume_step: int,
         omitted: Collection[int] = (),
         enabled: bool = True,
-        tracker: Guarded | None = None,
+        tracker: SafeTracker | None = None,
     ) -> None:
-        """Opens it to append; records of later steps than `resume_step` will come again.
+        """Opens the file and drops records after `resume_step`, which will be written again.
 
         Args:
-            omitted: steps, from 0, that are left out: what went wrong there will not come again.
-            enabled: false on all ranks but one: nothing is written there.
-            tracker: where the numbers go too; it goes on from `resume_step` already.
+            omitted: steps, counted from 0, that training leaves out. Their `spike` and `skipped`
+                records are kept, since they will not be written again.
+            enabled: whether this rank writes; true on rank 0 only.
+            tracker: also receives every number; it must already resume from `resume_step`.
         """
         self.path, self.enabled, self.tracker = path, enabled, tracker
         self.file: TextIO | None = None
         self._open(resume_step, omitted)
 
     def rewind(self, step: int, omitted: Collection[int]) -> None:
-        """The run goes on from `step`, a lower one, and leaves the steps `omitted` out."""
+        """Goes back to an earlier `step`; the run leaves out the `omitted` steps from there on."""
         if self.tracker:
             self.tracker.rewind(step)
         if self.file:
@@ -59,7 +62,7 @@ class MetricsFile:
                 try:
                     record = orjson.loads(line)
                     later = record["step"] > resume_step
-                    final = record["kind"] in OF_A_BATCH and record["step"] - 1 in omitted
+                    final = record["kind"] in BAD_STEP_KINDS and record["step"] - 1 in omitted
                 except (orjson.JSONDecodeError, KeyError, TypeError):
                     continue  # a line cut short by a crash
                 if final or not later:
@@ -67,14 +70,13 @@ class MetricsFile:
                 if record["step"] == resume_step:
                     self.resumed[record["kind"]] = record
                 if final and later:
-                    self._send(record)  # a tracker may have hidden it with what comes again
-        temporary = self.path.with_suffix(".jsonl.partial")
-        temporary.write_bytes(b"".join(kept))
-        temporary.replace(self.path)
+                    self._send(record)  # a tracker may have dropped it with the later steps
+        write_file(self.path, b"".join(kept))
         self.file = self.path.open("a", encoding="utf-8")
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        # NaN is no JSON; a diverged loss becomes null
+        """Appends a record and sends its numbers to the tracker."""
+        # JSON has no NaN or infinity: they become null
         clean = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in values.items()
@@ -97,17 +99,17 @@ class MetricsFile:
     def train(
         self,
         step: int,
-        means: Averages,
+        means: RunningMetrics,
         learning_rate: float,
         grad_norm: float,
         tokens: int,
         **experts: Any,
     ) -> None:
-        """The record of a stretch of training: means since the last, and the last step's norm.
+        """Writes a `train` record: means since the last record, and the last step's gradient norm.
 
         Args:
             tokens: targets trained on so far.
-            experts: of a mixture, `StepResult.expert_metrics`.
+            experts: `StepResult.expert_metrics` of a mixture of experts.
         """
         self.write(
             "train",
@@ -127,8 +129,8 @@ class MetricsFile:
             self.tracker.close()
 
 
-class Averages:
-    """Means since the last record: loss over all targets, speed over all tokens."""
+class RunningMetrics:
+    """Mean loss per target and tokens per second since the last record."""
 
     def __init__(self) -> None:
         self.reset()
@@ -138,11 +140,11 @@ class Averages:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Leaves the time since the last step out of the speed: it went to something else."""
+        """Excludes the time since the last step, spent on something else, from the speed."""
         self.last = time.perf_counter()
 
     def add(self, loss: float, tokens: int, applied: bool) -> None:
-        """Takes in a step: its mean loss over so many targets, if its update was applied."""
+        """Adds a step: its mean loss over `tokens` targets, unless its update was skipped."""
         now = time.perf_counter()
         self.seconds, self.last = self.seconds + now - self.last, now
         if applied:

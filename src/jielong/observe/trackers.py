@@ -1,4 +1,4 @@
-"""Records sent on to Weights & Biases, TensorBoard or SwanLab. A tracker never stops training."""
+"""Trackers: Weights & Biases, TensorBoard, SwanLab. A failing tracker never stops training."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from jielong.errors import ConfigError, first_line
 
 MODULES = {"wandb": "wandb", "tensorboard": "torch.utils.tensorboard", "swanlab": "swanlab"}
 
-Say = Callable[[str], None]
-
 
 class Tracker(Protocol):
-    """Where numbers go beside metrics.jsonl."""
+    """A destination for metrics besides metrics.jsonl."""
 
     def log(self, step: int, values: dict[str, float]) -> None: ...
-    def rewind(self, step: int) -> None: ...  # what came after it comes again
+    def rewind(self, step: int) -> None: ...  # later steps will be logged again
     def close(self) -> None: ...
 
 
-class Guarded:
-    """A tracker whose first failure is said in one line, and which is then left alone."""
+class SafeTracker:
+    """Wraps a tracker: its first failure is reported in one line, and switches it off."""
 
-    def __init__(self, name: str, start: Callable[[], Tracker], say: Say) -> None:
-        self.name, self.say = name, say
+    def __init__(
+        self, name: str, start: Callable[[], Tracker], report: Callable[[str], None]
+    ) -> None:
+        self.name, self.report = name, report
         self.tracker: Tracker | None = None
         self._try(lambda: setattr(self, "tracker", start()))
 
@@ -50,32 +50,37 @@ class Guarded:
             action()
         except Exception as error:
             why = first_line(error)
-            self.say(f"{self.name} failed and is off from here ({why}); metrics.jsonl goes on")
+            self.report(f"{self.name} failed and is now off ({why}); metrics.jsonl continues")
             self.tracker = None
 
 
 def check_tracker(name: str) -> None:
-    """Tries the tracker's package, before hours go into preparing.
+    """Imports the tracker's package now, so that a missing one is reported before a long start.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: the package is not installed.
     """
     try:
         if name != "none":
             importlib.import_module(MODULES[name])
     except ImportError:
         raise ConfigError(
-            f"run.tracker={name} needs a package that is not here: pip install {name}"
+            f"run.tracker={name} needs a package that is not installed: pip install {name}"
         ) from None
 
 
 def start_tracker(
-    name: str, project: str, folder: Path, step: int, settings: dict[str, Any], say: Say
-) -> Guarded | None:
-    """The tracker of a run; `none` gives none. Keys come from the tracker's own environment.
+    name: str,
+    project: str,
+    folder: Path,
+    step: int,
+    settings: dict[str, Any],
+    log: Callable[[str], None],
+) -> SafeTracker | None:
+    """Starts the tracker `name`; returns None for `none`.
 
-    The id of the run at the tracker is kept in `folder/tracker_id`, so that a resumed run goes on
-    there too, after `step`: what it had logged of later steps comes again.
+    API keys come from the tracker's own environment variables. The tracker's run id is stored in
+    `folder/tracker_id`, so a resumed run continues there too: it logs the steps after `step` again.
     """
     if name == "none":
         return None
@@ -84,7 +89,7 @@ def start_tracker(
         "tensorboard": lambda: _TensorBoard(folder, step),
         "swanlab": lambda: _SwanLab(project, folder, settings),
     }
-    return Guarded(name, starts[name], say)
+    return SafeTracker(name, starts[name], log)
 
 
 def _run_id(folder: Path) -> str:
@@ -95,10 +100,10 @@ def _run_id(folder: Path) -> str:
 
 
 class _WandB:
-    """Weights & Biases; WANDB_MODE=offline is its own switch and is honoured.
+    """Weights & Biases. Set WANDB_MODE=offline to log locally.
 
-    Its own step only ever rises, and what is logged at a lower one is dropped. So ours is a value
-    like any other, and the axis of all charts; a step that comes again is there twice.
+    wandb drops values logged at a lower step than its last. So the step is logged as a metric, and
+    used as the x axis of all charts. A step that is trained again appears twice.
     """
 
     def __init__(self, project: str, folder: Path, settings: dict[str, Any]) -> None:
@@ -118,25 +123,25 @@ class _WandB:
         self.run.log({**values, "step": step})
 
     def rewind(self, step: int) -> None:
-        """Nothing to do: lower steps are taken."""
+        """Does nothing: lower steps are accepted."""
 
     def close(self) -> None:
         self.run.finish()
 
 
 class _SwanLab:
-    """SwanLab; SWANLAB_MODE=offline or local is its own switch and is honoured.
+    """SwanLab. Set SWANLAB_MODE=offline or local to log locally.
 
-    Steps of a key may come in any order, but none can be written over: one that comes again is
-    dropped without a word and keeps its first value, and so, in a run resumed online, is any up to
-    the key's last. A custom axis changes nothing, as a repeated value on it is dropped too. Little
-    is lost: up to where the texts left out begin, a step that comes again has the same numbers.
+    SwanLab accepts a key's steps in any order but never overwrites one: it silently drops a
+    repeated step, and in a run resumed online every step up to the key's last. A custom x axis does
+    not help, since repeated values on it are dropped too. Little is lost: up to the first omitted
+    step, a step that is trained again gives the same numbers.
     """
 
     def __init__(self, project: str, folder: Path, settings: dict[str, Any]) -> None:
         import swanlab
 
-        # experiment_name and logdir are what versions before 0.10 know too
+        # versions before 0.10 also accept experiment_name and logdir
         self.run = swanlab.init(
             project=project,
             experiment_name=folder.name,
@@ -150,14 +155,14 @@ class _SwanLab:
         self.run.log(values, step=step)
 
     def rewind(self, step: int) -> None:
-        """Nothing to do, and nothing can be done."""
+        """Does nothing: SwanLab cannot delete or overwrite steps."""
 
     def close(self) -> None:
         self.run.finish()
 
 
 class _TensorBoard:
-    """Event files in `RUN/tensorboard`; a new one hides what those before have of later steps."""
+    """TensorBoard files in `RUN/tensorboard`; a new file hides later steps of earlier files."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self.folder = str(folder / "tensorboard")

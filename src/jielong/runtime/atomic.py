@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all."""
+"""Atomic writes: a file or folder appears complete under its name, or not at all."""
 
 from __future__ import annotations
 
@@ -9,50 +9,68 @@ from pathlib import Path
 
 import filelock
 
-from jielong.errors import DataError
+from jielong.errors import DataError, JielongError
 from jielong.runtime.files import sync
 
 
-@contextmanager
-def publishing(out_dir: Path) -> Iterator[Path]:
-    """Gives a folder to fill, which becomes `out_dir` when the block ends without an error.
+def write_file(path: Path, data: bytes) -> None:
+    """Replaces a file atomically: writes a hidden sibling, syncs it to disk and renames it.
 
-    It lies beside `out_dir` under another name; what a killed process left there is removed, and
-    a lock, which the kernel frees with its process, keeps two from writing at once.
+    The sibling has a fixed name, so the next write reuses what a killed process left behind.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(data)
+        sync(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(out_dir: Path, error: type[JielongError] = DataError) -> Iterator[Path]:
+    """Yields an empty folder, and renames it to `out_dir` if the block ends without an error.
+
+    The work happens in a hidden sibling of `out_dir`. Leftovers of a killed process are removed. A
+    file lock, which the kernel releases when its process ends, prevents two writers.
+
+    Args:
+        error: the class of error to raise.
 
     Raises:
-        DataError: another process is at it, or the disk refuses.
+        JielongError: another process is writing the folder, or the disk refuses.
     """
     out_dir = out_dir.resolve()
-    workshop = out_dir.parent / f".{out_dir.name}.partial"
+    work_dir = out_dir.parent / f".{out_dir.name}.partial"
     try:
-        workshop.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(workshop / "lock")
+        work_dir.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(work_dir / "lock")
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise DataError(f"{out_dir}: another process is preparing it: wait for it to end") from None
-    except OSError as error:
-        raise DataError(f"{out_dir}: cannot be written: {error.strerror}") from None
-    folder = workshop / "new"
+        raise error(f"{out_dir}: another process is writing it: wait for it to end") from None
+    except OSError as problem:
+        raise error(f"{out_dir}: cannot be written: {problem.strerror}") from None
+    folder = work_dir / "new"
     try:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
         yield folder
-        _sync(folder)
+        _sync_tree(folder)
         if out_dir.is_dir():
-            out_dir.rmdir()  # it is empty, or this fails
+            out_dir.rmdir()  # fails unless it is empty
         folder.rename(out_dir)
         sync(out_dir.parent)
-    except OSError as error:
-        raise DataError(f"{out_dir}: cannot be written: {error.strerror or error}") from None
+    except OSError as problem:
+        raise error(f"{out_dir}: cannot be written: {problem.strerror or problem}") from None
     finally:
         lock.release()
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(work_dir, ignore_errors=True)
 
 
-def _sync(folder: Path) -> None:
-    """Brings every file below a folder, and its names, to disk."""
+def _sync_tree(folder: Path) -> None:
+    """Syncs every file below a folder, and the folder itself, to disk."""
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)

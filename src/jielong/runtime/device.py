@@ -1,4 +1,4 @@
-"""Which device and precision a run gets, and the words that say so."""
+"""Chooses and describes a run's device and precision."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device `name` stands for; `auto` takes CUDA, then Apple's MPS, then the CPU.
+    """Returns the device for `name`; `auto` prefers CUDA, then Apple's MPS, then the CPU.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not available.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -36,7 +36,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Precision of the forward pass; `auto` is the fastest that the hardware really has.
+    """Returns the dtype of the forward pass; `auto` takes the fastest with hardware support.
 
     Raises:
         ConfigError: float16 on a CPU, where its gradients would vanish without a scaler.
@@ -44,7 +44,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         if device.type != "cuda":
             return torch.float32
-        # is_bf16_supported() also counts emulation; the hardware begins with compute 8.0
+        # is_bf16_supported() also accepts emulation; hardware has it from compute capability 8.0 on
         has_bf16 = torch.cuda.get_device_capability(device)[0] >= 8
         return torch.bfloat16 if has_bf16 else torch.float16
     if name == "float16" and device.type == "cpu":
@@ -53,27 +53,27 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
-    """Mixed precision around a forward pass; nothing for float32."""
+    """Returns the mixed-precision context for a forward pass; a no-op for float32."""
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype)
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Within, every operator works in the precision of its inputs."""
+    """Disables autocast, so that every operator computes in the dtype of its inputs."""
     if not torch.amp.is_autocast_available(device.type):
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def compute_dtype(x: torch.Tensor) -> torch.dtype:
-    """Precision in which matrices are multiplied with x here: autocast's, or its own."""
+    """Returns the dtype of matrix products with `x`: autocast's if it is enabled, else its own."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def describe(device: torch.device, dtype: torch.dtype) -> str:
-    """One line: device, precision and build of torch."""
+    """Describes device, precision and torch version in one line."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
@@ -82,7 +82,7 @@ def describe(device: torch.device, dtype: torch.dtype) -> str:
         name = "Apple GPU"
     precision = str(dtype).removeprefix("torch.")
     if device.type == "cpu" and dtype == torch.bfloat16:
-        precision += " (slow on a CPU without instructions for it; auto takes float32)"
+        precision += " (slow on a CPU without bf16 instructions; auto takes float32)"
     if device.type == "mps" and dtype == torch.float16:
-        precision += " (never tried on an Apple GPU; auto takes float32)"
+        precision += " (untested on Apple GPUs; auto takes float32)"
     return f"device {device.type} ({name}) · {precision} · torch {torch.__version__}"

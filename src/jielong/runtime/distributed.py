@@ -1,4 +1,4 @@
-"""Ranks and sums over ranks. One process needs none of it and pays nothing for it."""
+"""Distributed training: this process's rank and collectives. A single process skips them all."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from torch.nn.parallel import DistributedDataParallel
 from jielong.errors import JielongError
 
 TIMEOUT_MINUTES = 10
-# The group that join_ranks left last. DDP's reducer outlives the group's end, and were it the last
-# owner it would, holding Python's lock, join gloo's threads, which may be waiting for that lock to
-# free a tensor: this process would hang. An owner in Python gives up the lock before it joins.
-_left: dist.ProcessGroup | None = None
-# The same threads, met by the end of the interpreter while they wait, would abort the process
-# (pytorch/pytorch#190489).
-TIME_TO_FREE_S = 0.1
+# Keeps the last process group alive. Otherwise DDP's reducer, which outlives destroy_process_group,
+# would be its last owner and join gloo's threads while it holds the GIL. Those threads may need the
+# GIL to free a tensor: deadlock. A reference from Python releases the GIL before the join.
+_last_group: dist.ProcessGroup | None = None
+# If the interpreter exits while these threads wait for the GIL, the process aborts
+# (pytorch/pytorch#190489). This pause lets them finish.
+GLOO_SHUTDOWN_S = 0.1
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process among all: rank of world_size, and local_rank on its machine."""
+class World:
+    """This process's place among all: `rank` of `world_size`, and `local_rank` on its machine."""
 
     rank: int = 0
     world_size: int = 1
@@ -41,46 +41,48 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, value: Tensor) -> Tensor:
-        """`value` summed over all ranks, in place."""
+        """Sums `value` over all ranks, in place."""
         if self.world_size > 1:
             dist.all_reduce(value)
         return value
 
     def sum_number(self, value: float) -> float:
-        """A number summed over all ranks, in float64."""
+        """Sums a number over all ranks, in float64."""
         if self.world_size == 1:
             return value
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         return float(self.sum(torch.tensor(value, dtype=torch.float64, device=device)))
 
-    def agree(self, *flags: bool) -> list[bool]:
-        """Each flag, true on all ranks where any rank raised it."""
+    def any_rank(self, *flags: bool) -> list[bool]:
+        """Returns each flag, true on every rank if any rank set it."""
         if self.world_size == 1:
             return list(flags)
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        raised = torch.tensor(flags, dtype=torch.int32, device=device)
-        dist.all_reduce(raised, dist.ReduceOp.MAX)
-        return [bool(flag) for flag in raised.tolist()]
+        flags_set = torch.tensor(flags, dtype=torch.int32, device=device)
+        dist.all_reduce(flags_set, dist.ReduceOp.MAX)
+        return [bool(flag) for flag in flags_set.tolist()]
 
-    def gather(self, value: Any) -> list[Any]:
-        """The value of every rank, in order of rank."""
+    def all_gather(self, value: Any) -> list[Any]:
+        """Returns the value of every rank, in rank order."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
-    def wait_for_all(self) -> None:
-        """Returns when all ranks have come here."""
-        with self.after_main():
+    def barrier(self) -> None:
+        """Waits until every rank has reached this point."""
+        with self.barrier_after():
             pass
 
     @contextlib.contextmanager
-    def after_main(self) -> Iterator[None]:
-        """Ends on all ranks when each, rank 0 as a rule, has done its part, however long it takes.
+    def barrier_after(self) -> Iterator[None]:
+        """Runs the block on every rank, then waits until all ranks have finished it.
+
+        Usually only rank 0 has work to do. Waits up to 7 days.
 
         Raises:
-            JielongError: on the other ranks, if an error ended one's part.
+            JielongError: the block raised an error on another rank.
         """
         if self.world_size == 1:
             yield
@@ -94,7 +96,7 @@ class Ranks:
             dist.all_reduce(failed, dist.ReduceOp.MAX, group)
             dist.destroy_process_group(group)
         if failed:
-            raise JielongError("another rank could not go on, for the reason it gives")
+            raise JielongError("another rank failed; see its error message")
 
 
 def launched_by_torchrun() -> bool:
@@ -102,10 +104,10 @@ def launched_by_torchrun() -> bool:
 
 
 @contextlib.contextmanager
-def join_ranks(device_type: str) -> Iterator[Ranks]:
-    """This process's place among those torchrun started; leaves the group at the end."""
+def init_world(device_type: str) -> Iterator[World]:
+    """Joins the processes that torchrun started, and leaves the process group at the end."""
     if not launched_by_torchrun():
-        yield Ranks()
+        yield World()
         return
     local_rank = int(os.environ["LOCAL_RANK"])
     if device_type == "cuda":
@@ -114,28 +116,28 @@ def join_ranks(device_type: str) -> Iterator[Ranks]:
         "nccl" if device_type == "cuda" else "gloo", timeout=timedelta(minutes=TIMEOUT_MINUTES)
     )
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank)
+        yield World(dist.get_rank(), dist.get_world_size(), local_rank)
     finally:
-        global _left
-        _left = dist.group.WORLD
+        global _last_group
+        _last_group = dist.group.WORLD
         dist.destroy_process_group()
-        time.sleep(TIME_TO_FREE_S)
+        time.sleep(GLOO_SHUTDOWN_S)
 
 
-def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
-    """The model, its gradients averaged over ranks in the last micro-batch's backward pass."""
-    if ranks.world_size == 1:
+def data_parallel(model: nn.Module, world: World) -> nn.Module:
+    """Wraps the model in DDP, which averages the gradients over all ranks."""
+    if world.world_size == 1:
         return model
-    # the only buffers are tables of angles and the routers' biases, which all ranks move alike
-    known = inspect.signature(DistributedDataParallel.__init__).parameters
-    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    # buffers (rotary tables and router biases) are equal on all ranks: no need to sync them
+    parameters = inspect.signature(DistributedDataParallel.__init__).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     options: dict[str, Any] = {"gradient_as_bucket_view": True, sync: False}
     return DistributedDataParallel(model, **options)
 
 
 @contextlib.contextmanager
 def gradient_sync(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Without `wanted`, gradients only accumulate: one reduction an update is enough."""
+    """Reduces gradients over ranks only if `wanted`: once per update, in the last micro-batch."""
     if isinstance(model, DistributedDataParallel) and not wanted:
         with model.no_sync():
             yield

@@ -1,4 +1,4 @@
-"""What every writer of files needs: to bring them to disk, and to know them by their sum."""
+"""Syncing files to disk, and their SHA-256 checksums."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def sync(path: Path) -> None:
-    """Brings a file's content, or a folder's names, to disk."""
+    """Flushes a file's content, or a folder's entries, to disk (fsync)."""
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot sync a folder
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -19,6 +19,6 @@ def sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; read piece by piece."""
+    """Returns the SHA-256 checksum of a file in hexadecimal, without loading the file whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

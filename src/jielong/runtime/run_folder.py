@@ -1,4 +1,4 @@
-"""The folder of a run: its lock, its settings, and whether they may change."""
+"""The run folder: its lock, its stored settings, and signal handling."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ import filelock
 from jielong.config.load import load_toml
 from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError
+from jielong.runtime.atomic import write_file
 
 
 class RunFolder:
-    """Where everything of a run is: config.toml, metrics.jsonl, checkpoints/, tokenizer/, data/."""
+    """Paths of a run's files: config.toml, metrics.jsonl, checkpoints/, tokenizer/, data/."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -33,18 +34,18 @@ class RunFolder:
         self.data = self.path / "data"
 
     @property
-    def begun(self) -> bool:
-        """Whether anything was made here that depends on the settings."""
+    def started(self) -> bool:
+        """Whether the folder holds anything that depends on the settings."""
         return any(path.exists() for path in (self.tokenizer, self.data, self.checkpoints))
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keeps other processes from writing here; the system frees a dead holder's lock.
+    def locked(self) -> Iterator[None]:
+        """Locks the folder against other processes; the kernel releases a dead process's lock.
 
-        A new folder in which nothing was made goes again: most often a setting was mistyped.
+        If the command fails before it produces anything, a folder created here is removed again.
 
         Raises:
-            ConfigError: another process holds the folder, or it cannot be written.
+            ConfigError: another process uses the folder, or it cannot be written.
         """
         holder, new = self.path / "holder.json", not self.path.exists()
         try:
@@ -72,44 +73,43 @@ class RunFolder:
                 shutil.rmtree(self.path, ignore_errors=True)
             lock.release()
 
-    def settle_config(self, config: Config, override: bool = False) -> None:
-        """Writes the settings of a new run, or holds those of one begun to what they were.
+    def check_config(self, config: Config, override: bool = False) -> None:
+        """Stores a new run's settings; checks a started run's settings against the stored ones.
 
-        With `override` they are written later, by `write_config`, when the run has taken them.
+        With `override`, a started run's settings are stored later, by `write_config`, once the run
+        has accepted them.
 
         Raises:
-            ConfigError: a field that alters the result differs from the run's; lists them all.
+            ConfigError: fields that alter the result differ from the stored ones; lists them all.
         """
-        if self.config_file.exists() and self.begun and not override:
+        if self.config_file.exists() and self.started and not override:
             stored = self.stored_config().flat()
-            differences = [
+            changes = [
                 f"  {FIELDS[name].label}: {stored[name]!r} in the run, now {value!r}"
                 for name, value in config.flat().items()
                 if value != stored[name] and not FIELDS[name].metadata["free"]
             ]
-            if differences:
+            if changes:
                 raise ConfigError(
-                    f"{self.path} is a run with other settings:\n"
-                    + "\n".join(differences)
-                    + "\nuse another --out-dir, the run's settings, or --override to go on with "
-                    "the new ones"
+                    f"{self.path} already holds a run with other settings:\n"
+                    + "\n".join(changes)
+                    + "\nuse another --out-dir, the run's settings, or --override to continue with "
+                    "the new settings"
                 )
-        if not (self.begun and override):
+        if not (self.started and override):
             self.write_config(config)
 
     def stored_config(self) -> Config:
-        """The settings that the run was last taken up with."""
+        """Reads the settings that the run last started with."""
         return Config().with_values(**load_toml(self.config_file))
 
     def write_config(self, config: Config) -> None:
-        """Writes config.toml, whole or not at all."""
-        temporary = self.config_file.with_suffix(".toml.partial")
-        temporary.write_text(config.to_toml(), encoding="utf-8")
-        temporary.replace(self.config_file)
+        """Writes config.toml atomically."""
+        write_file(self.config_file, config.to_toml().encode())
 
 
 class StopSignals:
-    """Turns SIGINT, SIGTERM and SIGUSR1 into a wish to stop; a second Ctrl-C ends at once."""
+    """Records SIGINT, SIGTERM and SIGUSR1 so that a run can stop; a second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None

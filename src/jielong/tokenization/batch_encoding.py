@@ -1,7 +1,8 @@
 """Many texts to token ids at once, over all cores.
 
-`gigatoken` does it, 5 to 30 times as fast as the `tokenizers` library with the same ids, for the
-tokenizers that it knows; for others, and for a little text, the library itself does.
+`gigatoken` (the extra `fast`) does it, 5 to 30 times as fast as the `tokenizers` library with the
+same ids, for the tokenizers that it knows; without it, for others, and for a little text, the
+library itself does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tokenizers
 from jielong.tokenization.text_pieces import PIECE_CHARS, groups, safe_pieces
 
 LEAST_CHARS = 2**16  # of text for which importing gigatoken pays
-GIGATOKEN = importlib.util.find_spec("gigatoken") is not None  # not built for every machine
+FAST = all(importlib.util.find_spec(name) for name in ("gigatoken", "awkward"))  # may be absent
 RENEW_CHARS = 2**24  # text after which its cache of words, which only grows, is thrown away
 
 
@@ -33,7 +34,7 @@ class BatchEncoder:
         self._backend = backend
         parts = json.loads(backend.to_str())
         self.is_byte_level = _is_byte_level(parts)
-        self._may_be_fast = GIGATOKEN and self.is_byte_level and _is_plain(parts)
+        self._may_be_fast = FAST and self.is_byte_level and _is_plain(parts)
         self._fast: Any = None  # a gigatoken.Tokenizer
         self._chars = 0  # that it has encoded
 

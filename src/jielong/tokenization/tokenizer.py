@@ -21,6 +21,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from jielong.errors import ConfigError, DataError
+from jielong.runtime.atomic import write_file
 from jielong.tokenization.batch_encoding import BatchEncoder
 from jielong.tokenization.text_pieces import sample, short_runs
 
@@ -93,9 +94,7 @@ class Tokenizer:
             "tokenizer.json": self._backend.to_str(pretty=True) + "\n",
         }
         for name, text in files.items():
-            partial = folder / f".{name}.partial"
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(folder / name)
+            write_file(folder / name, text.encode())
 
     @property
     def special_ids(self) -> dict[str, int | None]:

@@ -32,9 +32,9 @@ class WeightAverage:
         self._average = [p.detach().clone() for p in self._parameters]
 
     @torch.no_grad()
-    def update(self, step: int, factor: float) -> None:
-        """Takes in the weights after `step` updates (1 or more), the last at a rate of `factor`."""
-        share = min(1.0, (1 - (1 - 1 / step) ** (POWER + 1)) / factor)
+    def update(self, step: int, lr_scale: float) -> None:
+        """Adds the weights after `step` updates (1 or more), the last one at `lr_scale`."""
+        share = min(1.0, (1 - (1 - 1 / step) ** (POWER + 1)) / lr_scale)
         torch._foreach_lerp_(self._average, self._parameters, share)
 
     @contextlib.contextmanager

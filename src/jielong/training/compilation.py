@@ -35,7 +35,7 @@ def compile_layers(model: Transformer, batch: Batch, dtype: torch.dtype) -> str 
     for module in model.modules():
         if isinstance(module, Experts):
             module.keep_uncompiled(model.device, dtype)
-    model.model.by_document = False
+    model.model.per_document = False
     for layer in model.model.layers:
         layer.compile()
     try:
@@ -43,7 +43,7 @@ def compile_layers(model: Transformer, batch: Batch, dtype: torch.dtype) -> str 
     except Exception as error:
         for layer in model.model.layers:
             layer._compiled_call_impl = None
-        model.model.by_document = True
+        model.model.per_document = True
         torch.compiler.reset()
         return first_line(error)[:120]
     return None

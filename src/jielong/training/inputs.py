@@ -9,19 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, newest_valid
+from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, latest_valid_checkpoint
 from jielong.checkpoint.folder import read_model_config
 from jielong.config.settings import Config
 from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import Dataset, open_dataset
-from jielong.data.sources.documents import Texts
+from jielong.data.sources.documents import DocumentTexts
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def find_starting_point(config: Config, run: RunFolder) -> StartingPoint:
     Raises:
         CheckpointError: there is no model in `training.init_from`, or it is damaged.
     """
-    newest, problems = newest_valid(run.checkpoints)
+    newest, problems = latest_valid_checkpoint(run.checkpoints)
     init_from = None
     if config.training.init_from is not None and newest is None:
         init_from = find_model_folder(config.training.init_from)
@@ -56,7 +54,7 @@ def spool_stdin(config: Config, run: RunFolder) -> Config:
     if "-" not in config.data.data_path:
         return config
     copies = [run.path / "stdin.jsonl", run.path / "stdin.txt"]
-    if not (run.begun and any(copy.exists() for copy in copies)):  # a resumed run has its copy
+    if not (run.started and any(copy.exists() for copy in copies)):  # a resumed run has its copy
         for stale in copies:
             stale.unlink(missing_ok=True)
         temporary = run.path / "stdin.partial"
@@ -70,7 +68,9 @@ def spool_stdin(config: Config, run: RunFolder) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, data_path=paths))
 
 
-def ensure_tokenizer(config: Config, run: RunFolder, start: StartingPoint, say: Say) -> Tokenizer:
+def ensure_tokenizer(
+    config: Config, run: RunFolder, start: StartingPoint, log: Callable[[str], None]
+) -> Tokenizer:
     """The tokenizer given, the run's own, or one trained on the corpus.
 
     Raises:
@@ -83,10 +83,10 @@ def ensure_tokenizer(config: Config, run: RunFolder, start: StartingPoint, say: 
         return Tokenizer.load(given)
     if not (run.tokenizer / "tokenizer.json").exists():
         _need_data(config)
-        say(f"training a tokenizer of {config.model.vocab_size} tokens …")
+        log(f"training a tokenizer of {config.model.vocab_size} tokens …")
         tokenizer = train_on_corpus(config)
         tokenizer.save(run.tokenizer)
-        say(about_tokenizer(tokenizer, config.model.vocab_size, run.tokenizer))
+        log(about_tokenizer(tokenizer, config.model.vocab_size, run.tokenizer))
     return Tokenizer.load(run.tokenizer)
 
 
@@ -97,9 +97,9 @@ def train_on_corpus(config: Config) -> Tokenizer:
         DataError: there is no text; it says what the first bad line is instead.
     """
     _need_data(config)
-    texts = Texts(config.data.data_path, config.data.text_field)
+    texts = DocumentTexts(config.data.data_path, config.data.text_field)
     size = config.model.vocab_size
-    with texts.explain():
+    with texts.naming_first_bad_line():
         return train_tokenizer(iter(texts), size, config.data.tokenizer_sample_bytes)
 
 
@@ -109,18 +109,20 @@ def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:
     return f"tokenizer of {tokenizer.vocab_size} tokens{fewer}: {folder}"
 
 
-def ensure_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder, say: Say) -> None:
+def ensure_dataset(
+    config: Config, tokenizer: Tokenizer, run: RunFolder, log: Callable[[str], None]
+) -> None:
     """Prepares the dataset where it is missing; one given as `data_path` is used as it is.
 
     A run that has trained goes on with the tokens it has, wherever its text is by now.
     """
     if _trained_on(config, run) and (run.data / "dataset.json").is_file():
-        say(f"dataset {run.data} (the run's own)")
+        log(f"dataset {run.data} (the run's own)")
     elif prepared_folder(config) is None:
         _need_data(config)
-        report = prepare(config, tokenizer, run.data, say)
+        report = prepare(config, tokenizer, run.data, log)
         for line in report.lines()[: 1 if report.reused else None]:
-            say(line)
+            log(line)
 
 
 def _trained_on(config: Config, run: RunFolder) -> bool:

@@ -13,9 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from jielong.config.settings import Config
+from jielong.config.settings import TrainingConfig
 from jielong.errors import CheckpointError
-from jielong.training.scaling import default_learning_rate
 
 # Quintic coefficients that bring singular values near 1 in a few steps (Jordan et al. 2024).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -142,10 +141,8 @@ class Muon(_Part):
 class Optimizer:
     """The optimizers of a run behind one `step`, with their state by parameter name."""
 
-    def __init__(self, model: nn.Module, config: Config) -> None:
-        t = config.training
-        given = t.learning_rate
-        self.peak = given if given is not None else default_learning_rate(config)
+    def __init__(self, model: nn.Module, t: TrainingConfig, learning_rate: float) -> None:
+        self.peak = learning_rate
         self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         hidden = [
             p
@@ -162,11 +159,11 @@ class Optimizer:
         if muon:
             self.parts.append(Muon(muon, self.peak, t.muon_momentum, t.weight_decay))
 
-    def step(self, factor: float) -> None:
-        """One update at `factor` of the peak rate."""
+    def step(self, lr_scale: float) -> None:
+        """One update at `lr_scale` of the peak rate."""
         for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = self.peak * factor
+                group["lr"] = self.peak * lr_scale
             part.step()
 
     def zero_grad(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -13,16 +13,15 @@ from torch import Tensor
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError, first_line
-from jielong.observe.console import Display
+from jielong.observe.console import Console
 from jielong.observe.metrics import MetricsFile
 from jielong.training import spikes
 from jielong.training.inputs import StartingPoint, find_starting_point
 from jielong.training.memory import (
     DoesNotFitError,
-    default_pieces,
+    free_memory,
     is_out_of_memory,
-    pieces_that_fit,
-    release,
+    micro_batch_that_fits,
 )
 from jielong.training.state import Parts, Progress, restore, save
 from jielong.training.step import StepResult, train_step
@@ -36,83 +35,79 @@ class LossSpikeError(Exception):
     """The loss has jumped, and the run is to go back to its last checkpoint."""
 
 
-def guarded_step(
+def step_with_recovery(
     parts: Parts,
     progress: Progress,
-    micro_batches: Sequence[Batch],
-    factor: float,
-    screen: Display,
+    batch: Batch,
+    lr_scale: float,
+    console: Console,
     records: MetricsFile,
 ) -> StepResult:
     """The step after `progress.step`, taken whole, refused, or left out.
 
     Args:
-        factor: share of the peak learning rate.
+        lr_scale: share of the peak learning rate.
 
     Raises:
         TrainingError: going on would not help.
         LossSpikeError: the loss has jumped, and the settings ask to go back.
     """
     if progress.step in progress.omitted:
-        records.write("omitted", progress.step + 1, documents=_place(parts, progress.step)[0])
+        records.write(
+            "omitted", progress.step + 1, documents=_documents_of_step(parts, progress.step)[0]
+        )
         return StepResult(math.nan, 0, math.nan, applied=False)
-    result = _step_that_fits(parts, progress, micro_batches, factor, screen)
+    result = _step_that_fits(parts, progress, batch, lr_scale, console)
     if result.applied:
         progress.skipped = 0
         if result.expert_load is not None:
             progress.expert_load = result.expert_load.long().tolist()
         if parts.average:
-            parts.average.update(progress.step + 1, factor)
-        _watch_loss(parts, progress, result.loss, screen, records)
+            parts.average.update(progress.step + 1, lr_scale)
+        _watch_loss(parts, progress, result.loss, console, records)
     else:
-        _count_refused(parts, progress, result, screen, records)
+        _count_refused(parts, progress, result, console, records)
     return result
 
 
 def _step_that_fits(
-    parts: Parts,
-    progress: Progress,
-    micro_batches: Sequence[Batch],
-    factor: float,
-    screen: Display,
+    parts: Parts, progress: Progress, batch: Batch, lr_scale: float, console: Console
 ) -> StepResult:
-    """Where memory runs out, halves what goes through the model at once and takes it again."""
-    rows = parts.batches.batch_size
-    count = min(rows, parts.batches.span(progress.step).count)  # a smaller batch: fewer pieces
+    """Takes the step in micro-batches that fit; where memory runs out, halves them and repeats."""
+    count = parts.batches.span(progress.step).count  # windows in this step, over all ranks
     while True:
-        pieces = progress.pieces or 1
+        size = progress.micro_batch_size or parts.plan.micro_batch_size
         try:
             return train_step(
                 parts.forward,
                 parts.optimizer,
-                micro_batches,
-                factor=factor,
+                batch.split(math.ceil(count / size)),
+                lr_scale=lr_scale,
                 grad_clip=parts.config.training.grad_clip,
                 dtype=parts.dtype,
-                ranks=parts.ranks,
+                world=parts.world,
                 scaler=parts.scaler,
-                pieces=-(-count * pieces // rows),
                 reference_load=_reference_load(parts, progress),
             )
         except DoesNotFitError as error:
             problem = str(error)
-        release()
-        size, half = -(-rows // pieces), -(-rows // min(rows, 2 * pieces))
-        if parts.ranks.world_size > 1:  # the others wait within the pass for what this one owes
+        free_memory()
+        half = math.ceil(size / 2)
+        if parts.world.world_size > 1:  # the others wait within the pass for what this one owes
             raise TrainingError(
-                f"out of memory at step {progress.step + 1} on rank {parts.ranks.rank}, with "
-                f"micro-batches of {size} windows over all ranks: go on with "
+                f"out of memory at step {progress.step + 1} on rank {parts.world.rank}, with "
+                f"micro-batches of {size} windows over all ranks: continue with "
                 f"--micro-batch-size {half} or auto ({problem})"
             )
-        if size == half:
+        if size == 1:
             raise TrainingError(
-                f"out of memory at step {progress.step + 1}, a single window at a time: a smaller "
-                f"model, a shorter --max-seq-len or more memory is needed ({problem})"
+                f"out of memory at step {progress.step + 1}, with a single window at a time: use a "
+                f"smaller model, a shorter --max-seq-len or more memory ({problem})"
             )
-        progress.pieces = min(rows, 2 * pieces)
-        screen.line(
-            f"out of memory at step {progress.step + 1}: {half} windows at once from now on, not "
-            f"{size}; the updates stay the same",
+        progress.micro_batch_size = half
+        console.line(
+            f"out of memory at step {progress.step + 1}: micro-batches of {half} windows from now "
+            f"on, not {size}; the updates stay the same",
             style="yellow",
         )
 
@@ -126,32 +121,34 @@ def _reference_load(parts: Parts, progress: Progress) -> Tensor | None:
     return torch.tensor(load, dtype=torch.float32, device=parts.model.device)
 
 
-def settle_micro_batches(parts: Parts, progress: Progress, screen: Display) -> None:
-    """How many pieces a micro-batch is trained in: as set, as the run had it, or as fits.
+def choose_micro_batch_size(parts: Parts, progress: Progress, console: Console) -> None:
+    """Chooses the configured micro-batch size, the one this run used before, or what fits.
 
-    Several ranks try it before the first step also where nothing is asked for: within a step the
-    others would wait for the one that has run out of memory.
+    With several ranks it always probes before the first step: an out-of-memory error inside a step
+    would leave the others waiting in the all-reduce.
     """
-    wanted, rows = parts.config.training.micro_batch_size, parts.batches.batch_size
-    if isinstance(wanted, int):
-        progress.pieces = -(-rows // wanted) if wanted < rows else 1
-    elif progress.pieces is not None:
+    asked, plan, ranks = parts.config.training.micro_batch_size, parts.plan, parts.world.world_size
+    if progress.micro_batch_size is not None:
         return
-    else:
-        of_a_rank = -(-rows // parts.ranks.world_size)
-        least = 1 if wanted else default_pieces(parts.config, of_a_rank, parts.model.device)
-        progress.pieces = least
-        if wanted or parts.ranks.world_size > 1:
-            windows = parts.batches.ordered(0, np.arange(min(rows, parts.batches.windows)))
-            share = np.array_split(windows, parts.ranks.world_size)[0]  # the largest of any rank
-            fit = pieces_that_fit(parts.model, parts.batches.load(share), parts.dtype, least)
-            progress.pieces = max(parts.ranks.gather(fit))
-        if wanted or progress.pieces > least:
-            screen.line(f"memory {-(-rows // progress.pieces)} of {rows} windows fit at once")
+    progress.micro_batch_size = plan.micro_batch_size
+    if asked == "auto" or ranks > 1:
+        total = min(plan.global_batch_size, parts.batches.windows)
+        windows = parts.batches.ordered(0, np.arange(total))
+        share = parts.batches.load(np.array_split(windows, ranks)[0])  # the largest of any rank
+        rows = math.ceil(plan.micro_batch_size / ranks)
+        fits = micro_batch_that_fits(parts.model, share, parts.dtype, rows)
+        smallest = min(parts.world.all_gather(fits))
+        if smallest < min(rows, len(share.tokens)):
+            progress.micro_batch_size = smallest * ranks
+    if asked == "auto" or progress.micro_batch_size < plan.micro_batch_size:
+        console.line(
+            f"memory: micro-batches of {progress.micro_batch_size} windows fit, of "
+            f"{plan.global_batch_size} in the global batch"
+        )
 
 
 @contextlib.contextmanager
-def out_of_memory_said() -> Iterator[None]:
+def translate_out_of_memory() -> Iterator[None]:
     """Turns memory that runs out anywhere else into an error that says so.
 
     Raises:
@@ -163,12 +160,12 @@ def out_of_memory_said() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            "out of memory: a smaller model, a smaller --batch-size or more memory is needed; the "
+            "out of memory: use a smaller model, a smaller --micro-batch-size or more memory; the "
             f"checkpoints so far are sound ({first_line(error)})"
         ) from None
 
 
-def _place(parts: Parts, step: int) -> tuple[list[int], str]:
+def _documents_of_step(parts: Parts, step: int) -> tuple[list[int], str]:
     """The documents that a step's batch, of all ranks, has text of; and in words."""
     documents = parts.batches.documents_of(parts.batches.step_windows(step))
     more = " …" if len(documents) > NAMED else ""
@@ -177,14 +174,14 @@ def _place(parts: Parts, step: int) -> tuple[list[int], str]:
 
 
 def _count_refused(
-    parts: Parts, progress: Progress, result: StepResult, screen: Display, records: MetricsFile
+    parts: Parts, progress: Progress, result: StepResult, console: Console, records: MetricsFile
 ) -> None:
     """Counts updates refused for a loss or gradient that is not finite, and names their texts."""
     progress.skipped += 1
-    documents, where = _place(parts, progress.step)
+    documents, where = _documents_of_step(parts, progress.step)
     records.write("skipped", progress.step + 1, documents=documents)
     what = f"loss {result.loss}, gradient norm {result.grad_norm}"
-    screen.line(f"step {progress.step + 1}: {what} at {where}: update skipped", style="yellow")
+    console.line(f"step {progress.step + 1}: {what} at {where}: update skipped", style="yellow")
     limit = MAX_SKIPPED * (4 if parts.scaler.is_enabled() else 1)  # a scaler finds its scale so
     if progress.skipped >= limit:
         raise TrainingError(
@@ -195,7 +192,7 @@ def _count_refused(
 
 
 def _watch_loss(
-    parts: Parts, progress: Progress, loss: float, screen: Display, records: MetricsFile
+    parts: Parts, progress: Progress, loss: float, console: Console, records: MetricsFile
 ) -> None:
     """Names the texts where the loss jumps, and has the run go back if that is wished."""
     deviations = spikes.score(progress.losses, loss)
@@ -205,9 +202,9 @@ def _watch_loss(
     progress.spiking = spiking
     if not begins:
         return
-    documents, where = _place(parts, progress.step)
+    documents, where = _documents_of_step(parts, progress.step)
     records.write("spike", progress.step + 1, loss=loss, deviations=deviations, documents=documents)
-    screen.line(
+    console.line(
         f"step {progress.step + 1}: the loss jumps to {loss:.4f}, {deviations:.0f} deviations "
         f"above the latest, at {where}",
         style="yellow",
@@ -216,7 +213,7 @@ def _watch_loss(
         raise LossSpikeError
 
 
-def rewound(parts: Parts, progress: Progress, screen: Display) -> Progress:
+def rewind_run(parts: Parts, progress: Progress, console: Console) -> Progress:
     """Goes back to the last checkpoint; the step that spiked and the one before will be left out.
 
     What shows as a jump at a step is the text of that step or the update of the one before. Bad
@@ -238,25 +235,25 @@ def rewound(parts: Parts, progress: Progress, screen: Display) -> Progress:
             f"the loss jumped at step {progress.step + 1}, and no checkpoint is old enough to go "
             "back to: a larger --keep-checkpoints keeps more"
         )
-    parts.ranks.wait_for_all()  # all have looked
+    parts.world.barrier()  # all have looked
     start = StartingPoint()
-    with parts.ranks.after_main():
-        if parts.ranks.is_main:
-            ckpt.set_aside(parts.run.checkpoints, after=sound)
+    with parts.world.barrier_after():
+        if parts.world.is_main:
+            ckpt.hide_checkpoints_after(parts.run.checkpoints, after=sound)
             start = find_starting_point(parts.config, parts.run)
-    before, _ = restore(parts, parts.ranks.gather(start)[0])
+    before, _ = restore(parts, parts.world.all_gather(start)[0])
     first, last = progress.step - 1, progress.step + 2**progress.rewinds - 1
     before.omitted = sorted({*progress.omitted, *range(first, last + 1)})
     before.rewinds = progress.rewinds + 1
-    before.pieces = progress.pieces
-    screen.line(
+    before.micro_batch_size = progress.micro_batch_size
+    console.line(
         f"back to step {before.step}; steps {first + 1} to {last + 1} will be left out",
         style="yellow",
     )
     return before
 
 
-def save_or_say(parts: Parts, progress: Progress, screen: Display, last: bool) -> None:
+def save_checkpoint_or_warn(parts: Parts, progress: Progress, console: Console, last: bool) -> None:
     """Saves a checkpoint; with `on_save_error = "continue"` a failure is said and training goes on.
 
     Args:
@@ -267,20 +264,20 @@ def save_or_say(parts: Parts, progress: Progress, screen: Display, last: bool) -
         TrainingError: the ranks no longer have the same weights; nothing is saved.
     """
     _compare_ranks(parts, progress)
-    with parts.ranks.after_main():  # the others wait, however long a slow disk takes
+    with parts.world.barrier_after():  # the others wait, however long a slow disk takes
         try:
             save(parts, progress)
         except CheckpointError as error:
             if last or parts.config.run.on_save_error == "stop":
                 raise
-            screen.line(f"{error}; training goes on", style="yellow")
+            console.line(f"{error}; training goes on", style="yellow")
 
 
 def _compare_ranks(parts: Parts, progress: Progress) -> None:
     """A bit that flips in one rank's memory spreads by no gradient: it must be looked for."""
-    if parts.ranks.world_size == 1:
+    if parts.world.world_size == 1:
         return
-    sums = parts.ranks.gather(parts.model.checksum())
+    sums = parts.world.all_gather(parts.model.checksum())
     if len(set(sums)) > 1:
         common = max(sums, key=sums.count)
         odd = [rank for rank, value in enumerate(sums) if value != common]

@@ -5,15 +5,16 @@ The constants were measured on small models (docs/experiments.md); all can be se
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
+import torch
+
 from jielong.config.settings import Config
-from jielong.data.batches import Stream
 
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
 FIRST_BATCHES = 5.0  # tokens of a batch over the root of the tokens before it
 MICRO_BATCH_TOKENS = 2**15  # more at once needs memory and gains no speed
+CPU_TOKENS = 2**11  # at once: with these its caches do best
 
 
 def default_learning_rate(config: Config) -> float:
@@ -33,50 +34,41 @@ def default_tokens_per_step(total_tokens: float, hidden_size: int) -> float:
     return min(tokens, total_tokens / LEAST_STEPS)
 
 
-def first_batches(config: Config) -> list[int]:
-    """Windows in each of the first steps of a run, growing until the full batch is reached.
+def first_batches(config: Config, global_batch_size: int) -> list[int]:
+    """Windows in each of the first steps of a run, growing until the global batch is reached.
 
     By the reasoning of `default_tokens_per_step`, applied to each moment of a run instead of its
     end: what is learnt first needs little averaging, and more updates learn it sooner.
     """
-    t, window = config.training, config.data.max_seq_len
-    if not t.batch_warmup:
-        return []
-    assert t.batch_size is not None, "with_batch_size fills it in"
+    window = config.data.max_seq_len
     sizes: list[int] = []
     seen = 0
     while True:
         tokens = max(FIRST_BATCHES * math.sqrt(seen), 4 * config.model.hidden_size)
         size = max(1, round(tokens / window))
-        if size >= t.batch_size * t.accumulation_steps:
+        if size >= global_batch_size:
             return sizes
         sizes.append(size)
         seen += size * window
 
 
-def with_batch_size(config: Config, train: Stream) -> Config:
-    """The config with the batch size, and how it begins, filled in where they were left open.
+def whole_micro_batches(windows: int, window: int) -> int:
+    """`windows` rounded up, so that micro-batches of at most MICRO_BATCH_TOKENS are equal."""
+    count = math.ceil(windows * window / MICRO_BATCH_TOKENS)
+    return math.ceil(windows / count) * count
 
-    Args:
-        train: the training split, whose length is the budget of an epoch.
+
+def default_micro_batch_size(
+    global_batch_size: int, window: int, device: torch.device, world_size: int = 1
+) -> int:
+    """Windows in a pass, over all processes, where nothing else is asked for.
+
+    A CPU is fastest with about CPU_TOKENS at once in each process, a GPU with up to
+    MICRO_BATCH_TOKENS; more only needs memory.
     """
-    t, window = config.training, config.data.max_seq_len
-    batch_size, accumulation = t.batch_size, t.accumulation_steps
-    if batch_size is None:
-        if t.steps is not None:  # tokens = steps · batch, put into batch = 2 · √tokens
-            wanted = max(4.0 * t.steps, 12 * config.model.hidden_size)
-        else:
-            rows = len(train.documents) * window if config.data.packing == "pad" else len(train)
-            total = t.tokens if t.tokens is not None else t.epochs * rows
-            wanted = default_tokens_per_step(total, config.model.hidden_size)
-        windows = max(1, round(wanted / window))
-        if accumulation == 1:
-            accumulation = -(-windows * window // MICRO_BATCH_TOKENS)
-        batch_size = -(-windows // accumulation)
-    training = dataclasses.replace(
-        t,
-        batch_size=batch_size,
-        accumulation_steps=accumulation,
-        batch_warmup=t.batch_size is None if t.batch_warmup is None else t.batch_warmup,
-    )
-    return dataclasses.replace(config, training=training)
+    if device.type == "cpu":
+        share = math.ceil(global_batch_size / world_size)
+        count = min(share, max(1, round(share * window / CPU_TOKENS)))
+    else:
+        count = math.ceil(global_batch_size * window / MICRO_BATCH_TOKENS)
+    return math.ceil(global_batch_size / count)

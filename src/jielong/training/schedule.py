@@ -27,7 +27,7 @@ class Schedule:
         decay = min(round(config.decay_ratio * total_steps), total_steps - warmup)
         return cls(config.schedule, total_steps, warmup, decay, config.min_lr_ratio)
 
-    def factor(self, step: int) -> float:
+    def lr_scale(self, step: int) -> float:
         """Share of the peak rate at `step` (0 is the first); above 0 at every step of the run."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps

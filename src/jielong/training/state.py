@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +21,14 @@ from jielong.data.batches import Batches
 from jielong.data.shards import Dataset
 from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
-from jielong.runtime.distributed import Ranks, data_parallel
+from jielong.runtime.distributed import World, data_parallel
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
 from jielong.training.inputs import StartingPoint, ensure_tokenizer, load_dataset, with_architecture
 from jielong.training.optimizer import Optimizer
-from jielong.training.scaling import first_batches, with_batch_size
+from jielong.training.plan import RunPlan, resolve, saved_plan
+from jielong.training.scaling import first_batches
 from jielong.training.schedule import Schedule
 
 STATE_FORMAT = 2  # of training_state.json; 1, without a number, shuffled the text in another way
@@ -37,9 +39,10 @@ PROMPT_TOKENS = 12  # of a held-out text's opening, for the samples drawn in tra
 class Parts:
     """Everything a run works with."""
 
-    config: Config  # with the sizes that follow from tokenizer and window filled in
+    config: Config  # the settings, with the architecture and the global batch filled in
+    plan: RunPlan
     run: RunFolder
-    ranks: Ranks
+    world: World
     dtype: torch.dtype
     tokenizer: Tokenizer
     dataset: Dataset
@@ -52,7 +55,7 @@ class Parts:
     schedule: Schedule
     prompts: list[str]
 
-    def as_measured(self) -> AbstractContextManager[None]:
+    def averaged_weights(self) -> AbstractContextManager[None]:
         """Within, the model has the weights that are measured, sampled and kept."""
         return self.average.in_place() if self.average else contextlib.nullcontext()
 
@@ -64,7 +67,7 @@ class Progress:
     step: int = 0  # optimizer steps done
     tokens: int = 0  # targets trained on
     skipped: int = 0  # updates refused in a row
-    pieces: int | None = None  # of a micro-batch, each a pass through the model; none: not settled
+    micro_batch_size: int | None = None  # windows in a pass, over all ranks; none: not chosen yet
     losses: list[float] = field(default_factory=list)  # the latest, to tell a spike by
     spiking: bool = False  # the latest loss stood out
     expert_load: list[list[int]] | None = None  # (layers, experts) of the latest update, if any
@@ -79,7 +82,7 @@ def build(
     config: Config,
     run: RunFolder,
     start: StartingPoint,
-    ranks: Ranks,
+    world: World,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Parts:
@@ -91,46 +94,46 @@ def build(
     tokenizer = ensure_tokenizer(config, run, start, lambda line: None)
     dataset = load_dataset(config, tokenizer, run)
     config = with_architecture(config, tokenizer, start)
-    config = with_batch_size(with_own_batch_size(config, start), dataset.train)
+    plan = resolve(config, dataset.train, device, world.world_size, _plan_of(start.checkpoint))
+    training = dataclasses.replace(
+        config.training,
+        global_batch_size=plan.global_batch_size,
+        batch_warmup=plan.batch_warmup,
+    )
+    config = dataclasses.replace(config, training=training)
+    sizes = first_batches(config, plan.global_batch_size) if plan.batch_warmup else ()
     torch.manual_seed(config.training.seed)
     model = Transformer(config.model)
     if start.init_from is not None:
         ckpt.load_weights(model, start.init_from)
     model.to(device)
-    batches = Batches(dataset.train, config.data, config.training, first_batches(config))
     return Parts(
         config=config,
+        plan=plan,
         run=run,
-        ranks=ranks,
+        world=world,
         dtype=dtype,
         tokenizer=tokenizer,
         dataset=dataset,
         model=model,
-        forward=data_parallel(model, ranks),
-        optimizer=Optimizer(model, config),
+        forward=data_parallel(model, world),
+        optimizer=Optimizer(model, config.training, plan.learning_rate),
         average=WeightAverage(model) if config.training.average_weights else None,
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
-        batches=batches,
-        schedule=Schedule.of(config.training, batches.total_steps(config.training)),
+        batches=Batches(dataset.train, config.data, config.training, sizes),
+        schedule=Schedule.of(config.training, plan.total_steps),
         prompts=list(config.run.sample_prompts) or openings(dataset, tokenizer),
     )
 
 
-def with_own_batch_size(config: Config, start: StartingPoint) -> Config:
-    """A batch size left open stays what the run has had, also if its budget grows by --override:
-    else steps already done would have been of other batches.
-    """
-    if config.training.batch_size is not None or start.checkpoint is None:
-        return config
+def _plan_of(checkpoint: Path | None) -> Mapping[str, Any] | None:
+    """The plan that a checkpoint was trained by; none where it has none to keep."""
+    if checkpoint is None:
+        return None
     try:
-        own = ckpt.load_training_state(start.checkpoint).values["config"]["training"]
-        return config.with_values(
-            batch_size=own["batch_size"],
-            accumulation_steps=own["accumulation_steps"],
-            batch_warmup=own.get("batch_warmup", False),  # early runs had none
-        )
+        return saved_plan(ckpt.load_training_state(checkpoint).values)
     except (CheckpointError, KeyError, TypeError):
-        return config  # damaged: restore, which verifies, will say so
+        return None  # damaged: `restore` says so
 
 
 def openings(dataset: Dataset, tokenizer: Tokenizer, count: int = 2) -> list[str]:
@@ -143,12 +146,13 @@ def openings(dataset: Dataset, tokenizer: Tokenizer, count: int = 2) -> list[str
 
 def save(parts: Parts, progress: Progress) -> None:
     """Writes a checkpoint of this moment; drops old ones. Every rank calls it, rank 0 writes."""
-    rng = parts.ranks.gather(base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode())
-    if not parts.ranks.is_main:
+    rng = parts.world.all_gather(base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode())
+    if not parts.world.is_main:
         return
     values = {
         "format": STATE_FORMAT,
         "progress": dataclasses.asdict(progress) | {"step": None},
+        "plan": parts.plan.to_json(),
         "total_steps": parts.schedule.total_steps,
         "peak_learning_rate": parts.optimizer.peak,
         "dataset": parts.dataset.fingerprint,
@@ -161,7 +165,7 @@ def save(parts: Parts, progress: Progress) -> None:
     state = ckpt.TrainingState(progress.step, values)
     latest = ckpt.named_weights(parts.model) if parts.average else None
     optimizer = parts.optimizer.state_tensors()
-    with parts.as_measured():
+    with parts.averaged_weights():
         ckpt.save_checkpoint(
             parts.run.checkpoints, parts.model, parts.tokenizer, optimizer, state, latest
         )
@@ -221,7 +225,15 @@ def _restore_state(parts: Parts, found: Path, state: ckpt.TrainingState) -> Prog
     parts.optimizer.load_state_tensors(load_tensors(found / "optimizer.safetensors"))
     parts.scaler.load_state_dict(state.values["scaler"])
     rng = state.values["rng"]
-    if parts.ranks.rank < len(rng):  # a rank that the saved run had not needs none: training draws
-        state_bytes = bytearray(base64.b64decode(rng[parts.ranks.rank]))  # nothing from it
+    if parts.world.rank < len(rng):  # a rank that the saved run had not needs none: training draws
+        state_bytes = bytearray(base64.b64decode(rng[parts.world.rank]))  # nothing from it
         torch.set_rng_state(torch.frombuffer(state_bytes, dtype=torch.uint8))
-    return Progress(**(state.values["progress"] | {"step": state.step}))
+    known = {f.name for f in dataclasses.fields(Progress)}
+    saved = state.values["progress"]
+    if odd := saved.keys() - known - {"pieces"}:  # what format 1 had in place of micro_batch_size
+        raise KeyError(min(odd))
+    kept = {name: value for name, value in saved.items() if name in known}
+    progress = Progress(**(kept | {"step": state.step}))
+    if state.values.get("plan", {}).get("micro_batch_size") != parts.plan.micro_batch_size:
+        progress.micro_batch_size = None  # the settings ask for another one now
+    return progress

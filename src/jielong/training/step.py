@@ -15,7 +15,7 @@ from jielong.errors import first_line
 from jielong.model.moe import update_router_bias
 from jielong.model.transformer import ModelOutput
 from jielong.runtime.device import autocast
-from jielong.runtime.distributed import Ranks, gradient_sync
+from jielong.runtime.distributed import World, gradient_sync
 from jielong.training.memory import DoesNotFitError, is_out_of_memory
 from jielong.training.optimizer import Optimizer
 
@@ -83,14 +83,13 @@ class _Totals:
 def train_step(
     model: nn.Module,
     optimizer: Optimizer,
-    batches: Sequence[Batch],
+    micro_batches: Sequence[Batch],
     *,
-    factor: float,
+    lr_scale: float,
     grad_clip: float,
     dtype: torch.dtype,
-    ranks: Ranks,
+    world: World,
     scaler: torch.amp.GradScaler,
-    pieces: int = 1,
     reference_load: Tensor | None = None,
 ) -> StepResult:
     """Accumulates the micro-batches' gradients and applies one update.
@@ -101,28 +100,26 @@ def train_step(
     since a micro-batch cannot know what the later ones, or other ranks, will choose.
 
     Args:
-        factor: share of the peak learning rate.
+        lr_scale: share of the peak learning rate.
         grad_clip: largest norm of the gradient; 0 leaves it alone.
         dtype: precision of the forward pass.
-        pieces: each micro-batch goes through the model in so many parts.
         reference_load: `expert_load` of the previous update; none before the first: as if even.
 
     Raises:
-        DoesNotFitError: a pass did not fit; the step may be taken again in more pieces.
+        DoesNotFitError: a pass did not fit; the step may be taken again in smaller micro-batches.
     """
     device = next(model.parameters()).device
-    tokens = int(ranks.sum_number(sum(batch.target_count for batch in batches)))
+    tokens = int(world.sum_number(sum(batch.target_count for batch in micro_batches)))
     totals = _Totals(device, tokens)
     optimizer.zero_grad()
     problem = None
     try:
-        parts = [part for batch in batches for part in batch.split(pieces)]
         _accumulate(
             model,
-            parts,
+            micro_batches,
             totals,
             dtype=dtype,
-            ranks=ranks,
+            world=world,
             scaler=scaler,
             reference_load=reference_load,
         )
@@ -134,7 +131,7 @@ def train_step(
         optimizer.zero_grad()
         raise DoesNotFitError(problem)
     return _update(
-        model, optimizer, totals, factor=factor, grad_clip=grad_clip, ranks=ranks, scaler=scaler
+        model, optimizer, totals, lr_scale=lr_scale, grad_clip=grad_clip, world=world, scaler=scaler
     )
 
 
@@ -144,7 +141,7 @@ def _accumulate(
     totals: _Totals,
     *,
     dtype: torch.dtype,
-    ranks: Ranks,
+    world: World,
     scaler: torch.amp.GradScaler,
     reference_load: Tensor | None,
 ) -> None:
@@ -161,7 +158,7 @@ def _accumulate(
                     reference_load=reference_load,
                 )
             # DDP averages gradients over ranks; the objective is their sum
-            objective = totals.objective(output, batch) * ranks.world_size
+            objective = totals.objective(output, batch) * world.world_size
             # outside of autocast: what the forward pass did in float32 must stay so on its way back
             scaler.scale(objective).backward()
 
@@ -171,9 +168,9 @@ def _update(
     optimizer: Optimizer,
     totals: _Totals,
     *,
-    factor: float,
+    lr_scale: float,
     grad_clip: float,
-    ranks: Ranks,
+    world: World,
     scaler: torch.amp.GradScaler,
 ) -> StepResult:
     """Applies the gradients, unless they or the loss are not finite."""
@@ -182,17 +179,17 @@ def _update(
     parameters = list(model.parameters())
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if totals.load is not None:
-        ranks.sum(totals.load)
-    mean = float(ranks.sum(totals.nats)) / totals.tokens
+        world.sum(totals.load)
+    mean = float(world.sum(totals.nats)) / totals.tokens
     grad_norm = float(norm)
     # gradients and loss are the same on every rank after their sums, so all decide alike
     applied = bool(torch.isfinite(norm)) and math.isfinite(mean)
     if applied:
         if grad_clip > 0:
             nn.utils.clip_grads_with_norm_(parameters, grad_clip, norm)
-        optimizer.step(factor)
+        optimizer.step(lr_scale)
         if totals.load is not None:
             update_router_bias(model, totals.load)
     scaler.update()
-    balance = None if totals.balance is None else float(ranks.sum(totals.balance))
+    balance = None if totals.balance is None else float(world.sum(totals.balance))
     return StepResult(mean, totals.targets, grad_norm, applied, balance, totals.load)

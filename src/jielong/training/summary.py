@@ -7,7 +7,7 @@ import math
 from jielong.config.model import MODEL_FIELDS
 from jielong.config.settings import Config
 from jielong.data.batches import Batches
-from jielong.training.schedule import Schedule
+from jielong.training.plan import RunPlan
 
 FIRST_LOSS_TOLERANCE = 0.5  # nats
 
@@ -26,33 +26,27 @@ def explain_first_loss(loss: float, vocab_size: int) -> str:
 
 
 def run_summary(
-    config: Config,
-    parameters: int,
-    train_tokens: int,
-    batches: Batches,
-    schedule: Schedule,
-    peak_rate: float,
+    config: Config, plan: RunPlan, batches: Batches, parameters: int, train_tokens: int
 ) -> list[str]:
-    """Model, data and budget of a run, in a few lines."""
-    m, t, d = config.model, config.training, config.data
-    micro = f" in {t.accumulation_steps} micro-batches" if t.accumulation_steps > 1 else ""
-    tokens = batches.windows_before(schedule.total_steps) * d.max_seq_len
-    windows = f"{batches.windows_per_step} × {d.max_seq_len}"
+    """Returns the plan of a run in a few lines: model, budget, optimizer."""
+    m, t, d = plan.model, config.training, config.data
+    tokens = batches.windows_before(plan.total_steps) * d.max_seq_len
+    windows = f"{plan.global_batch_size} × {d.max_seq_len}"
     if batches.first_spans:
         windows = f"{batches.first_spans[0].count} to {windows}"
     kind = "Qwen3" if m.qk_norm else "Llama"
-    scale = f"{tokens / max(1, train_tokens):.2g} epochs, {tokens / parameters:.1f} a parameter"
+    scale = f"{tokens / max(1, train_tokens):.2g} epochs, {tokens / parameters:.2g} per parameter"
     if m.use_moe:
-        kind += f" with {m.num_experts} experts, {m.num_experts_per_tok} a token"
+        kind += f" with {m.num_experts} experts, {m.num_experts_per_tok} per token"
     return [
-        f"model {parameters / 1e6:.2f}M parameters ({kind}: {m.num_hidden_layers} layers × "
-        f"{m.hidden_size}, {m.num_attention_heads} heads, {m.num_key_value_heads} kv, "
+        f"model      {parameters / 1e6:.2f}M parameters ({kind}: {m.num_hidden_layers} layers × "
+        f"{m.hidden_size}, {m.num_attention_heads} heads, {m.num_key_value_heads} kv heads, "
         f"vocabulary {m.vocab_size})",
-        f"budget {schedule.total_steps} steps of {windows} tokens{micro} = "
+        f"budget     {plan.total_steps} steps of {windows} tokens = "
         f"{f'{tokens / 1e6:,.1f}M' if tokens >= 1e6 else f'{tokens:,}'} tokens ({scale})",
-        f"optimizer {t.optimizer}, peak rate {peak_rate:.2g}, {schedule.kind}, "
-        f"warm-up {schedule.warmup_steps} steps"
-        + ("; measured and kept: an average of the weights" if t.average_weights else ""),
+        f"optimizer  {t.optimizer}, peak learning rate {plan.learning_rate:.2g}, {t.schedule}, "
+        f"{plan.warmup_steps} warm-up steps"
+        + ("; evaluating and saving averaged weights" if t.average_weights else ""),
     ]
 
 

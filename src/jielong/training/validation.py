@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from jielong.config.sampling import Sampling
-from jielong.evaluation.likelihood import Likelihood, evaluate_stream
+from jielong.evaluation.likelihood import (
+    EvaluationWindows,
+    Likelihood,
+    Share,
+    evaluate_stream,
+)
 from jielong.generation.generate import TextGenerator
-from jielong.observe.console import Display
+from jielong.observe.console import Console
 from jielong.observe.metrics import MetricsFile
 from jielong.runtime.device import autocast
-from jielong.training.memory import is_out_of_memory, release
+from jielong.training.memory import free_memory, is_out_of_memory
 from jielong.training.state import Parts, Progress
-
-
-def eval_interval(parts: Parts) -> int:
-    """Steps between two validations."""
-    return parts.config.run.eval_interval or -(-parts.schedule.total_steps // 10)
 
 
 def is_due(parts: Parts, step: int) -> bool:
     """Whether a validation follows the step number `step` (1 is the first)."""
-    return step > 0 and (step % eval_interval(parts) == 0 or step == parts.schedule.total_steps)
+    return step > 0 and (step % parts.plan.eval_interval == 0 or step == parts.plan.total_steps)
 
 
 def is_missing(parts: Parts, progress: Progress) -> bool:
@@ -33,30 +34,30 @@ def is_missing(parts: Parts, progress: Progress) -> bool:
     return held_out and not measured and is_due(parts, progress.step)
 
 
-def validate(parts: Parts, progress: Progress, screen: Display, records: MetricsFile) -> None:
+def validate(parts: Parts, progress: Progress, console: Console, records: MetricsFile) -> None:
     """Likelihood of the held-out split, and a sample; draws nothing from training's randomness.
 
     The best checkpoint is chosen by the same `eval_tokens` held-out tokens at each step; the last
     validation adds the likelihood of all of them.
     """
-    with parts.as_measured():
-        _measure(parts, progress, screen, records, done={})
-        _sample(parts, progress.step, screen, records)
+    with parts.averaged_weights():
+        _measure(parts, progress, console, records, done={})
+        _sample(parts, progress.step, console, records)
 
 
-def catch_up(parts: Parts, progress: Progress, screen: Display, records: MetricsFile) -> None:
+def catch_up(parts: Parts, progress: Progress, console: Console, records: MetricsFile) -> None:
     """The validation of the checkpoint that the run goes on from: as recorded, or made now."""
-    done = parts.ranks.gather(records.resumed)[0]
-    with parts.as_measured():
-        _measure(parts, progress, screen, records, done)
+    done = parts.world.all_gather(records.resumed)[0]
+    with parts.averaged_weights():
+        _measure(parts, progress, console, records, done)
         if "validation" not in done:
-            _sample(parts, progress.step, screen, records)
+            _sample(parts, progress.step, console, records)
 
 
 def _measure(
     parts: Parts,
     progress: Progress,
-    screen: Display,
+    console: Console,
     records: MetricsFile,
     done: Mapping[str, Any],
 ) -> None:
@@ -66,7 +67,7 @@ def _measure(
         return
     eval_tokens = parts.config.run.eval_tokens
     passes: dict[str, int | None] = {"validation": eval_tokens}
-    if step == parts.schedule.total_steps and len(stream) > eval_tokens:
+    if step == parts.plan.total_steps and len(stream) > eval_tokens:
         passes["final_validation"] = None
     for kind, max_tokens in passes.items():
         if kind in done:
@@ -74,7 +75,7 @@ def _measure(
         else:
             found = dataclasses.asdict(_likelihood(parts, progress, max_tokens))
             of = "held-out" if max_tokens else "whole held-out split:"
-            screen.validation(step, found, of)
+            console.validation(step, found, of)
             records.write(kind, step, **found)
         progress.validation = {"step": step, **found}
         loss, best = found["loss"], progress.best_loss
@@ -85,38 +86,35 @@ def _measure(
 def _likelihood(parts: Parts, progress: Progress, max_tokens: int | None) -> Likelihood:
     """Of the held-out split, with as many windows at once as training has found to fit."""
     assert parts.dataset.validation is not None
-    ranks = parts.ranks
-    at_once = -(-parts.batches.batch_size // (progress.pieces or 1) // ranks.world_size)
+    world = parts.world
+    micro_batch_size = progress.micro_batch_size or parts.plan.micro_batch_size
+    at_once = math.ceil(micro_batch_size / world.world_size)
     while True:
         try:
             return evaluate_stream(
                 parts.model,
                 parts.dataset.validation,
-                parts.config.data.max_seq_len,
-                at_once,
                 parts.tokenizer.token_bytes(),
-                max_tokens=max_tokens,
+                EvaluationWindows(parts.config.data.max_seq_len, at_once, max_tokens),
+                Share(world.rank, world.world_size, world.sum_number),
                 autocast=autocast(parts.model.device, parts.dtype),
-                rank=ranks.rank,
-                world_size=ranks.world_size,
-                sum_over_ranks=ranks.sum_number,
             )
         except Exception as error:
             # with several ranks the others wait within the pass for what this one owes
-            if not is_out_of_memory(error) or at_once == 1 or ranks.world_size > 1:
+            if not is_out_of_memory(error) or at_once == 1 or world.world_size > 1:
                 raise
-        release()
-        at_once = -(-at_once // 2)
+        free_memory()
+        at_once = math.ceil(at_once / 2)
 
 
-def _sample(parts: Parts, step: int, screen: Display, records: MetricsFile) -> None:
+def _sample(parts: Parts, step: int, console: Console, records: MetricsFile) -> None:
     """Continues the run's prompts, on rank 0."""
     run = parts.config.run
-    if not parts.ranks.is_main or not run.sample_tokens:
+    if not parts.world.is_main or not run.sample_tokens:
         return
     sampling = Sampling(seed=parts.config.training.seed)
     generator = TextGenerator(parts.model, parts.tokenizer)
     texts = generator.batch(parts.prompts, run.sample_tokens, sampling)
     for prompt, text in zip(parts.prompts, texts, strict=True):
-        screen.sample(prompt, text)
+        console.sample(prompt, text)
         records.write("sample", step, prompt=prompt, text=text)

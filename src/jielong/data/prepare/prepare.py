@@ -1,7 +1,6 @@
-"""Documents → tokens, once: streams the text through the tokenizer into a dataset folder.
+"""Documents → tokens: streams the text through the tokenizer into a dataset folder.
 
-The folder appears whole or not at all: it is written under another name beside its place, synced,
-and renamed. The same text, settings and tokenizer give the same bytes.
+The folder is written atomically. The same text, settings and tokenizer give the same bytes.
 """
 
 from __future__ import annotations
@@ -18,9 +17,20 @@ import numpy as np
 import orjson
 
 from jielong.config.settings import Config
-from jielong.data.prepare.identity import SOURCES, described, differences, identity, settings
+from jielong.data.prepare.provenance import (
+    SOURCES,
+    changes_since,
+    dataset_settings,
+    provenance,
+    source_summaries,
+)
 from jielong.data.prepare.report import PrepareReport, describe
-from jielong.data.prepare.split import DistinctSample, Encoded, HeldOutSplit, text_hash
+from jielong.data.prepare.split import (
+    DistinctSample,
+    EncodedDocuments,
+    HeldOutSplit,
+    text_hash,
+)
 from jielong.data.shard_writer import HashedFile, ShardWriter
 from jielong.data.shards import (
     FORMAT,
@@ -34,34 +44,38 @@ from jielong.data.shards import (
 )
 from jielong.data.sources.documents import BadLine, Document, Item, read_documents
 from jielong.errors import DataError
-from jielong.runtime.atomic import publishing
+from jielong.runtime.atomic import atomic_folder
 from jielong.tokenization.tokenizer import Tokenizer
 
-BATCH_CHARS = 2**20  # text encoded together: bounds memory, feeds all cores
-BATCH_DOCUMENTS = 2**16  # which take some memory each, however short
+BATCH_CHARS = 2**20  # text encoded together: enough for all cores, little for memory
+BATCH_DOCUMENTS = 2**16  # bounds the overhead of many short documents
 BATCHES_AHEAD = 2
 PROGRESS_S = 5.0
 BAD_LINES = "bad-lines.jsonl"
 
-Progress = Callable[[str], None]
-
 
 def prepare(
-    config: Config, tokenizer: Tokenizer, out_dir: Path, progress: Progress = lambda line: None
+    config: Config,
+    tokenizer: Tokenizer,
+    out_dir: Path,
+    log: Callable[[str], None] = lambda line: None,
 ) -> PrepareReport:
-    """Makes the dataset of `config.data` in `out_dir`, or finds it made already.
+    """Prepares the dataset of `config.data` in `out_dir`, or reuses the one already there.
 
-    Bad lines are listed in `bad-lines.jsonl` of the folder, unless `strict` stops at the first.
+    Bad lines are listed in the folder's `bad-lines.jsonl`; with `strict` the first one is an error.
+
+    Args:
+        log: called with progress lines.
 
     Raises:
-        DataError: the text cannot be read or there is none, or `out_dir` holds something else.
+        DataError: the text cannot be read or is empty, or `out_dir` holds something else.
     """
     out_dir = Path(out_dir)
-    wanted = identity(config, tokenizer)
+    wanted = provenance(config, tokenizer)
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         return _reused(config, tokenizer, out_dir, wanted)
-    with publishing(out_dir) as folder:
-        manifest = _write_splits(config, tokenizer, folder, progress)
+    with atomic_folder(out_dir) as folder:
+        manifest = _write_splits(config, tokenizer, folder, log)
         _write_json(folder / MANIFEST, manifest)
         _write_json(folder / SOURCES, wanted)
         tokenizer.save(folder / "tokenizer")
@@ -70,23 +84,23 @@ def prepare(
 
 
 def prepared_matches(config: Config, tokenizer: Tokenizer, folder: Path) -> bool:
-    """Whether `folder` holds the dataset that `prepare` would make now."""
+    """Returns whether `folder` holds the dataset that `prepare` would make now."""
     try:
         read_manifest(folder)
     except DataError:
         return False
-    return not differences(folder, identity(config, tokenizer))
+    return not changes_since(folder, provenance(config, tokenizer))
 
 
 def _reused(
     config: Config, tokenizer: Tokenizer, out_dir: Path, wanted: dict[str, Any]
 ) -> PrepareReport:
-    """The report of the dataset that `out_dir` holds already, if it is the one wanted."""
+    """Reports on the dataset already in `out_dir`, after checking that it is the wanted one."""
     if not (out_dir / MANIFEST).is_file():
-        raise DataError(f"{out_dir}: exists and holds no dataset: choose another --out-dir")
+        raise DataError(f"{out_dir}: exists but is not a dataset: choose another --out-dir")
     verify_dataset(out_dir)
     dataset = open_dataset(out_dir, verify=False)
-    if found := differences(out_dir, wanted):
+    if found := changes_since(out_dir, wanted):
         raise DataError(
             f"{out_dir}: holds another dataset: {'; '.join(found[:5])}: "
             "choose another --out-dir, or delete it"
@@ -102,20 +116,20 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def _write_splits(
-    config: Config, tokenizer: Tokenizer, folder: Path, progress: Progress
+    config: Config, tokenizer: Tokenizer, folder: Path, log: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Writes tokens and offsets of both splits; returns the manifest."""
+    """Writes tokens and document offsets of both splits; returns the manifest."""
     data, vocab_size = config.data, tokenizer.vocab_size
     train, validation = (ShardWriter(folder, name, vocab_size) for name in ("train", "validation"))
     bad = _BadLines(folder / BAD_LINES, data.strict)
-    encoder = _Encoder(tokenizer, bad, progress)
+    encoder = _Encoder(tokenizer, bad, log)
     distinct, held_out, shared = DistinctSample(), DistinctSample(), 0.0
     if data.validation_path:
         for documents in encoder.run(read_documents(data.validation_path, data.text_field)):
             distinct.add(documents.hashes)
             held_out.add(documents.hashes)
             documents.write(validation)
-    split = HeldOutSplit(train, validation, settings(config)["validation_fraction"])
+    split = HeldOutSplit(train, validation, dataset_settings(config)["validation_fraction"])
     for documents in encoder.run(read_documents(data.data_path, data.text_field)):
         distinct.add(documents.hashes)
         shared += held_out.count_in(documents.hashes)
@@ -123,15 +137,15 @@ def _write_splits(
     split.finish()
     bad.close()
     if not train.documents:
-        raise DataError("there is no usable text to train on" + bad.summary())
+        raise DataError("no usable text to train on" + bad.summary())
     if data.validation_path and not validation.documents:
-        raise DataError("there is no usable text in data.validation_path" + bad.summary())
+        raise DataError("no usable text in data.validation_path" + bad.summary())
     counts = {
         "bad_lines": bad.count,
         "duplicate_share": distinct.duplicate_share,
         "duplicates_exact": distinct.exact,
         "shared_documents": round(shared),
-        "marked_documents": encoder.marked,
+        "marked_documents": encoder.had_bos_or_eos,
     }
     return _manifest(config, tokenizer, {"train": train, "validation": validation}, counts)
 
@@ -153,25 +167,25 @@ def _manifest(
         "splits": splits,
         "files": files,
         "counts": counts,
-        "settings": settings(config),
-        "sources": {  # no times: the same files elsewhere give the same dataset
-            "data": described(config.data.data_path),
-            "validation": described(config.data.validation_path),
+        "settings": dataset_settings(config),
+        "sources": {  # no mtimes: copies of the files give the same dataset
+            "data": source_summaries(config.data.data_path),
+            "validation": source_summaries(config.data.validation_path),
         },
     }
     return {"fingerprint": fingerprint_of(manifest), **manifest}
 
 
 class _Encoder:
-    """Documents → batches of tokens, with bos and eos; reads ahead while the tokenizer works."""
+    """Documents → batches of tokens with bos and eos. Reads ahead while the tokenizer works."""
 
-    def __init__(self, tokenizer: Tokenizer, bad: _BadLines, progress: Progress) -> None:
-        self.marked = 0  # documents that brought their own bos or eos
-        self._tokenizer, self._bad, self._progress = tokenizer, bad, progress
+    def __init__(self, tokenizer: Tokenizer, bad: _BadLines, log: Callable[[str], None]) -> None:
+        self.had_bos_or_eos = 0  # documents whose text already has bos or eos
+        self._tokenizer, self._bad, self._log = tokenizer, bad, log
         self._documents = self._bytes = 0
-        self._start = self._told = time.monotonic()
+        self._start = self._logged = time.monotonic()
 
-    def run(self, items: Iterable[Item]) -> Iterator[Encoded]:
+    def run(self, items: Iterable[Item]) -> Iterator[EncodedDocuments]:
         pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
         try:
             ahead: deque[tuple[list[Document], np.ndarray, np.ndarray, Future[Any]]] = deque()
@@ -186,7 +200,7 @@ class _Encoder:
                     yield self._finish(*ahead.popleft())
             while ahead:
                 yield self._finish(*ahead.popleft())
-        finally:  # after Ctrl-C nobody waits for what is queued
+        finally:  # on Ctrl-C, drop the queued batches
             pool.shutdown(cancel_futures=True)
 
     def _batches(self, items: Iterable[Item]) -> Iterator[list[Document]]:
@@ -206,54 +220,55 @@ class _Encoder:
 
     def _finish(
         self, batch: list[Document], sizes: np.ndarray, hashes: np.ndarray, future: Future[Any]
-    ) -> Encoded:
+    ) -> EncodedDocuments:
         tokens, lengths = future.result()
-        kept = lengths > 0  # a tokenizer that strips control characters may leave nothing
+        kept = lengths > 0  # a tokenizer that strips control characters may return no tokens
         for i in np.flatnonzero(~kept):
             self._bad.add(BadLine(batch[i].source, batch[i].line, "the text has no tokens"))
         lengths = lengths[kept]
-        tokens, lengths, marked = _with_marks(tokens, lengths, self._tokenizer)
-        self.marked += marked
+        tokens, lengths, had_one = _add_bos_eos(tokens, lengths, self._tokenizer)
+        self.had_bos_or_eos += had_one
         self._documents += len(lengths)
         self._bytes += int(sizes.sum())
         now = time.monotonic()
-        if now - self._told >= PROGRESS_S:
-            self._told = now
+        if now - self._logged >= PROGRESS_S:
+            self._logged = now
             rate = self._bytes / 1e6 / (now - self._start)
-            self._progress(
+            self._log(
                 f"prepared {self._documents:,} documents, {self._bytes / 1e6:,.0f} MB "
                 f"({rate:.1f} MB/s)"
             )
-        return Encoded(tokens, lengths, sizes[kept], hashes[kept])
+        return EncodedDocuments(tokens, lengths, sizes[kept], hashes[kept])
 
 
-def _with_marks(
+def _add_bos_eos(
     tokens: np.ndarray, lengths: np.ndarray, tokenizer: Tokenizer
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Puts bos before and eos behind each document, where the text has not brought them itself.
+    """Adds bos and eos to each document, unless its text already has them.
 
-    Returns the tokens, the new lengths, and the number of documents that had a mark already.
+    Returns:
+        The tokens, the new lengths, and the number of documents that already had bos or eos.
     """
     ends = np.cumsum(lengths)
     starts = ends - lengths
-    places, values = [], []
-    added, marked = np.zeros_like(lengths), np.zeros(len(lengths), dtype=bool)
-    # eos first: where one document ends and the next begins, insertion keeps this order.
-    marks = ((tokenizer.eos_id, ends, ends - 1), (tokenizer.bos_id, starts, starts))
-    for mark, where, own in marks:
-        if mark is not None:
-            missing = tokens[own] != mark
-            places.append(where[missing])
-            values.append(np.full(missing.sum(), mark, dtype=tokens.dtype))
+    positions, values = [], []
+    added, had_one = np.zeros_like(lengths), np.zeros(len(lengths), dtype=bool)
+    # eos first: np.insert keeps this order where one document ends and the next begins
+    specials = ((tokenizer.eos_id, ends, ends - 1), (tokenizer.bos_id, starts, starts))
+    for token_id, insert_at, existing in specials:
+        if token_id is not None:
+            missing = tokens[existing] != token_id
+            positions.append(insert_at[missing])
+            values.append(np.full(missing.sum(), token_id, dtype=tokens.dtype))
             added += missing
-            marked |= ~missing
-    if places:
-        tokens = np.insert(tokens, np.concatenate(places), np.concatenate(values))
-    return tokens, lengths + added, int(marked.sum())
+            had_one |= ~missing
+    if positions:
+        tokens = np.insert(tokens, np.concatenate(positions), np.concatenate(values))
+    return tokens, lengths + added, int(had_one.sum())
 
 
 class _BadLines:
-    """Lists bad lines in a file that exists only if there are any; with `strict`, raises."""
+    """Writes bad lines to a file, which exists only if there are any; with `strict`, raises."""
 
     def __init__(self, path: Path, strict: bool) -> None:
         self.count = 0

@@ -1,4 +1,4 @@
-"""What a person wants to know of a prepared dataset before spending hours on it."""
+"""A summary of a prepared dataset, to check before a long training run."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ import numpy as np
 from jielong.data.shards import Dataset, TokenStream
 from jielong.tokenization.tokenizer import Tokenizer
 
-CHUNK = 2**20  # documents looked at together
+CHUNK = 2**20  # documents processed at once
 PERCENTILES = (5, 25, 50, 75, 95, 100)
 SAMPLE_TOKENS = 60
 
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """Counts of a prepared dataset. `documents`, `tokens` and `text_bytes` span both splits.
+    """Statistics of a prepared dataset.
 
-    `length_percentiles` are tokens per document, bos and eos among them, to within 0.1%.
-    `padding_share` and `truncated_share` tell what one document a row of `max_seq_len`, padded or
-    cut, would have wasted: of all the positions, and of all the tokens.
+    Attributes:
+        documents, tokens, text_bytes: totals of both splits.
+        length_percentiles: tokens per document, bos and eos included, accurate to 0.1%.
+        padding_share: share of positions that would be padding with one document per row of
+            `max_seq_len`.
+        truncated_share: share of tokens that would be cut off with such rows.
     """
 
     folder: Path
@@ -52,54 +55,54 @@ class PrepareReport:
         return self.text_bytes / self.tokens
 
     def lines(self) -> list[str]:
-        """The report as text."""
+        """Formats the report."""
         p = self.length_percentiles
         repeats = f"{'' if self.duplicates_exact else 'about '}{self.duplicate_share:.1%}"
         held = f"{self.validation_documents:,} documents, {self.validation_tokens:,} tokens"
         lines = [
             f"dataset {self.folder}" + (" (already prepared: reused)" if self.reused else ""),
-            f"  documents      {self.documents:,}; {repeats} repeat another",
+            f"  documents      {self.documents:,} ({repeats} duplicates)",
             f"  bad lines      {self.bad_lines:,}"
             + (f": see {self.folder / 'bad-lines.jsonl'}" if self.bad_lines else ""),
             f"  tokens         {self.tokens:,} as {self.dtype}, vocabulary {self.vocab_size:,}",
             f"  text           {self.text_bytes / 1e6:,.2f} MB, "
-            f"{self.bytes_per_token:.2f} bytes a token",
+            f"{self.bytes_per_token:.2f} bytes per token",
             f"  lengths        median {p[50]:,} tokens; 5% {p[5]:,}, 25% {p[25]:,}, 75% {p[75]:,}, "
             f"95% {p[95]:,}, longest {p[100]:,}",
-            f"  held out       {held if self.validation_documents else 'nothing'}",
-            f"  packing saves  {self.padding_share:.1%} of positions from padding and "
-            f"{self.truncated_share:.1%} of tokens from truncation",
-            f"                 (against one document a row at max_seq_len {self.max_seq_len:,})",
+            f"  held out       {held if self.validation_documents else 'none'}",
+            f"  packing        avoids {self.padding_share:.1%} padding and "
+            f"{self.truncated_share:.1%} truncation",
+            f"                 (of one document per row of {self.max_seq_len:,} tokens)",
             *(f"  note           {note}" for note in self.notes),
         ]
         if self.shared_documents:
             lines.append(
                 f"  note           {self.shared_documents:,} training documents also occur in the "
-                "held-out text: its loss will flatter"
+                "held-out text: its loss will be too low"
             )
         if self.marked_documents:
             lines.append(
-                f"  note           {self.marked_documents:,} documents bring their own bos or eos "
-                "in the text: none was added twice"
+                f"  note           {self.marked_documents:,} documents already have bos or eos "
+                "in their text: not added twice"
             )
-        return lines + [f"  as trained on  {sample}" for sample in self.samples]
+        return lines + [f"  sample         {sample}" for sample in self.samples]
 
 
 def describe(
     dataset: Dataset, tokenizer: Tokenizer, max_seq_len: int, reused: bool = False
 ) -> PrepareReport:
-    """The report of a dataset on disk. Memory is bounded, however many documents it has."""
+    """Computes the report of a dataset on disk, in bounded memory."""
     streams = [dataset.train] + ([dataset.validation] if dataset.validation else [])
     lengths: Counter[int] = Counter()
-    padded = cut = 0
+    padded = truncated = 0
     for stream in streams:
         for chunk in _lengths(stream):
             lengths.update(_rounded(chunk))
             padded += int(np.maximum(max_seq_len - chunk, 0).sum())
-            cut += int(np.maximum(chunk - max_seq_len, 0).sum())
+            truncated += int(np.maximum(chunk - max_seq_len, 0).sum())
     documents, tokens = lengths.total(), sum(map(len, streams))
     counts = dataset.manifest["counts"]
-    held = dataset.validation
+    validation = dataset.validation
     return PrepareReport(
         folder=dataset.folder,
         reused=reused,
@@ -109,8 +112,8 @@ def describe(
         text_bytes=sum(stream.text_bytes for stream in streams),
         vocab_size=dataset.manifest["vocab_size"],
         dtype=np.dtype(dataset.manifest["dtype"]).name,
-        validation_documents=len(held.documents) if held else 0,
-        validation_tokens=len(held) if held else 0,
+        validation_documents=len(validation.documents) if validation else 0,
+        validation_tokens=len(validation) if validation else 0,
         length_percentiles=_percentiles(lengths),
         duplicate_share=counts["duplicate_share"],
         duplicates_exact=counts["duplicates_exact"],
@@ -118,14 +121,14 @@ def describe(
         marked_documents=counts["marked_documents"],
         max_seq_len=max_seq_len,
         padding_share=padded / (documents * max_seq_len),
-        truncated_share=cut / tokens,
+        truncated_share=truncated / tokens,
         samples=_samples(dataset.train, tokenizer),
         notes=_notes(tokenizer),
     )
 
 
 def _lengths(stream: TokenStream) -> Iterator[np.ndarray]:
-    """Tokens of each document, in chunks."""
+    """Yields the token counts of the documents, in chunks."""
     starts, total = stream.documents, len(stream.documents)
     for begin in range(0, total, CHUNK):
         end = min(begin + CHUNK, total)
@@ -134,7 +137,7 @@ def _lengths(stream: TokenStream) -> Iterator[np.ndarray]:
 
 
 def _rounded(lengths: np.ndarray) -> dict[int, int]:
-    """How often each length occurs, to 11 binary digits, so that few differ."""
+    """Counts the lengths, each rounded down to 11 significant bits to bound their number."""
     shift = np.maximum(np.frexp(lengths.astype(np.float64))[1] - 11, 0)
     values, counts = np.unique(lengths >> shift << shift, return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
@@ -148,16 +151,16 @@ def _percentiles(lengths: Counter[int]) -> dict[int, int]:
 
 
 def _samples(stream: TokenStream, tokenizer: Tokenizer) -> tuple[str, ...]:
-    """The beginnings of two documents decoded from their tokens, special tokens and all."""
+    """Decodes the beginnings of two documents, special tokens included."""
     count = len(stream.documents)
     texts = []
     for i in sorted({0, count // 2}):
         start = int(stream.documents[i])
         stop = int(stream.documents[i + 1]) if i + 1 < count else len(stream)
         shown = tokenizer.decode(stream.read(start, min(stop, start + SAMPLE_TOKENS)).tolist())
-        cut = stop - start > SAMPLE_TOKENS
-        shown = shown.rstrip("\ufffd") if cut else shown
-        texts.append(shown.replace("\n", "⏎") + (" …" if cut else ""))
+        is_cut = stop - start > SAMPLE_TOKENS
+        shown = shown.rstrip("\ufffd") if is_cut else shown
+        texts.append(shown.replace("\n", "⏎") + (" …" if is_cut else ""))
     return tuple(texts)
 
 

@@ -1,4 +1,4 @@
-"""Which documents are held out, and how many repeat others: decided by a hash of the text."""
+"""Train/validation split and duplicate statistics, both based on a hash of the text."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ import numpy as np
 from jielong.data.shard_writer import ShardWriter
 
 DISTINCT_KEPT = 2**18
-WRITTEN_TOKENS = 2**20  # repeats of a document written at once
+REPEAT_TOKENS = 2**20  # tokens of a repeated document written at once
 
 
 def text_hash(data: bytes) -> int:
-    """64 bits of BLAKE2b: equal texts share it, whatever their file or order."""
+    """Returns 64 bits of BLAKE2b. Equal texts have equal hashes, whatever their file or order."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Documents as tokens: tokens (N,) uint32, the rest (documents,).
+class EncodedDocuments:
+    """Tokenized documents.
 
-    `lengths` counts each document's tokens, `sizes` the UTF-8 bytes of its text.
+    Attributes:
+        tokens: (N,) uint32, the tokens of all documents, concatenated.
+        lengths: (documents,), tokens of each document.
+        sizes: (documents,), UTF-8 bytes of each document's text.
+        hashes: (documents,), `text_hash` of each document.
     """
 
     tokens: np.ndarray
@@ -34,94 +38,97 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def select(self, chosen: np.ndarray) -> Encoded:
-        """The documents where `chosen` (documents,) is true."""
-        tokens = self.tokens[np.repeat(chosen, self.lengths)]
-        return Encoded(tokens, self.lengths[chosen], self.sizes[chosen], self.hashes[chosen])
+    def filter(self, keep: np.ndarray) -> EncodedDocuments:
+        """Returns the documents where `keep` (documents,) is true."""
+        tokens = self.tokens[np.repeat(keep, self.lengths)]
+        return EncodedDocuments(tokens, self.lengths[keep], self.sizes[keep], self.hashes[keep])
 
-    def cut(self, places: Sequence[int] | np.ndarray) -> list[Encoded]:
-        """The documents in parts, each but the first beginning at one of `places`, in order."""
-        begins = np.append(0, np.cumsum(self.lengths))[places]
-        columns = [np.split(column, places) for column in (self.lengths, self.sizes, self.hashes)]
-        return list(map(Encoded, np.split(self.tokens, begins), *columns))
+    def split(self, indices: Sequence[int] | np.ndarray) -> list[EncodedDocuments]:
+        """Splits the documents before each of `indices`, as `np.split` does."""
+        offsets = np.append(0, np.cumsum(self.lengths))[indices]
+        columns = [np.split(column, indices) for column in (self.lengths, self.sizes, self.hashes)]
+        return list(map(EncodedDocuments, np.split(self.tokens, offsets), *columns))
 
-    def repeated(self, count: int) -> Encoded:
-        """The documents so many times over."""
+    def repeat(self, count: int) -> EncodedDocuments:
+        """Returns the documents `count` times over."""
         columns = (self.tokens, self.lengths, self.sizes, self.hashes)
-        return Encoded(*(np.tile(column, count) for column in columns))
+        return EncodedDocuments(*(np.tile(column, count) for column in columns))
 
     def write(self, writer: ShardWriter) -> None:
+        """Appends the documents to a split."""
         writer.write(self.tokens, self.lengths, int(self.sizes.sum()))
 
 
 class HeldOutSplit:
-    """Holds out each document whose hash lies in the lowest `fraction` of all hashes.
+    """Assigns each document to the training or the validation split by its hash.
 
-    Repeated texts fall on one side, and the choice depends on nothing but the text. As long as
-    only one side has come up, the document nearest to the other is kept aside (with its repeats),
-    and goes there in the end: so of two different documents or more, each side gets one.
+    Documents with hashes below `fraction` of the hash range are held out. So duplicates share a
+    split, and the choice depends on the text alone. Until both splits have a document, the one with
+    the hash closest to the threshold is held back (with its duplicates). If the text ends first, it
+    goes to the empty split: with two or more different documents, neither split is empty.
 
-    A batch is decided at once, and of the document kept aside only the number of repeats grows: so
-    time is linear in the documents, and memory bounded.
+    Batches are split at once, and duplicates of the held-back document are only counted. So time is
+    linear in the number of documents, and memory is bounded.
     """
 
     def __init__(self, train: ShardWriter, validation: ShardWriter, fraction: float) -> None:
         self._writers = {False: train, True: validation}
-        self._bound = np.uint64(min(int(fraction * 2**64), 2**64 - 1))
-        self._spare: Encoded | None = None  # the document kept aside, once
-        self._repeats = 0  # times it is to be written
-        self._one_sided = bool(self._bound)  # only one side has come up
+        self._threshold = np.uint64(min(int(fraction * 2**64), 2**64 - 1))
+        self._held_back: EncodedDocuments | None = None  # one copy of it
+        self._copies = 0  # how many times to write it
+        self._one_sided = bool(self._threshold)  # one split is still empty
 
-    def add(self, documents: Encoded) -> None:
+    def add(self, documents: EncodedDocuments) -> None:
+        """Writes the documents to their splits."""
         if len(documents) and self._one_sided:
             documents = self._add_one_sided(documents)
-        held = documents.hashes < self._bound
-        documents.select(~held).write(self._writers[False])
-        documents.select(held).write(self._writers[True])
+        held = documents.hashes < self._threshold
+        documents.filter(~held).write(self._writers[False])
+        documents.filter(held).write(self._writers[True])
 
-    def _add_one_sided(self, documents: Encoded) -> Encoded:
-        """Adds the documents up to the first of the other side; returns those from there on."""
-        if self._spare is None:
-            self._spare = documents.cut([1])[0]  # counted below, with its repeats
-        side = bool(self._spare.hashes[0] < self._bound)
-        crossed = np.flatnonzero((documents.hashes < self._bound) != side)
+    def _add_one_sided(self, documents: EncodedDocuments) -> EncodedDocuments:
+        """Adds documents up to the first one of the other split; returns the rest."""
+        if self._held_back is None:
+            self._held_back = documents.split([1])[0]  # counted below, with its duplicates
+        side = bool(self._held_back.hashes[0] < self._threshold)
+        crossed = np.flatnonzero((documents.hashes < self._threshold) != side)
         first = int(crossed[0]) if len(crossed) else len(documents)
-        alike, rest = documents.cut([first])
-        hashes = np.append(self._spare.hashes, alike.hashes)
-        nearest = np.minimum.accumulate(~hashes if side else hashes)  # to the other side, so far
-        nearer = np.flatnonzero(nearest[1:] < nearest[:-1])  # each takes the place of the spare
-        for number, part in enumerate(alike.cut(nearer)):
+        same_side, rest = documents.split([first])
+        hashes = np.append(self._held_back.hashes, same_side.hashes)
+        closest = np.minimum.accumulate(~hashes if side else hashes)  # to the threshold, so far
+        closer = np.flatnonzero(closest[1:] < closest[:-1])  # each replaces the held-back one
+        for number, part in enumerate(same_side.split(closer)):
             if number:
-                self._write_spare(side)
-                self._spare, self._repeats = part.cut([1])[0], 0
-            same = part.hashes == self._spare.hashes
-            self._repeats += int(same.sum())
-            part.select(~same).write(self._writers[side])
+                self._write_held_back(side)
+                self._held_back, self._copies = part.split([1])[0], 0
+            same = part.hashes == self._held_back.hashes
+            self._copies += int(same.sum())
+            part.filter(~same).write(self._writers[side])
         if len(rest):
-            self._write_spare(side)
-            self._spare, self._one_sided = None, False
+            self._write_held_back(side)
+            self._held_back, self._one_sided = None, False
         return rest
 
-    def _write_spare(self, side: bool) -> None:
-        """Writes the document kept aside and its repeats, of which equal texts have the tokens."""
-        assert self._spare is not None
-        at_once = max(1, WRITTEN_TOKENS // len(self._spare.tokens))
-        for done in range(0, self._repeats, at_once):
-            count = min(at_once, self._repeats - done)
-            self._spare.repeated(count).write(self._writers[side])
+    def _write_held_back(self, side: bool) -> None:
+        """Writes the held-back document as many times as it occurred."""
+        assert self._held_back is not None
+        at_once = max(1, REPEAT_TOKENS // len(self._held_back.tokens))
+        for done in range(0, self._copies, at_once):
+            count = min(at_once, self._copies - done)
+            self._held_back.repeat(count).write(self._writers[side])
 
     def finish(self) -> None:
-        """Places the document kept aside, if any."""
-        if self._spare is not None:
-            side = bool(self._spare.hashes[0] < self._bound)
-            self._write_spare(not side and self._writers[False].documents > 0)
+        """Writes the held-back document, if any: to the empty split, unless it is the only text."""
+        if self._held_back is not None:
+            side = bool(self._held_back.hashes[0] < self._threshold)
+            self._write_held_back(not side and self._writers[False].documents > 0)
 
 
 class DistinctSample:
-    """How many of the texts seen are different, from a bounded sample of their hashes.
+    """Estimates the share of duplicate texts from a bounded sample of their hashes.
 
-    Hashes below a bound are counted; the bound halves when too many are kept (the adaptive
-    sampling of Wegman, see Flajolet 1990). Until then the numbers are exact.
+    Only hashes below a bound are counted. The bound is halved when too many are kept (Wegman's
+    adaptive sampling, see Flajolet 1990). Until then the numbers are exact.
     """
 
     def __init__(self, kept: int = DISTINCT_KEPT) -> None:
@@ -130,6 +137,7 @@ class DistinctSample:
         self._bound = 2**64
 
     def add(self, hashes: np.ndarray) -> None:
+        """Counts the hashes of more texts."""
         for key in hashes.tolist():
             if key < self._bound:
                 self._counts[key] = self._counts.get(key, 0) + 1
@@ -139,14 +147,15 @@ class DistinctSample:
 
     @property
     def exact(self) -> bool:
+        """Whether every hash so far has been counted."""
         return self._bound == 2**64
 
     @property
     def duplicate_share(self) -> float:
-        """Share of the texts that repeat one seen before."""
+        """Share of the texts that duplicate an earlier one."""
         return 1 - len(self._counts) / max(sum(self._counts.values()), 1)
 
     def count_in(self, hashes: np.ndarray) -> float:
-        """How many of `hashes` were seen, an estimate unless `exact`."""
+        """Counts how many of `hashes` were seen before; an estimate unless `exact`."""
         seen = sum(key in self._counts for key in hashes.tolist() if key < self._bound)
         return seen * (2**64 / self._bound)

@@ -1,9 +1,9 @@
 """Files, folders, globs, standard input and named corpora → documents, one by one.
 
-A plain text file (.txt, .md) is one document, unless it is longer than 1/64 of all the text given
-(taken between 4 KiB and 1 MiB): then it is cut, at blank lines where there are any, into documents
-of at most that length. So a folder of stories keeps its stories whole, and a single long file still
-gives enough documents to hold some out.
+A plain text file (.txt, .md) is one document, unless it is longer than 1/64 of all the text (at
+least 4 KiB, at most 1 MiB). A longer file is cut into documents of at most that length, preferably
+at blank lines. So a folder of stories keeps its stories whole, and a single long file still gives
+enough documents to hold some out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,15 @@ from jielong.data.sources.readers import (
 from jielong.data.sources.samples import fetch_sample
 from jielong.errors import DataError
 
-__all__ = ["BadLine", "Document", "Item", "Source", "Texts", "expand_sources", "read_documents"]
+__all__ = [
+    "BadLine",
+    "Document",
+    "DocumentTexts",
+    "Item",
+    "Source",
+    "expand_sources",
+    "read_documents",
+]
 
 KINDS = {
     ".jsonl": "jsonl",
@@ -41,14 +49,17 @@ KINDS = {
     ".parquet": "parquet",
 }
 COMPRESSIONS = (".gz", ".zst")
-READABLE = ", ".join(KINDS) + ", or one of them with .gz or .zst behind it"
+READABLE = ", ".join(KINDS) + ", optionally followed by .gz or .zst"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to read: `kind` is jsonl, text, parquet, stdin or hub; `name` is shown to people.
+    """One input to read.
 
-    `size` (bytes) and `mtime_ns` are None where there is no file.
+    Attributes:
+        name: shown in messages.
+        kind: jsonl, text, parquet, stdin or hub.
+        size, mtime_ns: size in bytes and modification time of a file; None for other sources.
     """
 
     name: str
@@ -59,11 +70,14 @@ class Source:
 
 
 def expand_sources(paths: Sequence[str]) -> list[Source]:
-    """The sources that `paths` name: files, folders (searched through, in sorted order), globs,
-    `-` for standard input, `sample:NAME`, `hf://NAME[:CONFIG][@SPLIT]`.
+    """Finds the sources that `paths` name.
+
+    Args:
+        paths: files, folders (searched recursively, in sorted order), globs, `-` for standard
+            input, `sample:NAME` or `hf://NAME[:CONFIG][@SPLIT]`.
 
     Raises:
-        DataError: something does not exist, matches nothing, or is of no known kind.
+        DataError: a path does not exist, matches nothing, or is of an unknown kind.
     """
     sources: list[Source] = []
     for path in map(str, paths):
@@ -82,7 +96,7 @@ def expand_sources(paths: Sequence[str]) -> list[Source]:
 
 
 def read_documents(paths: Sequence[str], text_field: str) -> Iterator[Item]:
-    """Every document of `paths` in order, and every line that is none.
+    """Yields the documents of `paths` in order, and a `BadLine` for every unusable line.
 
     Raises:
         DataError: a path cannot be read (see `expand_sources`), a compressed or Parquet file is
@@ -99,8 +113,8 @@ def read_documents(paths: Sequence[str], text_field: str) -> Iterator[Item]:
             raise DataError(f"{source.name}: cannot be read: {error.strerror or error}") from None
 
 
-class Texts:
-    """The texts of `read_documents`; lines without one are counted, and the first is kept."""
+class DocumentTexts:
+    """Iterates over the texts of `read_documents`; counts bad lines and remembers the first one."""
 
     def __init__(self, paths: Sequence[str], text_field: str) -> None:
         self.paths, self.text_field = paths, text_field
@@ -116,8 +130,8 @@ class Texts:
                 self.first_bad = self.first_bad or item
 
     @contextmanager
-    def explain(self) -> Iterator[None]:
-        """Names the first bad line in a DataError raised within, for want of text as a rule."""
+    def naming_first_bad_line(self) -> Iterator[None]:
+        """Adds the first bad line to a DataError raised in the block, usually for lack of text."""
         try:
             yield
         except DataError as error:
@@ -138,7 +152,7 @@ def _read(source: Source, text_field: str, text_limit: int) -> Iterator[Item]:
             first = skip_to_text(stream, source.name)
             if source.kind == "jsonl" and first == b"[":
                 raise DataError(
-                    f"{source.name}: holds one JSON array, not an object a line; "
+                    f"{source.name}: holds one JSON array, not one object per line; "
                     f"convert it: jq -c '.[]' {source.name} > corpus.jsonl"
                 )
             if source.kind == "jsonl" or (source.kind == "stdin" and first == b"{"):
@@ -148,7 +162,7 @@ def _read(source: Source, text_field: str, text_limit: int) -> Iterator[Item]:
 
 
 def _files(path: str) -> list[Path]:
-    """The readable files at a path or glob, sorted."""
+    """Returns the readable files at a path or glob, sorted."""
     here = Path(path).expanduser()
     if here.is_file():
         return [here]
@@ -157,13 +171,13 @@ def _files(path: str) -> list[Path]:
             p for p in here.rglob("*") if p.is_file() and _kind(p) and not _hidden(p, here)
         )
         if not inside:
-            raise DataError(f"{path}: no text in this folder; readable are {READABLE}")
+            raise DataError(f"{path}: no text in this folder; supported: {READABLE}")
         return inside
     if any(char in path for char in "*?["):
         matches = sorted(Path(p) for p in glob.glob(str(here), recursive=True))  # noqa: PTH207
         files = [p for p in matches if p.is_file() and _kind(p)]
         if not files:
-            raise DataError(f"{path}: matches no readable file; readable are {READABLE}")
+            raise DataError(f"{path}: matches no readable file; supported: {READABLE}")
         return files
     parent = here.parent
     names = [p.name for p in parent.iterdir()] if parent.is_dir() else []
@@ -175,7 +189,7 @@ def _files(path: str) -> list[Path]:
 def _file_source(path: Path) -> Source:
     kind = _kind(path)
     if kind is None:
-        raise DataError(f"{path}: cannot tell what it holds; readable are {READABLE}")
+        raise DataError(f"{path}: unknown file type; supported: {READABLE}")
     stat = path.stat()
     return Source(str(path), kind, path, stat.st_size, stat.st_mtime_ns)
 

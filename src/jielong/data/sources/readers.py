@@ -1,7 +1,8 @@
-"""Bytes → documents: JSON lines, plain text, Parquet and the Hugging Face hub, one by one.
+"""Readers of JSON Lines, plain text, Parquet and the Hugging Face Hub: bytes → documents.
 
-Everything streams: memory is bounded by the longest line (at most LINE_BYTES), whatever the size of
-a file, compressed or not. What cannot be used comes out as a `BadLine`, in its place in the order.
+Everything streams. Memory is bounded by the longest line (at most LINE_BYTES), whatever the size of
+a file, compressed or not. An unusable line is yielded as a `BadLine` at its place in the order. The
+libraries for zstd, Parquet and the Hub are imported only when such a source is read.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
-import zstandard
 
 from jielong.errors import DataError
+
+if TYPE_CHECKING:
+    import zstandard
 
 LINE_BYTES = 64 * 2**20
 BUFFER_BYTES = 2**20
 PARQUET_ROWS = 1024
-ZSTD_STEP_BYTES = 2**11  # a byte of zstd gives at most 2^15
+ZSTD_STEP_BYTES = 2**11  # one byte of zstd decompresses to at most 2^15
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text and where it begins: a file, and a line or row of it, counted from 1."""
+    """A text and where it begins: its source, and the line or row there, counted from 1."""
 
     text: str
     source: str
@@ -41,7 +42,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line or row that holds no usable text, and why."""
+    """A line or row without usable text, and the reason."""
 
     source: str
     line: int
@@ -53,10 +54,10 @@ Item = Document | BadLine
 
 @contextmanager
 def open_bytes(path: Path | None, name: str) -> Iterator[io.BufferedReader]:
-    """The bytes of a file, or of standard input for None, decompressed as they are read.
+    """Opens a file, or standard input for None, and decompresses it while reading.
 
     Raises:
-        DataError: the compressed data is damaged; it turns up where it is read.
+        DataError: the compressed data is damaged; raised when the read reaches the damage.
     """
     openers: dict[str, Callable[[FileIO], Any]] = {
         ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
@@ -66,16 +67,22 @@ def open_bytes(path: Path | None, name: str) -> Iterator[io.BufferedReader]:
     with FileIO(path or 0, closefd=path is not None) as raw:
         try:
             yield io.BufferedReader(opener(raw), BUFFER_BYTES)
-        except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+        except (gzip.BadGzipFile, EOFError, zlib.error, DamagedZstdError) as error:
             raise DataError(
                 f"{name}: the compressed data is damaged or cut short ({error}); "
-                "fetch the file again"
+                "download the file again"
             ) from None
 
 
+class DamagedZstdError(Exception):
+    """What was read is not what a zstd compressor wrote."""
+
+
 class ZstdReader(io.RawIOBase):
-    """Decompresses zstd frames, one after another; unlike the library's reader it notices a file
-    that ends within a frame. Little is read at a time, so that even a bomb expands in steps.
+    """Decompresses a sequence of zstd frames.
+
+    Unlike the library's reader, it detects a file that ends within a frame. It reads little at a
+    time, so that even a decompression bomb expands in small steps.
     """
 
     def __init__(self, raw: FileIO) -> None:
@@ -100,15 +107,20 @@ class ZstdReader(io.RawIOBase):
         return count
 
     def _decompress(self, data: bytes) -> Iterator[bytes]:
+        import zstandard
+
         while data:
             frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
-            yield frame.decompress(data)
+            try:
+                yield frame.decompress(data)
+            except zstandard.ZstdError as error:
+                raise DamagedZstdError(error) from None
             data = frame.unused_data if frame.eof else b""
             self._frame = None if frame.eof else frame
 
 
 def skip_to_text(stream: io.BufferedReader, name: str) -> bytes:
-    """Passes over a byte order mark and returns the first visible byte, which stays unread."""
+    """Skips a byte order mark; returns the first non-blank byte without consuming it."""
     head = stream.peek(16)[:4]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{name}: is UTF-16; convert it: iconv -f UTF-16 -t UTF-8")
@@ -120,7 +132,7 @@ def skip_to_text(stream: io.BufferedReader, name: str) -> bytes:
 def read_jsonl(
     stream: io.BufferedReader, name: str, text_field: str, line_bytes: int = LINE_BYTES
 ) -> Iterator[Item]:
-    """The field `text_field` of each line's object. Longer lines are bad, and never held whole."""
+    """Yields `text_field` of each line. Lines over `line_bytes` are bad, and never held whole."""
     for number, line in _lines(stream, line_bytes):
         if line is None:
             yield BadLine(name, number, f"line is longer than {line_bytes:,} bytes")
@@ -155,7 +167,7 @@ def _checked(text: Any, name: str, number: int, text_field: str) -> Item:
 
 
 def read_text(stream: io.BufferedReader, name: str, limit: int) -> Iterator[Item]:
-    """The whole text, or documents of at most `limit` bytes if it is longer."""
+    """Yields the whole text, or documents of at most `limit` bytes if it is longer."""
     lines: list[bytes] = []
     size, begin, cut = 0, 1, False
     for _, line in _lines(stream, limit, split=True):
@@ -173,7 +185,7 @@ def read_text(stream: io.BufferedReader, name: str, limit: int) -> Iterator[Item
 
 
 def _good_cut(lines: list[bytes]) -> int:
-    """How many lines to cut off: up to a blank line, if one lies in the last half, or all."""
+    """Returns how many lines to cut off: up to a blank line in the last half, else all."""
     for count in range(len(lines), len(lines) // 2, -1):
         if not lines[count - 1].strip():
             return count
@@ -198,6 +210,10 @@ def _text_document(lines: list[bytes], name: str, begin: int, cut: bool) -> Iter
 
 
 def read_parquet(path: Path, name: str, text_field: str) -> Iterator[Item]:
+    """Yields the column `text_field`, row by row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
             schema = file.schema_arrow
@@ -227,6 +243,7 @@ def _parquet_cell(cell: Any, name: str, number: int, text_field: str) -> Item:
 
 
 def read_hub(address: str, text_field: str) -> Iterator[Item]:
+    """Yields the column `text_field` of `hf://NAME[:CONFIG][@SPLIT]`, streamed from the Hub."""
     try:
         import datasets
     except ImportError:
@@ -253,8 +270,11 @@ def read_hub(address: str, text_field: str) -> Iterator[Item]:
 def _lines(
     stream: io.BufferedReader, limit: int, split: bool = False
 ) -> Iterator[tuple[int, bytes | None]]:
-    """Numbered lines. One longer than `limit` bytes comes as None, never held whole; with `split`
-    it comes in parts that do not cut a character."""
+    """Yields numbered lines.
+
+    A line longer than `limit` bytes is yielded as None and never held whole; with `split` it is
+    yielded in parts that do not cut a UTF-8 character.
+    """
     number = 0
     while line := stream.readline(limit + 1):
         number += 1
@@ -273,10 +293,10 @@ def _lines(
 
 
 def _character_start(data: bytes, at: int) -> int:
-    """The last place up to `at` where a UTF-8 character begins."""
-    for place in range(at, max(at - 4, 0), -1):
-        if data[place] & 0xC0 != 0x80:
-            return place
+    """Returns the last position up to `at` where a UTF-8 character begins."""
+    for position in range(at, max(at - 4, 0), -1):
+        if data[position] & 0xC0 != 0x80:
+            return position
     return at
 
 

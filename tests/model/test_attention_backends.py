@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn.attention import varlen
 
 from jielong.config.model import ModelConfig
-from jielong.model import documents
+from jielong.model import attention_backends
 from jielong.model.attention import Attention
-from jielong.model.documents import (
-    attend_packed,
-    attention_mask,
-    document_starts,
+from jielong.model.attention_backends import (
+    AttentionPlan,
+    block_causal_mask,
+    cu_seqlens_of,
+    varlen_attention,
     varlen_unavailable,
 )
 from jielong.model.transformer import Transformer
@@ -50,8 +51,8 @@ def stand_in(
 
 
 def test_starts_of_documents_row_after_row() -> None:
-    assert document_starts(IDS).tolist() == [0, 3, 5, 8, 15, 16]
-    assert document_starts(torch.zeros(2, 3)).tolist() == [0, 3, 6]
+    assert cu_seqlens_of(IDS).tolist() == [0, 3, 5, 8, 15, 16]
+    assert cu_seqlens_of(torch.zeros(2, 3)).tolist() == [0, 3, 6]
 
 
 def loss_and_gradients(model: Transformer) -> tuple[float, dict[str, Tensor]]:
@@ -130,7 +131,7 @@ def test_a_kernel_is_tried_against_a_mask_and_what_is_wrong_with_it_is_said(
     monkeypatch.setattr(varlen, "varlen_attn", kernel)
     state = torch.get_rng_state()
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        found = documents._differs_from_mask(CPU, torch.bfloat16, 4, 2, 16)
+        found = attention_backends._compare_with_mask(CPU, torch.bfloat16, 4, 2, 16)
     assert found is None if why is None else why in str(found)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -139,7 +140,7 @@ def test_only_a_gpu_in_half_precision_is_tried_and_once_for_a_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tried: list[Any] = []
-    monkeypatch.setattr(documents, "_differs_from_mask", lambda *a: tried.append(a))
+    monkeypatch.setattr(attention_backends, "_compare_with_mask", lambda *a: tried.append(a))
     decoder = tiny_model().model
     assert "NVIDIA" in str(decoder.varlen_unavailable(CPU, torch.bfloat16))
     assert "not float32" in str(decoder.varlen_unavailable(GPU, torch.float32)) and not tried
@@ -159,8 +160,8 @@ def test_the_kernel_is_given_the_precision_of_the_values(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(varlen, "varlen_attn", watched)
     q, k, v = torch.randn(2, 4, 8, 16), torch.randn(2, 2, 8, 16), torch.randn(2, 2, 8, 16)
-    attend_packed(q, k, v.bfloat16(), document_starts(IDS))
-    attend_packed(q.half(), k, v.half(), document_starts(IDS))
+    varlen_attention(q, k, v.bfloat16(), cu_seqlens_of(IDS))
+    varlen_attention(q.half(), k, v.half(), cu_seqlens_of(IDS))
     assert seen == [torch.bfloat16] * 3 + [torch.float16] * 3
 
 
@@ -177,11 +178,11 @@ def test_beside_a_mask_other_devices_are_given_a_key_head_for_each_query_head(
     monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
     config = ModelConfig(hidden_size=32, num_attention_heads=4, num_key_value_heads=2)
     with torch.device("meta"):
-        layer, turn = Attention(config, 0), torch.ones(8, 8)
+        layer, angles = Attention(config, 0), torch.ones(8, 8)
         x, ids = torch.zeros(2, 8, 32), torch.zeros(2, 8)
-        assert layer(x, (turn, turn), attention_mask(ids)).shape == x.shape
-        layer(x, (turn, turn))
-        layer.bfloat16()(x.bfloat16(), (turn, turn))
+        assert layer(x, (angles, angles), AttentionPlan(block_causal_mask(ids))).shape == x.shape
+        layer(x, (angles, angles))
+        layer.bfloat16()(x.bfloat16(), (angles, angles))
     # shared only where FlashAttention can serve: no mask, half precision
     assert [k[1] for _, k, v in seen] == [v[1] for _, k, v in seen] == [4, 4, 2]
 

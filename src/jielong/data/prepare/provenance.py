@@ -1,0 +1,89 @@
+"""What a dataset was made from: it is reused as long as none of that has changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jielong.config.settings import Config
+from jielong.data.shards import FORMAT
+from jielong.data.sources.documents import Source, expand_sources
+from jielong.tokenization.tokenizer import Tokenizer
+
+SOURCES = "sources.json"
+SETTINGS = ("text_field", "validation_fraction")
+
+
+def provenance(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Collects what determines a dataset: tokenizer, settings, size and mtime of each source."""
+    return {
+        "format": FORMAT,
+        "tokenizer": tokenizer.fingerprint,
+        "special_ids": tokenizer.special_ids,
+        "settings": dataset_settings(config),
+        "data": [_source_record(s) for s in _sources(config.data.data_path)],
+        "validation": [_source_record(s) for s in _sources(config.data.validation_path)],
+    }
+
+
+def dataset_settings(config: Config) -> dict[str, Any]:
+    """Returns the settings that determine a dataset's content, apart from its sources."""
+    values = {name: getattr(config.data, name) for name in SETTINGS}
+    if config.data.validation_path:
+        values["validation_fraction"] = 0.0  # validation_path supplies the held-out text
+    return values
+
+
+def changes_since(folder: Path, wanted: dict[str, Any]) -> list[str]:
+    """Lists, in words, how the dataset in `folder` differs from the `wanted` provenance."""
+    try:
+        stored = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
+        return _changes(stored, wanted)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return [f"its {SOURCES}, the record of its sources, is missing or damaged"]
+
+
+def _changes(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    if stored.keys() != wanted.keys():
+        raise ValueError("other fields")
+    found = []
+    if stored["tokenizer"] != wanted["tokenizer"]:
+        found.append(f"its tokenizer is {stored['tokenizer'][:12]}, not {wanted['tokenizer'][:12]}")
+    elif stored["special_ids"] != wanted["special_ids"]:
+        found.append(f"its special tokens are {stored['special_ids']}, not {wanted['special_ids']}")
+    for name, value in wanted["settings"].items():
+        if stored["settings"].get(name) != value:
+            found.append(f"its data.{name} is {stored['settings'].get(name)}, not {value}")
+    for part in ("data", "validation"):
+        found += _source_changes(stored[part], wanted[part])
+    return found
+
+
+def _source_changes(stored: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> list[str]:
+    before, now = ({source["name"]: source for source in s} for s in (stored, wanted))
+    found = [f"it was made without {name}" for name in now if name not in before]
+    found += [f"it was made with {name}" for name in before if name not in now]
+    for name in now.keys() & before.keys():
+        if now[name]["kind"] == "stdin":
+            found.append("it was made from standard input, which cannot be compared")
+        elif now[name] != before[name]:
+            found.append(f"{name} has changed since")
+    if not found and [s["name"] for s in stored] != [s["name"] for s in wanted]:
+        found.append("it was made from the same files in another order or number")
+    return sorted(found)
+
+
+def source_summaries(paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns names and sizes of the sources, without mtimes: copies give the same dataset."""
+    return [{"name": source.name, "bytes": source.size} for source in _sources(paths)]
+
+
+def _sources(paths: Sequence[str]) -> list[Source]:
+    return expand_sources(paths) if paths else []
+
+
+def _source_record(source: Source) -> dict[str, Any]:
+    name = str(source.path.resolve()) if source.path else source.name
+    return {"name": name, "kind": source.kind, "bytes": source.size, "mtime_ns": source.mtime_ns}

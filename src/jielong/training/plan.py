@@ -1,0 +1,142 @@
+"""What a run will do, decided once: every value that follows from settings, text and model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from jielong.config.model import ModelConfig
+from jielong.config.settings import Config
+from jielong.data.batches import Batches, Stream
+from jielong.training.scaling import (
+    default_learning_rate,
+    default_micro_batch_size,
+    default_tokens_per_step,
+    first_batches,
+    whole_micro_batches,
+)
+from jielong.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The settings of a run with nothing left open; printed in short and saved with checkpoints.
+
+    Steps are updates; sizes of batches count windows over all processes.
+    """
+
+    model: ModelConfig
+    learning_rate: float  # at its peak
+    global_batch_size: int
+    batch_warmup: bool  # the run starts with smaller batches
+    micro_batch_size: int  # of a pass, before it is known what fits in memory
+    total_steps: int
+    warmup_steps: int
+    decay_steps: int
+    eval_interval: int
+    save_interval: int
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def resolve(
+    asked: Config,
+    train: Stream,
+    device: torch.device,
+    world_size: int = 1,
+    resumed: Mapping[str, Any] | None = None,
+) -> RunPlan:
+    """Decides every value of a run that its settings leave open.
+
+    Args:
+        asked: the settings, with the architecture already filled in (`with_architecture`).
+        train: the training split.
+        device: where the run trains.
+        world_size: number of processes.
+        resumed: `RunPlan.to_json` of the checkpoint that the run goes on from.
+    """
+    t, window = asked.training, asked.data.max_seq_len
+
+    # Peak learning rate: scale / √hidden_size, since wide layers need smaller steps.
+    learning_rate = t.learning_rate
+    if learning_rate is None:
+        learning_rate = default_learning_rate(asked)
+
+    # Global batch: 2 · √(tokens of the run), and at least what an update of Muon costs
+    # (`default_tokens_per_step`). A run keeps the one it started with, also if its budget grows:
+    # the steps done would otherwise have been of other batches.
+    global_batch_size, batch_warmup = t.global_batch_size, t.batch_warmup
+    if batch_warmup is None:
+        batch_warmup = global_batch_size is None
+    if global_batch_size is None and resumed is not None:
+        global_batch_size = resumed["global_batch_size"]
+        batch_warmup = resumed["batch_warmup"]
+    if global_batch_size is None:
+        tokens_per_step = _tokens_per_step(asked, train)
+        global_batch_size = whole_micro_batches(max(1, round(tokens_per_step / window)), window)
+
+    # Micro-batch: what a device does best, in equal parts of the global batch. Memory may ask for
+    # a smaller one, which changes no update.
+    if isinstance(t.micro_batch_size, int):
+        micro_batch_size = min(t.micro_batch_size, global_batch_size)
+    elif t.micro_batch_size == "auto":
+        micro_batch_size = global_batch_size
+    else:
+        micro_batch_size = default_micro_batch_size(global_batch_size, window, device, world_size)
+
+    # Steps: the budget in windows, over the windows of each step.
+    training = dataclasses.replace(t, global_batch_size=global_batch_size)
+    sizes = first_batches(asked, global_batch_size) if batch_warmup else ()
+    total_steps = Batches(train, asked.data, training, sizes).total_steps(training)
+
+    # Schedule: warm-up and decay as shares of the run, unless given in steps.
+    schedule = Schedule.of(t, total_steps)
+
+    # Validation ten times in a run, each with a checkpoint.
+    eval_interval = asked.run.eval_interval or math.ceil(total_steps / 10)
+    return RunPlan(
+        model=asked.model,
+        learning_rate=learning_rate,
+        global_batch_size=global_batch_size,
+        batch_warmup=batch_warmup,
+        micro_batch_size=micro_batch_size,
+        total_steps=total_steps,
+        warmup_steps=schedule.warmup_steps,
+        decay_steps=schedule.decay_steps,
+        eval_interval=eval_interval,
+        save_interval=asked.run.save_interval or eval_interval,
+    )
+
+
+def _tokens_per_step(asked: Config, train: Stream) -> float:
+    """Tokens of a global batch that follow from the budget, in whichever way it is given."""
+    t, window, width = asked.training, asked.data.max_seq_len, asked.model.hidden_size
+    if t.steps is not None:  # tokens = steps · batch, put into batch = 2 · √tokens
+        return max(4.0 * t.steps, 12 * width)
+    padded = asked.data.packing == "pad"
+    epoch = len(train.documents) * window if padded else len(train)
+    return default_tokens_per_step(t.tokens if t.tokens is not None else t.epochs * epoch, width)
+
+
+def saved_plan(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The plan in a training state, as far as a resumed run keeps it.
+
+    States of format 1 have the batch among their settings, under MiniMind's names.
+
+    Raises:
+        KeyError, TypeError: the state is not as this or an earlier version writes it.
+    """
+    if "plan" in state:
+        plan: Mapping[str, Any] = state["plan"]
+        return plan
+    old = state["config"]["training"]
+    return {
+        "global_batch_size": old["batch_size"] * old["accumulation_steps"],
+        "batch_warmup": old.get("batch_warmup", False),  # the first runs had none
+    }
