@@ -121,14 +121,14 @@ def test_sizes_that_the_folder_or_the_tokenizer_decides_are_said_to_be_unused(
     old, new = tmp_path / "old", tmp_path / "new"
     first = SETTINGS | {"data_path": corpus_file, "tokenizer": tokenizer_dir}
     assert main(["pretrain", *flags(first | {"out_dir": old})]) == 0
-    assert "not used" not in capsys.readouterr().out
+    assert "ignored" not in capsys.readouterr().out
     assert main(words(new, corpus_file, old, vocab_size=999, hidden_size=64)) == 0
-    line = f"not used: vocab_size=999, hidden_size=64; instead what {old} has"
+    line = f"ignored: vocab_size=999, hidden_size=64; {old} decides"
     assert line in capsys.readouterr().out
     assert (
         main(["pretrain", *flags(first | {"out_dir": tmp_path / "third", "vocab_size": 999})]) == 0
     )
-    assert "not used: vocab_size=999; instead the tokenizer's 278" in capsys.readouterr().out
+    assert "ignored: vocab_size=999; the tokenizer has 278 tokens" in capsys.readouterr().out
 
 
 def test_a_run_that_began_from_a_folder_resumes_without_it(

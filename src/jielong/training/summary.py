@@ -1,4 +1,4 @@
-"""Numbers in words: what a run is about to do, and whether its first loss is as it should be."""
+"""The first lines of a run: its plan, settings that are ignored, the initial loss."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FIRST_LOSS_TOLERANCE = 0.5  # nats
 def explain_first_loss(loss: float, vocab_size: int) -> str:
     """The loss before any update beside that of a model that knows nothing: ln(vocabulary)."""
     expected = math.log(vocab_size)
-    beside = f"first loss {loss:.2f}; a guess among {vocab_size} tokens costs ln = {expected:.2f}"
+    beside = f"initial loss {loss:.2f}, expected ln({vocab_size}) = {expected:.2f}"
     if not math.isfinite(loss):
         return f"{beside}: it is not a number, so this update is skipped"
     if abs(loss - expected) <= FIRST_LOSS_TOLERANCE:
-        return f"{beside}: as it should be"
+        return beside
     if loss > expected:
-        return f"{beside}: higher, so the weights start out sure of wrong answers"
-    return f"{beside}: lower, so the text is very uniform, or the model sees its answers"
+        return f"{beside}: higher, so the initial weights are confident and wrong"
+    return f"{beside}: lower, so the text is very uniform, or the targets leak into the input"
 
 
 def run_summary(
@@ -60,5 +60,5 @@ def settings_not_used(asked: Config, used: Config) -> list[str]:
     if not unused:
         return []
     start = asked.training.init_from
-    owner = f"what {start} has" if start else f"the tokenizer's {used.model.vocab_size}"
-    return [f"not used: {', '.join(unused)}; instead {owner}"]
+    owner = f"{start} decides" if start else f"the tokenizer has {used.model.vocab_size} tokens"
+    return [f"ignored: {', '.join(unused)}; {owner}"]
