@@ -60,23 +60,19 @@ def train(name: str, batch_size: int) -> None:
     from jielong.config.load import load_config
     from jielong.data.batches import Batch
     from jielong.model.transformer import Transformer
-    from jielong.runtime.distributed import World
     from jielong.training.optimizer import Optimizer
     from jielong.training.scaling import default_learning_rate, default_micro_batch_size
-    from jielong.training.step import train_step
+    from jielong.training.step import TrainStep
 
     config = load_config("llama-26m")
     model = Transformer(config.model)
     optimizer = Optimizer(model, config.training, default_learning_rate(config))
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    train_step = TrainStep(model, optimizer, grad_clip=1.0)
     batch = Batch(tokens, targets, torch.zeros_like(tokens).int(), ids[:, 0].numpy())
     size = default_micro_batch_size(batch_size, 512, model.device)
     parts = batch.split(-(-batch_size // size))
     for _ in range(2):
-        train_step(
-            model, optimizer, parts, lr_scale=1.0, grad_clip=1.0, dtype=torch.float32,
-            world=World(), scaler=scaler,
-        )  # fmt: skip
+        train_step(parts)
 
 
 if __name__ == "__main__":

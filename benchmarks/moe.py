@@ -20,10 +20,9 @@ from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.data.batches import Batch
 from jielong.model.transformer import Transformer
-from jielong.runtime.distributed import World
 from jielong.training.optimizer import Optimizer
 from jielong.training.scaling import default_learning_rate, default_micro_batch_size
-from jielong.training.step import train_step
+from jielong.training.step import TrainStep
 
 GOAL = 0.8
 
@@ -61,21 +60,12 @@ class Contender:
         batch = Batch(tokens[:, :-1], tokens[:, 1:], None, np.arange(shape[0]))
         micro_batch = default_micro_batch_size(size, window, self.model.device)
         self.batches = batch.split(-(-size // micro_batch))
-        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self.train_step = TrainStep(self.model, self.optimizer, grad_clip=1.0)
 
     def step(self) -> tuple[float, float]:
         """Takes an optimizer step; returns its seconds by the clock and of the processor."""
         start, cpu_start = time.perf_counter(), time.process_time()
-        train_step(
-            self.model,
-            self.optimizer,
-            self.batches,
-            lr_scale=1.0,
-            grad_clip=1.0,
-            dtype=torch.float32,
-            world=World(),
-            scaler=self.scaler,
-        )
+        self.train_step(self.batches)
         return time.perf_counter() - start, time.process_time() - cpu_start
 
 

@@ -23,10 +23,9 @@ from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.data.batches import Batch
 from jielong.model.transformer import Transformer
-from jielong.runtime.distributed import World
 from jielong.training.optimizer import Optimizer
 from jielong.training.scaling import default_learning_rate, default_micro_batch_size
-from jielong.training.step import train_step
+from jielong.training.step import TrainStep
 
 
 def main() -> None:
@@ -83,17 +82,14 @@ def build(config: Config, batch_size: int) -> tuple[dict[str, Callable[[], objec
     batch = Batch(tokens, targets, None, ids[:, 0].numpy())
     size = default_micro_batch_size(batch_size, T, model.device)
     parts = batch.split(-(-batch_size // size))
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    train_step = TrainStep(model, optimizer, grad_clip=1.0)
 
     def ours() -> None:
         (model(tokens, targets).loss / targets.numel()).backward()
         model.zero_grad()
 
     def step() -> None:
-        train_step(
-            model, optimizer, parts, lr_scale=1.0, grad_clip=1.0, dtype=torch.float32,
-            world=World(), scaler=scaler,
-        )  # fmt: skip
+        train_step(parts)
 
     def old_way() -> None:
         logits = old(tokens).flatten(0, 1)

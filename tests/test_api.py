@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path, tokenizer_d
 
 
 def test_these_names_and_no_others_are_public() -> None:
-    assert jielong.__all__ == ["TextGenerator", "evaluate", "generate", "load", "pretrain"]
+    assert jielong.__all__ == jielong.api.__all__ == sorted(jielong.api.__all__)
     for name in jielong.__all__:
         function = getattr(jielong, name)
         assert callable(function) and function.__doc__
@@ -70,3 +70,24 @@ def test_mistakes_are_errors_of_ours(run: Path, tmp_path: Path) -> None:
         jielong.pretrain({"hiden_size": 3})
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         jielong.pretrain(tmp_path / "nowhere.toml")
+
+
+def test_every_verb_of_the_command_line_is_a_function(
+    run: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    tokenizer = jielong.train_tokenizer(corpus_file, tmp_path / "tokenizer", vocab_size=300)
+    assert 256 < tokenizer.vocab_size <= 300
+    with pytest.raises(ConfigError, match="already holds a tokenizer"):
+        jielong.train_tokenizer(corpus_file, tmp_path / "tokenizer")
+    report = jielong.prepare(corpus_file, tmp_path / "tokenizer", tmp_path / "data", strict=True)
+    assert not report.reused and report.lines()
+    assert jielong.prepare(corpus_file, tmp_path / "tokenizer", tmp_path / "data").reused
+    exported = jielong.export(run, tmp_path / "hf", dtype="float32")
+    ours, theirs = jielong.load(run, "cpu")[0], jielong.load(exported, "cpu")[0]
+    weights = theirs.state_dict()
+    assert all((weights[name] == value).all() for name, value in ours.state_dict().items())
+    pth = jielong.export(exported, tmp_path / "minimind", format="minimind")
+    again = jielong.import_minimind(pth, exported, tmp_path / "again", pth.with_suffix(".json"))
+    assert again.family and jielong.load(tmp_path / "again", "cpu")
+    with pytest.raises(ConfigError, match="format 'onnx' is not one of hf, gguf, minimind"):
+        jielong.export(run, tmp_path / "onnx", format="onnx")

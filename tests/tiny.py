@@ -21,10 +21,9 @@ from jielong.config.model import ModelConfig
 from jielong.config.settings import IGNORE_INDEX, Config
 from jielong.data.batches import Batch
 from jielong.model.transformer import Transformer
-from jielong.runtime.distributed import World
 from jielong.training.optimizer import Optimizer
 from jielong.training.scaling import default_learning_rate
-from jielong.training.step import StepResult, train_step
+from jielong.training.step import StepResult, TrainStep
 
 TINY = ModelConfig(
     vocab_size=64,
@@ -129,15 +128,9 @@ def new_optimizer(model: torch.nn.Module, config: Config) -> Optimizer:
 def one_step(
     model: torch.nn.Module, optimizer: Optimizer, batches: Sequence[Batch], **changes: Any
 ) -> StepResult:
-    """`train_step` in float32 on this process."""
-    settings: dict[str, Any] = {
-        "lr_scale": 1.0,
-        "grad_clip": 1.0,
-        "dtype": torch.float32,
-        "world": World(),
-        "scaler": torch.amp.GradScaler("cpu", enabled=False),
-    }
-    return train_step(model, optimizer, batches, **(settings | changes))
+    """One update in float32 on this process; `changes` are fields of TrainStep or arguments."""
+    call = {name: changes.pop(name) for name in ("lr_scale", "reference_load") if name in changes}
+    return TrainStep(model, optimizer, **({"grad_clip": 1.0} | changes))(batches, **call)
 
 
 def tiny_config(**values: Any) -> Config:

@@ -3,14 +3,34 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jielong.api import TextGenerator, evaluate, generate, load, pretrain
+    from jielong.api import (
+        TextGenerator,
+        evaluate,
+        export,
+        generate,
+        import_minimind,
+        load,
+        prepare,
+        pretrain,
+        train_tokenizer,
+    )
 
-__all__ = ["TextGenerator", "evaluate", "generate", "load", "pretrain"]
+__all__ = [
+    "TextGenerator",
+    "evaluate",
+    "export",
+    "generate",
+    "import_minimind",
+    "load",
+    "prepare",
+    "pretrain",
+    "train_tokenizer",
+]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Imports torch only when something is asked for: `jielong --help` should not wait for it."""
+    """Import the API on first use, so that `jielong --help` does not wait for torch."""
     if name not in __all__:
         raise AttributeError(f"module 'jielong' has no attribute {name!r}")
     from jielong import api

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,31 @@ from jielong.checkpoint import checkpoint
 from jielong.config.load import load_config
 from jielong.config.sampling import make_sampling
 from jielong.config.settings import Config
+from jielong.data.prepare.prepare import prepare as prepare_dataset
+from jielong.data.prepare.report import PrepareReport
+from jielong.errors import ConfigError
 from jielong.evaluation.likelihood import Likelihood, evaluate_documents
 from jielong.generation.generate import TextGenerator
+from jielong.interop.export import export_model
+from jielong.interop.minimind import import_minimind
 from jielong.model.transformer import Transformer, context_length
 from jielong.runtime.device import choose_device
 from jielong.tokenization.tokenizer import Tokenizer
+from jielong.training.inputs import train_on_corpus
 from jielong.training.pretrain import RunResult
 from jielong.training.pretrain import pretrain as train
 
-__all__ = ["TextGenerator", "evaluate", "generate", "load", "pretrain"]
+__all__ = [
+    "TextGenerator",
+    "evaluate",
+    "export",
+    "generate",
+    "import_minimind",
+    "load",
+    "prepare",
+    "pretrain",
+    "train_tokenizer",
+]
 
 
 def load(run_or_checkpoint: str | Path, device: str = "auto") -> tuple[Transformer, Tokenizer]:
@@ -72,7 +88,7 @@ def pretrain(
     quiet: bool = False,
     verify: bool = False,
 ) -> RunResult:
-    """Pretrains a model, or goes on where the run stopped: what `jielong pretrain` does.
+    """Pretrain a model, or go on where the run stopped: what `jielong pretrain` does.
 
     Args:
         config: a mapping of settings by name, with `preset` if you like (e.g. `{"preset": "tiny",
@@ -109,3 +125,80 @@ def evaluate(
         DataError: there is no text.
     """
     return evaluate_documents(model, tokenizer, texts, context_length(model.config), batch_tokens)
+
+
+def train_tokenizer(
+    data_path: str | Path | Sequence[str | Path], out_dir: str | Path, **settings: Any
+) -> Tokenizer:
+    """Train a byte-level BPE tokenizer and save it in a new folder: `jielong tokenizer`.
+
+    Args:
+        data_path: text as `jielong pretrain --data-path` takes it.
+        out_dir: the folder; there must be no tokenizer in it.
+        **settings: vocab_size, text_field, tokenizer_sample_bytes.
+
+    Raises:
+        ConfigError: a setting is unknown, or `out_dir` already has a tokenizer.
+        DataError: the text cannot be read, or there is none.
+    """
+    if (Path(out_dir) / "tokenizer.json").exists():
+        raise ConfigError(f"{out_dir} already holds a tokenizer: choose another --out-dir")
+    tokenizer = train_on_corpus(load_config(data_path=_paths(data_path), **settings))
+    tokenizer.save(Path(out_dir))
+    return tokenizer
+
+
+def prepare(
+    data_path: str | Path | Sequence[str | Path],
+    tokenizer: str | Path,
+    out_dir: str | Path,
+    log: Callable[[str], None] = lambda line: None,
+    **settings: Any,
+) -> PrepareReport:
+    """Turn text into a dataset of tokens, or reuse the one in `out_dir`: `jielong prepare`.
+
+    Args:
+        data_path: text as `jielong pretrain --data-path` takes it.
+        tokenizer: a tokenizer folder.
+        out_dir: a new folder; it appears once it is complete.
+        log: called with progress lines.
+        **settings: text_field, strict, validation_fraction, validation_path, max_seq_len.
+
+    Raises:
+        ConfigError: a setting is unknown.
+        DataError: the text cannot be read or is empty, or `out_dir` holds something else.
+    """
+    config = load_config(data_path=_paths(data_path), tokenizer=str(tokenizer), **settings)
+    return prepare_dataset(config, Tokenizer.load(tokenizer), Path(out_dir), log)
+
+
+def export(
+    run_or_checkpoint: str | Path,
+    out_dir: str | Path,
+    format: str = "hf",
+    dtype: str | None = None,
+    license: str | None = None,
+    push_to_hub: str | None = None,
+) -> Path:
+    """Write a model as Hugging Face folder, GGUF or MiniMind .pth: `jielong export`.
+
+    Args:
+        run_or_checkpoint: as in `load`.
+        format: hf, gguf or minimind.
+        dtype: hf: bfloat16 (default), float16, float32; gguf: f16 (default), f32, q8_0.
+        license: hf: license id for the model card, such as apache-2.0.
+        push_to_hub: hf: the repository "user/name" to upload the folder to.
+
+    Returns:
+        The folder, or the file.
+
+    Raises:
+        CheckpointError: there is no valid model, or the format cannot represent it.
+        ConfigError: an argument is invalid, or an optional library is missing.
+    """
+    return export_model(run_or_checkpoint, out_dir, format, dtype, license, push_to_hub)
+
+
+def _paths(data_path: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    several = [data_path] if isinstance(data_path, str | Path) else data_path
+    return tuple(map(str, several))

@@ -1,17 +1,17 @@
-"""Errors that are the user's to mend: printed by the command line without a traceback."""
+"""Errors that the user can fix; the command line prints them without a traceback."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says first, or its kind if it says nothing."""
+    """Return the first line of an error's message, or its type if there is no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class JielongError(Exception):
-    """A mistake in what we were given. The message names the file, line or field, and the fix."""
+    """An error that the user can fix. The message names the file, line or field, and the fix."""
 
 
 class ConfigError(JielongError):
-    """A field is unknown, out of range, or at odds with another."""
+    """A field is unknown, out of range, or conflicts with another."""
 
 
 class DataError(JielongError):
@@ -23,4 +23,4 @@ class CheckpointError(JielongError):
 
 
 class TrainingError(JielongError):
-    """Training cannot go on; the last good checkpoint stands."""
+    """Training cannot continue; the last valid checkpoint is kept."""

@@ -28,7 +28,7 @@ def save(folder: Path, tokenizer: Tokenizer, step: int, seed: int = 0) -> Path:
     model = tiny_model(seed, vocab_size=tokenizer.vocab_size)
     optimizer = new_optimizer(model, tiny_config())
     one_step(model, optimizer, [random_batch(2, 16)])
-    state = ckpt.TrainingState(step, {"config": {}, "note": "値"})
+    state = ckpt.SavedState(step, {"config": {}, "note": "値"})
     return ckpt.save_checkpoint(folder, model, tokenizer, optimizer.state_tensors(), state)
 
 
@@ -267,7 +267,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_in_words(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(CheckpointError, match="cannot be saved"):
+    with pytest.raises(CheckpointError, match="cannot be written"):
         save(tmp_path / "file" / "checkpoints", tokenizer, 1)
 
 

@@ -17,7 +17,7 @@ from jielong.errors import DataError
 
 
 def read(*paths, field="text"):
-    return list(read_documents([str(path) for path in paths], field))
+    return list(read_documents(expand_sources([str(path) for path in paths]), field))
 
 
 def texts(*paths, field="text"):
@@ -122,10 +122,10 @@ def test_a_compressed_bomb_takes_bounded_memory(write):
         path = write("bomb.jsonl.gz", packed.getvalue())
     code = (
         "import resource, sys\n"
-        "from jielong.data.sources.documents import read_documents\n"
+        "from jielong.data.sources.documents import expand_sources, read_documents\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
-        "bad, good = read_documents([sys.argv[1]], 'text')\n"
+        "bad, good = read_documents(expand_sources([sys.argv[1]]), 'text')\n"
         "print(bad.reason, '|', good.text, '|', (peak() - before) // 1024)"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}

@@ -33,7 +33,7 @@ from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.load import load_config
 from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import fingerprint_of, open_dataset
-from jielong.data.sources.documents import read_documents
+from jielong.data.sources.documents import expand_sources, read_documents
 from jielong.errors import JielongError
 from jielong.interop.minimind import export_minimind, import_minimind
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
@@ -117,7 +117,7 @@ class Targets:
         self.config = config
         prepare(config, self.tokenizer, folder / "dataset")
         model = tiny_model(vocab_size=self.tokenizer.vocab_size, qk_norm=True)
-        state = ckpt.TrainingState(3, {"config": config.to_tables(), "progress": {}})
+        state = ckpt.SavedState(3, {"config": config.to_tables(), "progress": {}})
         saved = ckpt.save_checkpoint(folder / "saved", model, self.tokenizer, {}, state)
         shutil.copytree(saved, folder / "model")
         (folder / "model" / ckpt.MANIFEST).unlink()  # as a folder from elsewhere has none
@@ -135,7 +135,10 @@ class Targets:
         }
 
     def read_text(self, path: Path) -> object:
-        return [list(read_documents([str(file)], "text")) for file in sorted(path.iterdir())]
+        return [
+            list(read_documents(expand_sources([str(file)]), "text"))
+            for file in sorted(path.iterdir())
+        ]
 
     def read_tokenizer(self, path: Path) -> object:
         loaded = Tokenizer.load(path)

@@ -31,7 +31,7 @@ import torch._dynamo  # what torch imports when an optimizer is made: most of a 
 from jielong.checkpoint import checkpoint, weights
 from jielong.cli.main import main
 from jielong.tokenization.tokenizer import train_tokenizer
-from jielong.training import recovery as guard
+from jielong.training.step import TrainStep
 from tiny import TEXTS, TINY_RUN, flags
 
 torch.set_num_threads(1)
@@ -60,7 +60,7 @@ class Events:
 
     def install(self) -> None:
         """Puts itself before everything that the loop and the checkpoint do to the disk."""
-        train_step, save_file = guard.train_step, weights.save_file
+        train_step, save_file = TrainStep.__call__, weights.save_file
 
         def step(*arguments: Any, **options: Any) -> Any:
             self.happens("step")
@@ -80,7 +80,7 @@ class Events:
             self.happens("text", lambda: write_text(path, text[: len(text) // 2]))
             return write_text(path, text, *arguments, **options)
 
-        guard.train_step = step
+        TrainStep.__call__ = step  # type: ignore[method-assign]
         weights.save_file = save
         Path.write_text = write  # type: ignore[method-assign]
         for name in ("fsync", "rename", "replace"):

@@ -17,7 +17,7 @@ import pytest
 
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.cli.main import main
-from jielong.training import recovery as guard
+from jielong.training.step import TrainStep
 from tiny import TINY_RUN, flags, jielong
 
 
@@ -67,7 +67,7 @@ def test_a_second_ctrl_c_ends_at_once(
         signal.raise_signal(signal.SIGINT)
         reached.append("the second must not come back")
 
-    monkeypatch.setattr(guard, "train_step", endless_step)
+    monkeypatch.setattr(TrainStep, "__call__", endless_step)
     before = signal.getsignal(signal.SIGINT)  # ignored where a shell has started us beside it
     settings = TINY_RUN | {"data_path": corpus_file, "tokenizer": tokenizer_dir}
     status = main(["pretrain", *flags(settings | {"out_dir": tmp_path})])

@@ -19,12 +19,12 @@ from jielong.training import recovery as guard
 from jielong.cli.main import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 saves, save = [], guard.save
-def limited(parts, progress):
+def limited(state):
     saves.append(1)
     full = 4096 if len(saves) == 2 else resource.RLIM_INFINITY
     resource.setrlimit(resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
     try:
-        save(parts, progress)
+        save(state)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 guard.save = limited
@@ -54,7 +54,7 @@ def test_a_full_disk_loses_no_checkpoint_and_stops_or_goes_on_as_asked(
     assert "Traceback" not in done.stderr
     if choice == "stop":
         assert done.returncode == 2 and kept == [4]
-        assert "step-00000008: cannot be saved" in done.stderr
+        assert "step-00000008: cannot be written" in done.stderr
     else:
         assert done.returncode == 0 and kept == [4, 12]
         assert "training goes on" in done.stdout

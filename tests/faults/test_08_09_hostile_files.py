@@ -36,7 +36,7 @@ class Payload:
 @pytest.fixture
 def saved(tmp_path: Path, tokenizer: Tokenizer) -> Path:
     model = tiny_model(vocab_size=tokenizer.vocab_size)
-    state = ckpt.TrainingState(3, {"config": {}})
+    state = ckpt.SavedState(3, {"config": {}})
     return ckpt.save_checkpoint(tmp_path / "checkpoints", model, tokenizer, {}, state)
 
 
@@ -92,10 +92,10 @@ def test_a_new_checkpoint_never_follows_a_link_out_of_the_run(
     outside.mkdir()
     (outside / "precious").write_text("kept")
     folder = saved.parent
-    for name in ("step-00000004", ".step-00000004.1.partial", ".step-00000004.1.replaced"):
+    for name in ("step-00000004", ".step-00000004.partial", ".step-00000003.1.partial"):
         (folder / name).symlink_to(outside, target_is_directory=True)
     model = tiny_model(vocab_size=tokenizer.vocab_size)
-    made = ckpt.save_checkpoint(folder, model, tokenizer, {}, ckpt.TrainingState(4, {}))
+    made = ckpt.save_checkpoint(folder, model, tokenizer, {}, ckpt.SavedState(4, {}))
     ckpt.prune(folder, 1, None, 4)
     ckpt.verify(made)
     assert not made.is_symlink()
@@ -109,7 +109,7 @@ def test_files_of_a_checkpoint_are_for_whom_the_umask_says(
         before = os.umask(mask)
         try:
             model = tiny_model(vocab_size=tokenizer.vocab_size)
-            state = ckpt.TrainingState(mask, {})
+            state = ckpt.SavedState(mask, {})
             saved = ckpt.save_checkpoint(tmp_path, model, tokenizer, {}, state)
         finally:
             os.umask(before)

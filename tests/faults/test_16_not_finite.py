@@ -15,8 +15,7 @@ from jielong.checkpoint.weights import load_tensors
 from jielong.config.load import load_config
 from jielong.data.batches import Batches
 from jielong.data.shards import open_dataset
-from jielong.training import recovery as guard
-from jielong.training.step import StepResult
+from jielong.training.step import StepResult, TrainStep
 from tiny import TINY_RUN, ListStream, flags, in_this_process, random_documents, tiny_config
 
 
@@ -31,23 +30,23 @@ def train(
 
     The batches of the steps `omitted` are not even looked at.
     """
-    real, seen = guard.train_step, [0]
+    real, seen = TrainStep.__call__, [0]
 
-    def poisoning(model: torch.nn.Module, *arguments: Any, **options: Any) -> Any:
+    def poisoning(train_step: TrainStep, *arguments: Any, **options: Any) -> Any:
         step, seen[0] = seen[0], seen[0] + 1
         if step in omitted:
             return StepResult(float("nan"), 1, float("nan"), applied=False)
         hooks = []
         if step in poisoned:
-            p = next(model.parameters())
+            p = next(train_step.model.parameters())
             hooks.append(p.register_hook(lambda grad: grad * float("nan")))
-        result = real(model, *arguments, **options)
+        result = real(train_step, *arguments, **options)
         for hook in hooks:
             hook.remove()
         return result
 
     with monkeypatch.context() as m:
-        m.setattr(guard, "train_step", poisoning)
+        m.setattr(TrainStep, "__call__", poisoning)
         return in_this_process([*words, "--out-dir", str(folder)])
 
 

@@ -16,18 +16,17 @@ STEPS, POISONED = 8, 4
 # out. Each meets at a port of its own.
 CHILD = """
 import json, os, sys
-from jielong.training import recovery as guard
 from jielong.cli.main import main
-from jielong.training.step import StepResult
-real, poisoned, nan = guard.train_step, int(sys.argv[1]), float("nan")
+from jielong.training.step import StepResult, TrainStep
+real, poisoned, nan = TrainStep.__call__, int(sys.argv[1]), float("nan")
 seen = []
 
-def poisoning(model, *arguments, **options):
+def poisoning(step, *arguments, **options):
     seen.append(1)
     hooks = []
     if len(seen) == poisoned and os.environ["RANK"] == "1":
-        hooks = [next(model.parameters()).register_hook(lambda grad: grad * nan)]
-    result = real(model, *arguments, **options)
+        hooks = [next(step.model.parameters()).register_hook(lambda grad: grad * nan)]
+    result = real(step, *arguments, **options)
     for hook in hooks:
         hook.remove()
     return result
@@ -40,7 +39,7 @@ def omitting(*arguments, **options):
 
 for step, (port, words) in zip((poisoning, omitting), json.loads(sys.argv[2]), strict=True):
     seen.clear()
-    guard.train_step, os.environ["MASTER_PORT"] = step, str(port)
+    TrainStep.__call__, os.environ["MASTER_PORT"] = step, str(port)
     assert main(words) == 0
 """
 
@@ -48,19 +47,19 @@ for step, (port, words) in zip((poisoning, omitting), json.loads(sys.argv[2]), s
 FLIPPING = """
 import json, os, sys
 import torch
-from jielong.training import recovery as guard
 from jielong.cli.main import main
-real, seen = guard.train_step, []
+from jielong.training.step import TrainStep
+real, seen = TrainStep.__call__, []
 
-def flipping(model, *arguments, **options):
-    result = real(model, *arguments, **options)
+def flipping(step, *arguments, **options):
+    result = real(step, *arguments, **options)
     seen.append(1)
     if len(seen) == int(sys.argv[1]) and os.environ["RANK"] == "1":
-        weights = next(model.parameters()).data
+        weights = next(step.model.parameters()).data
         weights.view(torch.int32)[3, 5] ^= 1 << 12
     return result
 
-guard.train_step = flipping
+TrainStep.__call__ = flipping
 sys.exit(main(json.loads(sys.argv[2])))
 """
 
@@ -131,7 +130,7 @@ def test_a_rank_with_less_memory_sets_the_size_for_all(
     words = [json.dumps(["pretrain", *flags(settings | {"out_dir": run})]) for run in runs]
     statuses, said = on_two_ranks(CRAMPED, words[0])
     assert statuses == [0, 0], said
-    assert "memory: micro-batches of 2 windows fit, of 8 in the global batch" in said[0]
+    assert "memory     micro-batches of 2 windows fit, of 8 in the global batch" in said[0]
     statuses, said = on_two_ranks(FLIPPING, "0", words[1])
     assert statuses == [0, 0] and "windows fit" not in said[0], said
     pairs = zip(*map(losses, runs), strict=True)

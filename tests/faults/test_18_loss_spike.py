@@ -51,9 +51,9 @@ def train(
 ) -> tuple[int, str]:
     """A run; updates from step `harmed` to `last` have a hundred times the learning rate."""
 
-    def harming(parts: Any, progress: Any, batches: Any, lr_scale: float, *rest: Any) -> Any:
-        times = 100 if harmed <= progress.step <= max(harmed, last) else 1
-        return guard.step_with_recovery(parts, progress, batches, times * lr_scale, *rest)
+    def harming(state: Any, batch: Any, lr_scale: float) -> Any:
+        times = 100 if harmed <= state.progress.step <= max(harmed, last) else 1
+        return guard.step_with_recovery(state, batch, times * lr_scale)
 
     with monkeypatch.context() as m:
         m.setattr("jielong.training.pretrain.step_with_recovery", harming)

@@ -130,7 +130,7 @@ def test_the_first_lines_say_which_attention_is_used_and_why(
     assert "varlen kernel (FlashAttention)" in capsys.readouterr().out
     run(corpus_file, tmp_path / "float32", preset="tiny", dtype="float32")
     said = capsys.readouterr().out
-    assert "attention: masked" in said and "needs bfloat16 or float16, not float32" in said
+    assert "attention  masked" in said and "needs bfloat16 or float16, not float32" in said
 
 
 def test_the_kernel_is_given_one_precision(gpu: FakeGpu) -> None:

@@ -13,7 +13,7 @@ import transformers
 from interop_models import LLAMA, QWEN3_MOE, TINY, random_model, some_tokens
 from safetensors.torch import load_file, save_file
 
-from jielong.checkpoint.checkpoint import TrainingState, load_model, save_checkpoint
+from jielong.checkpoint.checkpoint import SavedState, load_model, save_checkpoint
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, ConfigError
 from jielong.interop.huggingface import export_hf
@@ -137,7 +137,7 @@ def checkpoint(tmp_path: Path, tokenizer: Tokenizer) -> Path:
         "torch": "2.13.0",
     }
     optimizer = {"momentum": torch.zeros(4)}
-    state = TrainingState(500, values)
+    state = SavedState(500, values)
     return save_checkpoint(
         tmp_path / "run/checkpoints", random_model(TINY), tokenizer, optimizer, state
     )

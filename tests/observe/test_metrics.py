@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ from jielong.observe.console import duration
 from jielong.observe.metrics import MetricsFile, RunningMetrics
 from jielong.observe.trackers import SafeTracker
 from jielong.training.summary import explain_first_loss
+
+
+def opened(
+    path: Path, resume_step: int, omitted: Sequence[int] = (), enabled: bool = True
+) -> MetricsFile:
+    file = MetricsFile(path, enabled)
+    file.open(resume_step, omitted)
+    return file
 
 
 def test_the_loss_shown_is_the_mean_over_all_targets_since_the_last_record() -> None:
@@ -39,7 +48,7 @@ def test_speed_leaves_out_the_time_between() -> None:
 
 
 def test_records_are_strict_json_with_null_for_what_is_no_number(tmp_path: Path) -> None:
-    file = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    file = opened(tmp_path / "metrics.jsonl", 0)
     file.write("validation", 3, loss=math.nan, perplexity=math.inf, text="値")
     file.close()
     line = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
@@ -57,7 +66,7 @@ def test_records_are_strict_json_with_null_for_what_is_no_number(tmp_path: Path)
 def test_records_after_the_step_that_a_run_resumes_from_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"kind":"train","step":4}\n{"kind":"train","step":5}\nnull\n{"kind": "tr')
-    file = MetricsFile(path, 4)
+    file = opened(path, 4)
     file.write("train", 5)
     file.close()
     assert [json.loads(x)["step"] for x in path.read_text().splitlines()] == [4, 5]
@@ -72,7 +81,7 @@ def test_what_went_wrong_with_a_text_left_out_stays_through_rewinds_and_resumes(
         lines = map(json.loads, path.read_text().splitlines())
         return [(record["kind"], record["step"]) for record in lines]
 
-    file = MetricsFile(path, 0)
+    file = opened(path, 0)
     for kind, step in (("train", 4), ("skipped", 5), ("skipped", 8), ("train", 8), ("spike", 9)):
         file.write(kind, step)
     file.rewind(4, [7, 8])  # from 0, so it is steps 8 and 9
@@ -83,14 +92,14 @@ def test_what_went_wrong_with_a_text_left_out_stays_through_rewinds_and_resumes(
     file.rewind(4, [7, 8, 9, 10])
     file.close()
     assert steps() == [*once, ("spike", 10)]
-    MetricsFile(path, 4, [7, 8, 9, 10]).close()  # killed, and a checkpoint knows what is left out
+    opened(path, 4, [7, 8, 9, 10]).close()  # killed, and a checkpoint knows what is left out
     assert steps() == [*once, ("spike", 10)]
-    MetricsFile(path, 4).close()  # none does: what went wrong will come again
+    opened(path, 4).close()  # none does: what went wrong will come again
     assert steps() == [("train", 4)]
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
-    file = MetricsFile(tmp_path / "metrics.jsonl", 0, enabled=False)
+    file = opened(tmp_path / "metrics.jsonl", 0, enabled=False)
     file.write("train", 1)
     file.rewind(0, [0])
     file.close()

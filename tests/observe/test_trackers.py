@@ -171,11 +171,11 @@ def jump(monkeypatch: pytest.MonkeyPatch) -> int:
     """Has the loss jump at this step, counted from 1, the first time that it is taken."""
     step = 7
 
-    def jumping(parts: Any, progress: Any, *rest: Any) -> Any:
-        if progress.step + 1 == step and step - 1 not in progress.omitted:
-            rest[-1].write("spike", step, loss=9.0)
+    def jumping(state: Any, batch: Any, lr_scale: float) -> Any:
+        if state.progress.step + 1 == step and step - 1 not in state.progress.omitted:
+            state.metrics.write("spike", step, loss=9.0)
             raise guard.LossSpikeError
-        return guard.step_with_recovery(parts, progress, *rest)
+        return guard.step_with_recovery(state, batch, lr_scale)
 
     monkeypatch.setattr("jielong.training.pretrain.step_with_recovery", jumping)
     return step

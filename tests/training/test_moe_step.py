@@ -12,9 +12,8 @@ from jielong.config.load import load_config
 from jielong.config.settings import IGNORE_INDEX, Config
 from jielong.data.batches import Batch
 from jielong.model.transformer import Transformer
-from jielong.runtime.distributed import World
 from jielong.training.optimizer import Optimizer
-from jielong.training.step import StepResult, train_step
+from jielong.training.step import StepResult, TrainStep
 from tiny import new_optimizer
 
 
@@ -42,16 +41,7 @@ def unequal_batches() -> list[Batch]:
 
 
 def step(model: Transformer, optimizer: Optimizer, batches: list[Batch]) -> StepResult:
-    return train_step(
-        model,
-        optimizer,
-        batches,
-        lr_scale=1.0,
-        grad_clip=0.0,
-        dtype=torch.float32,
-        world=World(),
-        scaler=torch.amp.GradScaler("cpu", enabled=False),
-    )
+    return TrainStep(model, optimizer, grad_clip=0.0)(batches)
 
 
 def test_objective_is_mean_loss_plus_balance_weighted_by_targets() -> None:

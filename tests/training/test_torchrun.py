@@ -149,7 +149,7 @@ def test_two_processes_train_what_one_does_and_go_on_with_its_runs(
         names = [path.name for path in ckpt.checkpoints(run / "checkpoints")]
         assert names == [path.name for path in ckpt.checkpoints(reference / "checkpoints")]
     # rank 1 says nothing
-    assert out.count("device cpu") == out.count("next steps\n") == len(jobs)
+    assert out.count("device     cpu") == out.count("next steps\n") == len(jobs)
     assert out.count("resuming from") == len(RESUMED)
 
 

@@ -27,6 +27,7 @@ from jielong.checkpoint.weights import (
 )
 from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
+from jielong.runtime.atomic import atomic_folder
 from jielong.runtime.files import sha256, sync
 from jielong.tokenization.tokenizer import Tokenizer
 
@@ -36,7 +37,7 @@ STEP_NAME = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
-class TrainingState:
+class SavedState:
     """The state of a run, except weights, optimizer and tokenizer; stored as JSON."""
 
     step: int  # optimizer steps done
@@ -48,7 +49,7 @@ def save_checkpoint(
     model: Transformer,
     tokenizer: Tokenizer,
     optimizer: dict[str, Tensor],
-    state: TrainingState,
+    state: SavedState,
     training_weights: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write `folder/step-NNNNNNNN` atomically.
@@ -61,28 +62,18 @@ def save_checkpoint(
         CheckpointError: the disk is full or the folder is not writable; no partial files remain.
     """
     target = folder / step_name(state.step)
-    temporary = folder / f".{target.name}.{os.getpid()}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".step-*"):  # from a process killed during a save
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir()
-        write_model_folder(temporary, model, tokenizer)
-        save_tensors(optimizer, temporary / "optimizer.safetensors")
-        if training_weights is not None:
-            save_tensors(training_weights, temporary / TRAINING_WEIGHTS)
-        record = {"step": state.step, **state.values}
-        (temporary / "training_state.json").write_text(json.dumps(record, indent=1))
-        _write_manifest(temporary)
-        if target.exists():  # from before a rewind, or damaged: moved away, never overwritten
-            target.rename(folder / f".{target.name}.{os.getpid()}.replaced")
-        temporary.rename(target)
-        sync(folder)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(f"{target}: cannot be saved: {error.strerror or error}") from error
-    for leftover in folder.glob(f".{target.name}.*.replaced"):
+    for leftover in folder.glob(".step-*"):  # from a process killed during a save
+        if leftover.is_symlink():
+            leftover.unlink()
         shutil.rmtree(leftover, ignore_errors=True)
+    with atomic_folder(target, CheckpointError, replace=True) as new:
+        write_model_folder(new, model, tokenizer)
+        save_tensors(optimizer, new / "optimizer.safetensors")
+        if training_weights is not None:
+            save_tensors(training_weights, new / TRAINING_WEIGHTS)
+        record = {"step": state.step, **state.values}
+        (new / "training_state.json").write_text(json.dumps(record, indent=1))
+        _write_manifest(new)
     return target
 
 
@@ -202,7 +193,7 @@ def verify(checkpoint: Path) -> None:
             raise CheckpointError(f"{path}: damaged (its SHA-256 differs from the manifest)")
 
 
-def load_training_state(checkpoint: Path) -> TrainingState:
+def load_training_state(checkpoint: Path) -> SavedState:
     """Load the state that is stored beside the weights.
 
     Raises:
@@ -214,7 +205,7 @@ def load_training_state(checkpoint: Path) -> TrainingState:
         step = values.pop("step")
         if not isinstance(step, int) or not isinstance(values, dict):
             raise TypeError("no step")
-        return TrainingState(step, values)
+        return SavedState(step, values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{path}: missing or damaged; training cannot resume here") from None
 

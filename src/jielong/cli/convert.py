@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 
 from jielong.cli.options import Commands, add_out_dir
-from jielong.errors import ConfigError
 
-EXPORT_DTYPES = {"hf": "bfloat16", "gguf": "f16", "minimind": "float16"}  # default of each format
+FORMATS = ("hf", "gguf", "minimind")
 
 
 def add(commands: Commands) -> None:
-    """Adds both commands and their flags."""
+    """Add both commands and their flags."""
     p = commands.add_parser("import", help="convert a MiniMind .pth to a model folder")
     p.add_argument("file", metavar="FILE.pth")
     p.add_argument("--tokenizer", required=True, metavar="DIR", help="its tokenizer folder")
@@ -25,7 +24,7 @@ def add(commands: Commands) -> None:
         "export", help="write a model as Hugging Face folder, GGUF or MiniMind .pth"
     )
     p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
-    p.add_argument("--format", required=True, choices=tuple(EXPORT_DTYPES), help="output format")
+    p.add_argument("--format", required=True, choices=FORMATS, help="output format")
     p.add_argument("--dtype", help="hf: bfloat16, float16, float32; gguf: f16, f32, q8_0")
     p.add_argument("--license", help="hf: license id for the model card, e.g. apache-2.0")
     p.add_argument("--push-to-hub", metavar="USER/NAME", help="hf: upload the folder to the Hub")
@@ -34,8 +33,8 @@ def add(commands: Commands) -> None:
 
 
 def import_model(arguments: argparse.Namespace) -> int:
-    """Runs `jielong import`."""
-    from jielong.interop.minimind import import_minimind
+    """Run `jielong import`."""
+    from jielong.api import import_minimind
 
     found = import_minimind(
         arguments.file, arguments.tokenizer, arguments.out_dir, arguments.config
@@ -47,24 +46,9 @@ def import_model(arguments: argparse.Namespace) -> int:
 
 
 def export_model(arguments: argparse.Namespace) -> int:
-    """Runs `jielong export`."""
-    from jielong.checkpoint.checkpoint import find_model_folder, load_model
-    from jielong.interop.gguf import export_gguf
-    from jielong.interop.huggingface import export_hf
-    from jielong.interop.minimind import export_minimind
+    """Run `jielong export`."""
+    from jielong.api import export
 
-    kind, out = arguments.format, arguments.out_dir
-    dtype = arguments.dtype or EXPORT_DTYPES[kind]
-    if kind != "hf" and (arguments.license or arguments.push_to_hub):
-        raise ConfigError(f"--license and --push-to-hub need --format hf, not {kind}")
-    if kind == "minimind" and dtype != "float16":
-        raise ConfigError(f"dtype={dtype}: MiniMind's files are float16")
-    if kind == "hf":
-        print(export_hf(arguments.model, out, dtype, arguments.license, arguments.push_to_hub))
-        return 0
-    model, tokenizer = load_model(find_model_folder(arguments.model))
-    if kind == "gguf":
-        print(export_gguf(model, tokenizer, out, dtype))
-    else:
-        print(export_minimind(model, tokenizer, out))
+    a = arguments
+    print(export(a.model, a.out_dir, a.format, a.dtype, a.license, a.push_to_hub))
     return 0

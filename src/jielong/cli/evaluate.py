@@ -13,7 +13,7 @@ from jielong.errors import ConfigError
 
 
 def add(commands: Commands) -> None:
-    """Adds the command and its flags."""
+    """Add the command and its flags."""
     p = commands.add_parser("evaluate", help="loss, perplexity and bits per byte of a text")
     p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
     add_fields(p, ["data_path", "text_field"])
@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command."""
+    """Run the command."""
     from jielong.api import evaluate, load
     from jielong.data.sources.documents import DocumentTexts
 

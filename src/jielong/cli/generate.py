@@ -12,7 +12,7 @@ from jielong.errors import ConfigError, DataError
 
 
 def add(commands: Commands) -> None:
-    """Adds the command and its flags."""
+    """Add the command and its flags."""
     p = commands.add_parser("generate", help="continue a text")
     p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
     p.add_argument("--prompt", help="text to continue; default: read lines from standard input")
@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command."""
+    """Run the command."""
     from jielong.api import TextGenerator, load
     from jielong.config.sampling import make_sampling
 

@@ -16,7 +16,7 @@ from jielong.errors import ConfigError, JielongError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0, 2 for an error, 128 + n for signal n."""
+    """Run a command; return its exit status: 0, 2 for an error, 128 + n for signal n."""
     words = sys.argv[1:] if argv is None else argv
     try:
         arguments = parse(words)
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report_error(words: Sequence[str], message: str) -> int:
-    """Prints the error in one line, after Python's traceback with `--debug`."""
+    """Print the error in one line, after Python's traceback with `--debug`."""
     if "--debug" in words:
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)
@@ -43,7 +43,7 @@ def _report_error(words: Sequence[str], message: str) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parses a command line; `-` and `_` are the same in flag names."""
+    """Parse a command line; `-` and `_` are the same in flag names."""
     plain = [plain_flag(word) for word in argv]
     parser = build_parser()
     arguments, unknown = parser.parse_known_args(plain)
@@ -56,7 +56,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def build_parser() -> Parser:
-    """Builds the parser of all commands."""
+    """Build the parser of all commands."""
     parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)

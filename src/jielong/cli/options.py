@@ -38,18 +38,18 @@ Commands = argparse._SubParsersAction  # each command adds its parser here
 
 
 def plain_flag(word: str) -> str:
-    """Replaces each `_` by `-` in a flag's name; returns other words unchanged."""
+    """Replace each `_` by `-` in a flag's name; return other words unchanged."""
     match = re.match(r"--[A-Za-z_][\w-]*", word)
     return match[0].replace("_", "-") + word[match.end() :] if match else word
 
 
 def add_out_dir(parser: Parser) -> None:
-    """Adds the required `--out-dir`, or `--out` for short."""
+    """Add the required `--out-dir`, or `--out` for short."""
     parser.add_argument("--out-dir", "--out", required=True, metavar="DIR", help="folder to write")
 
 
 def add_fields(parser: Parser, names: Sequence[str]) -> None:
-    """Adds a flag for each of the config fields `names`, grouped by section."""
+    """Add a flag for each of the config fields `names`, grouped by section."""
     groups = {name: parser.add_argument_group(name) for name in _sections(names)}
     aliases = {name: alias for alias, name in ALIASES.items()}
     for name in names:
@@ -82,7 +82,7 @@ def _help(spec: FieldSpec) -> str:
 
 
 def field_values(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns the config fields given on the command line, by name."""
+    """Return the config fields given on the command line, by name."""
     prefix = "field "
     return {
         name.removeprefix(prefix): value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
 from jielong.config.load import load_config
@@ -13,7 +12,7 @@ DATA_FIELDS = ("data_path", "text_field", "strict", "validation_fraction", "vali
 
 
 def add(commands: Commands) -> None:
-    """Adds the command and its flags."""
+    """Add the command and its flags."""
     p = commands.add_parser("prepare", help="turn text into a dataset of tokens")
     add_fields(p, [*DATA_FIELDS, "tokenizer", "max_seq_len"])
     add_out_dir(p)
@@ -21,18 +20,21 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command."""
-    from jielong.data.prepare.prepare import prepare
-    from jielong.tokenization.tokenizer import Tokenizer
+    """Run the command."""
+    from jielong.api import prepare
 
-    config = load_config(**field_values(arguments))
-    if config.data.tokenizer is None:
+    data = load_config(**field_values(arguments)).data
+    if data.tokenizer is None:
         raise ConfigError(
             "data.tokenizer is missing: give --tokenizer DIR, or train one with `jielong tokenizer`"
         )
-    tokenizer = Tokenizer.load(config.data.tokenizer)
+    settings = {name: getattr(data, name) for name in (*DATA_FIELDS[1:], "max_seq_len")}
     report = prepare(
-        config, tokenizer, Path(arguments.out_dir), lambda line: print(line, flush=True)
+        data.data_path,
+        data.tokenizer,
+        arguments.out_dir,
+        lambda line: print(line, flush=True),
+        **settings,
     )
     print("\n".join(report.lines()))
     return 0

@@ -17,7 +17,7 @@ FINAL_SAMPLE_TOKENS = 96
 
 
 def add(commands: Commands) -> None:
-    """Adds the command and its flags."""
+    """Add the command and its flags."""
     p = commands.add_parser(
         "pretrain",
         help="train a model, with every stage that is missing; resumes",
@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command."""
+    """Run the command."""
     from jielong.api import pretrain
 
     values = field_values(arguments)
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _continue_prompts(checkpoint: Path, config: Config) -> None:
-    """Prints the trained model's continuations of `sample_prompts`."""
+    """Print the trained model's continuations of `sample_prompts`."""
     from jielong.api import TextGenerator, load
     from jielong.config.sampling import Sampling
 

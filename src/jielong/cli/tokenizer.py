@@ -7,11 +7,10 @@ from pathlib import Path
 
 from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
 from jielong.config.load import load_config
-from jielong.errors import ConfigError
 
 
 def add(commands: Commands) -> None:
-    """Adds the command and its flags."""
+    """Add the command and its flags."""
     p = commands.add_parser("tokenizer", help="train a byte-level BPE tokenizer")
     names = ["data_path", "text_field", "vocab_size", "tokenizer_sample_bytes"]
     add_fields(p, names)
@@ -20,13 +19,15 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command."""
-    from jielong.training.inputs import about_tokenizer, train_on_corpus
+    """Run the command."""
+    from jielong.api import train_tokenizer
+    from jielong.training.inputs import about_tokenizer
 
-    config, out = load_config(**field_values(arguments)), Path(arguments.out_dir)
-    if (out / "tokenizer.json").exists():
-        raise ConfigError(f"{out} already holds a tokenizer: choose another --out-dir")
-    tokenizer = train_on_corpus(config)
-    tokenizer.save(out)
-    print(about_tokenizer(tokenizer, config.model.vocab_size, out))
+    config = load_config(**field_values(arguments))
+    settings = {
+        name: getattr(config.data, name) for name in ("text_field", "tokenizer_sample_bytes")
+    }
+    size, out = config.model.vocab_size, arguments.out_dir
+    tokenizer = train_tokenizer(config.data.data_path, out, vocab_size=size, **settings)
+    print(about_tokenizer(tokenizer, size, Path(out)))
     return 0

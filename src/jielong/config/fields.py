@@ -1,6 +1,7 @@
-"""What a setting is: its type, help and bounds, and how it is read from text.
+"""The definition of a setting: its type, help text and bounds, and how it is parsed.
 
-`config.py` declares the settings with `option`; `--help`, parsing and validation read them here.
+`settings.py` and `model.py` declare the settings with `option`; `--help`, parsing and validation
+use these definitions.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ def option(
     words: tuple[str, ...] = (),
     free: bool = False,
 ) -> Any:
-    """A config field.
+    """Declare a config field.
 
     Args:
-        choices: the only values of a field of text.
-        words: values that a number may have instead, e.g. auto.
-        free: it may change when a run resumes: it alters the result by rounding at most.
+        choices: the allowed values of a text field.
+        words: words that a numeric field accepts too, e.g. auto.
+        free: the field may change when a run resumes; it affects results by rounding at most.
     """
     bounds = {"low": low, "high": high, "choices": choices, "words": words}
     return field(default=default, metadata={"help": help, "free": free} | bounds)
@@ -58,7 +59,11 @@ class FieldSpec:
         return " or ".join([name, *self.metadata["words"]])
 
     def parse(self, value: Any) -> Any:
-        """`value` (text from a flag, or TOML data) as this field's type, or a ConfigError."""
+        """Convert `value` (text from a flag, or TOML data) to this field's type.
+
+        Raises:
+            ConfigError: the value is not of this type.
+        """
         if value is None or (self.optional and value == "none"):
             if self.optional:
                 return None
@@ -91,10 +96,10 @@ class FieldSpec:
 
 
 def parse_bool(value: Any) -> bool:
-    """Booleans by their words, so that `--use_moe False` is false.
+    """Parse a boolean written as a word, so that `--use_moe False` means false.
 
     Raises:
-        ValueError: the value is no boolean.
+        ValueError: the value is not a boolean.
     """
     words = {"true": True, "yes": True, "on": True, "1": True}
     words |= {"false": False, "no": False, "off": False, "0": False}
@@ -109,7 +114,7 @@ def _parse_int(value: Any) -> int:
     if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
         raise ValueError(value)
     if isinstance(value, str) and not value.lstrip("-").replace("_", "").isdigit():
-        number = float(value)  # 1e9 tokens is how people write a budget
+        number = float(value)  # budgets are often written as 1e9
         if not number.is_integer():
             raise ValueError(value)
         return int(number)
@@ -142,7 +147,7 @@ _PARSERS: dict[type, Any] = {
 
 
 def collect_fields(config_type: type) -> dict[str, FieldSpec]:
-    """The fields of all sections of a config, by bare name, which must be unique."""
+    """Collect the fields of all sections of a config by bare name, which must be unique."""
     specs: dict[str, FieldSpec] = {}
     for section, section_type in typing.get_type_hints(config_type).items():
         found = section_fields(section, section_type)
@@ -152,7 +157,7 @@ def collect_fields(config_type: type) -> dict[str, FieldSpec]:
 
 
 def section_fields(section: str, section_type: type) -> dict[str, FieldSpec]:
-    """The fields of one section, by name."""
+    """Return the fields of one section, by name."""
     specs: dict[str, FieldSpec] = {}
     hints = typing.get_type_hints(section_type)
     for f in fields(section_type):

@@ -1,4 +1,4 @@
-"""A run's config from its layers: defaults < preset < `--config FILE` < flags."""
+"""A run's config, merged from its layers: defaults < preset < `--config FILE` < flags."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def preset_names() -> list[str]:
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """Values of the preset `configs/NAME.toml`, by bare field name."""
+    """Return the values of the preset `configs/NAME.toml`, by bare field name."""
     if name not in preset_names():
         raise ConfigError(
             f"unknown preset {name!r}{nearest(name, preset_names())} "
@@ -32,10 +32,10 @@ def load_preset(name: str) -> dict[str, Any]:
 
 
 def load_toml(path: str | Path) -> dict[str, Any]:
-    """Values of a config file, by bare field name; each must stand in its own table.
+    """Return the values of a config file, by bare field name; each must be in its own table.
 
     Raises:
-        ConfigError: the file is missing, is no TOML, or has an unknown table or field.
+        ConfigError: the file is missing, is not TOML, or has an unknown table or field.
     """
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -63,10 +63,10 @@ def load_toml(path: str | Path) -> dict[str, Any]:
 
 
 def load_config(preset: str | None = None, file: str | Path | None = None, **values: Any) -> Config:
-    """The config of a run from its layers.
+    """Merge the layers of a run's config.
 
     Raises:
-        ConfigError: as `Config.with_values` and `load_toml`.
+        ConfigError: as in `Config.with_values` and `load_toml`.
     """
     merged: dict[str, Any] = {}
     for layer in (load_preset(preset) if preset else {}, load_toml(file) if file else {}, values):

@@ -56,7 +56,7 @@ class ModelConfig:
     )
 
     def validated(self) -> ModelConfig:
-        """This architecture, or a ConfigError that names the field at fault and the fix."""
+        """Return this architecture, or raise a ConfigError that names the field and the fix."""
         for name, spec in MODEL_FIELDS.items():
             spec.check(getattr(self, name))
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:

@@ -1,4 +1,4 @@
-"""How the next token is drawn: settings of generation."""
+"""Settings of generation: how the next token is sampled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from jielong.config.fields import nearest
 from jielong.errors import ConfigError
 
-GREEDY_BELOW = 1e-5  # a colder softmax is an argmax that only risks overflow
+GREEDY_BELOW = 1e-5  # at a lower temperature, softmax is an argmax that may overflow
 BOUNDS = {
     "temperature": (0.0, 100.0),
     "top_k": (0, 2**31),
@@ -22,21 +22,21 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn.
+    """How the next token is sampled.
 
     Attributes:
         temperature: divides the logits; 0 takes the likeliest token (greedy).
         top_k: draw among the k likeliest tokens (ties with the k-th stay); 0 turns it off.
-        top_p: draw from the smallest set of likeliest tokens that holds this probability (nucleus
+        top_p: draw from the smallest set of likeliest tokens with this total probability (nucleus
             sampling, Holtzman et al. 2020, arXiv:1904.09751); 1 turns it off.
         min_p: drop tokens below this share of the likeliest one's probability (Nguyen et al. 2024,
             arXiv:2407.01082); 0 turns it off.
         repetition_penalty: divides positive logits of tokens already in the context and multiplies
             negative ones (CTRL, Keskar et al. 2019, arXiv:1909.05858); 1 turns it off.
-        seed: of the draws; None takes a fresh one from the system.
+        seed: seed of the random draws; None takes a new one from the system.
 
     Raises:
-        ConfigError: a value is out of bounds, NaN, or no number; it names the field.
+        ConfigError: a value is out of bounds, NaN, or not a number; the message names the field.
     """
 
     temperature: float = 0.8
@@ -66,7 +66,7 @@ class Sampling:
 
 
 def make_sampling(**values: Any) -> Sampling:
-    """Sampling of the given values.
+    """Create a `Sampling` from the given values.
 
     Raises:
         ConfigError: a name is unknown, or a value is out of bounds.

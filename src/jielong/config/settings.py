@@ -1,8 +1,7 @@
 """Every setting of a run: frozen dataclasses, read from TOML and flags, checked by name.
 
-Those of the architecture stand in `config/model.py`. A field carries its own help and bounds, so
-that `--help`, validation and the docs cannot disagree.
-Layers of values are put together in `config/load.py`.
+The architecture's settings are in `config/model.py`; `config/load.py` merges the layers of values.
+A field carries its own help text and bounds, so `--help`, validation and the docs cannot disagree.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class TrainingConfig:
         choices=("muon", "adamw"),
     )
     learning_rate: float | None = option(
-        None, "Peak rate; default follows from the optimizer and model size.", low=0.0
+        None, "Peak learning rate; default follows from the optimizer and model size.", low=0.0
     )
     beta1: float = option(0.8, "AdamW's first decay rate.", low=0.0, high=1.0)
     beta2: float = option(0.99, "AdamW's second decay rate.", low=0.0, high=1.0)
@@ -99,7 +98,9 @@ class TrainingConfig:
     warmup_steps: int | None = option(None, "Warm-up in steps; default warmup_ratio.", low=0)
     warmup_ratio: float = option(0.02, "Warm-up as a share of the run.", low=0.0, high=1.0)
     decay_ratio: float = option(0.5, "Share of the run in which wsd decays.", low=0.0, high=1.0)
-    min_lr_ratio: float = option(0.0, "Final rate as a share of the peak.", low=0.0, high=1.0)
+    min_lr_ratio: float = option(
+        0.0, "Final learning rate as a share of the peak.", low=0.0, high=1.0
+    )
     init_from: str | None = option(
         None, "Model folder whose architecture and weights a new run starts from."
     )
@@ -140,7 +141,7 @@ class RunConfig:
     )
     on_save_error: str = option(
         "stop",
-        "When a checkpoint cannot be saved: stop, or go on and try again at the next.",
+        "When a checkpoint cannot be written: stop, or go on and try again at the next.",
         choices=("stop", "continue"),
         free=True,
     )
@@ -179,10 +180,10 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
     def with_values(self, **values: Any) -> Config:
-        """A copy with fields replaced by bare name, e.g. `hidden_size=256`, and checked.
+        """Return a validated copy with fields replaced by bare name, e.g. `hidden_size=256`.
 
         Raises:
-            ConfigError: a name is unknown, a value does not fit, or two fields disagree.
+            ConfigError: a name is unknown, a value is invalid, or two fields conflict.
         """
         changes: dict[str, dict[str, Any]] = {}
         for name, value in with_global_batch_size(values).items():
@@ -195,7 +196,7 @@ class Config:
         return dataclasses.replace(self, **sections).validated()
 
     def validated(self) -> Config:
-        """This config, or a ConfigError that names the field at fault and the fix."""
+        """Return this config, or raise a ConfigError that names the field and the fix."""
         for name, spec in FIELDS.items():
             spec.check(getattr(getattr(self, spec.section), name))
         m, t = self.model, self.training
@@ -215,11 +216,11 @@ class Config:
         return self
 
     def flat(self) -> dict[str, Any]:
-        """All values by bare field name."""
+        """Return all values by bare field name."""
         return {name: getattr(getattr(self, spec.section), name) for name, spec in FIELDS.items()}
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
-        """TOML tables; fields that are None (to be derived) are left out, as TOML has no null."""
+        """Return TOML tables, without fields that are None (derived later): TOML has no null."""
         return {
             section.name: {
                 key: list(value) if isinstance(value, tuple) else value
@@ -234,9 +235,9 @@ class Config:
 
 
 FIELDS: dict[str, FieldSpec] = collect_fields(Config)
-# names of the scripts our users come from
+# flag names of MiniMind's scripts
 ALIASES = {"warmup_iters": "warmup_steps", "wandb_project": "tracker_project"}
-# and two of theirs that together say what global_batch_size and micro_batch_size say
+# two more of its flags, which together set global_batch_size and micro_batch_size
 BATCH_ALIASES = {
     name: FieldSpec("training", name, int, True, None, option(None, text, low=1).metadata)
     for name, text in {
@@ -247,13 +248,14 @@ BATCH_ALIASES = {
 
 
 def with_global_batch_size(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with `batch_size` and `accumulation_steps` put into our own two.
+    """Replace `batch_size` and `accumulation_steps` by the global and micro-batch size.
 
-    The objective does not depend on how a global batch is cut, so the two say nothing more than
-    the size of the update, and the memory that a pass may take.
+    The objective does not depend on how a global batch is split. So the two only determine the
+    size of an update, and the memory that a forward and backward pass needs.
 
     Raises:
-        ConfigError: they contradict `global_batch_size`, or one of them says nothing by itself.
+        ConfigError: they are given together with `global_batch_size`, or `accumulation_steps` is
+            given without `batch_size`.
     """
     rest = {name: value for name, value in values.items() if name not in BATCH_ALIASES}
     given = {name: spec.parse(values.get(name)) for name, spec in BATCH_ALIASES.items()}

@@ -1,4 +1,4 @@
-"""From the step to its batch: a pure function, so the step is all the state a loader has."""
+"""Training batches as a pure function of the step, which is the loader's only state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jielong.data.shuffle import permute
 
 
 class Stream(Protocol):
-    """A split of tokens: documents one after another, each from its start token to its end."""
+    """The tokens of a split: documents one after another, each from bos to eos."""
 
     documents: np.ndarray  # (documents,) int64: where each begins
 
@@ -30,8 +30,8 @@ class Stream(Protocol):
 class Batch:
     """One rank's share of a global batch, or a micro-batch of it.
 
-    Shapes: tokens, targets and document_ids (B, T); targets are the tokens moved on by one, −100
-    where none counts. `windows` (B,) names the rows for whoever must find the text again.
+    Shapes: tokens, targets and document_ids (B, T); targets are the tokens shifted by one, −100
+    if ignored. `windows` (B,) are the window numbers of the rows, by which their text is found.
     """
 
     tokens: Tensor
@@ -44,10 +44,10 @@ class Batch:
         return int((self.targets != IGNORE_INDEX).sum())
 
     def split(self, micro_batches: int) -> list[Batch]:
-        """Splits the rows, in order, into `micro_batches` of nearly equal size.
+        """Split the rows, in order, into `micro_batches` of nearly equal size.
 
-        Where there are fewer rows, the surplus ones repeat a row with all targets ignored: every
-        rank so runs the same number of passes, whatever its share of rows.
+        If there are fewer rows, each extra micro-batch is a row with all targets ignored, so that
+        every rank runs the same number of passes.
         """
         if micro_batches == 1:
             return [self]
@@ -55,18 +55,18 @@ class Batch:
         return [self.rows(rows) for rows in parts]
 
     def rows(self, chosen: np.ndarray) -> Batch:
-        """The rows of these numbers; for none, the first with all targets ignored."""
+        """Return the chosen rows; if none are, the first row with all targets ignored."""
         kept = chosen if len(chosen) else np.zeros(1, np.int64)
         ids = None if self.document_ids is None else self.document_ids[kept]
         batch = Batch(self.tokens[kept], self.targets[kept], ids, self.windows[kept])
         if not len(chosen):
-            batch.targets.fill_(IGNORE_INDEX)  # of a copy: rows chosen by number are one
+            batch.targets.fill_(IGNORE_INDEX)  # a copy, since indexing by array copies
         return batch
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of an epoch's order: `count` windows from the place `first` on."""
+    """A range of an epoch's order: `count` windows from position `first` on."""
 
     epoch: int
     first: int
@@ -77,8 +77,8 @@ class Batches:
     """The training batches of a split, by step.
 
     Packed windows start every `max_seq_len` tokens and hold one more, so each token is an input
-    once and a target once. A padded row holds one document of at most `max_seq_len` tokens,
-    whose middle is cut out if it is longer, so that its end token stays.
+    once and a target once. A padded row holds one document of at most `max_seq_len` tokens;
+    a longer one is cut, but keeps its last token (eos).
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class Batches:
         training: TrainingConfig,
         first_steps: Sequence[int] = (),
     ) -> None:
-        """Lays out the epochs.
+        """Lay out the epochs.
 
         Args:
-            training: `seed` and `global_batch_size`, the windows of a step.
-            first_steps: windows in each of the first steps, where a run starts with fewer.
+            training: only `seed` and `global_batch_size`, the windows of a step, are used.
+            first_steps: windows in each of the first steps, if a run starts with smaller batches.
         """
         self.stream, self.data, self.seed = stream, data, training.seed
         assert training.global_batch_size is not None, "resolve() fills it in"
@@ -103,7 +103,7 @@ class Batches:
             self.windows = max(1, -(-(len(stream) - 1) // data.max_seq_len))
         self.steps_per_epoch = -(-self.windows // self.global_batch_size)
         self.first_spans: list[Span] = []
-        self.even_from = (0, 0)  # epoch and place in it from which on all steps are alike
+        self.even_from = (0, 0)  # epoch and position where steps of the full size begin
         for size in first_steps:
             epoch, first = self.even_from
             count = min(size, self.windows - first)
@@ -112,7 +112,7 @@ class Batches:
             self.even_from = (epoch, end) if end < self.windows else (epoch + 1, 0)
 
     def total_steps(self, training: TrainingConfig) -> int:
-        """The run's budget in steps, from whichever of steps, tokens and epochs is given."""
+        """Return the run's budget in steps, from whichever of steps, tokens and epochs is given."""
         if training.steps is not None:
             return training.steps
         if training.tokens is not None:
@@ -126,14 +126,14 @@ class Batches:
         left = wanted - self.windows_before(even)
         if training.tokens is not None:
             return max(1, steps + round(left / self.global_batch_size))
-        rest = -self.windows_before(even) % self.windows  # of the epoch the first steps ended in
+        rest = -self.windows_before(even) % self.windows  # of the epoch where the first steps end
         if left <= rest:
             return max(1, steps + math.ceil(left / self.global_batch_size))
         steps += -(-rest // self.global_batch_size)
         return max(1, steps + round((left - rest) / self.windows * self.steps_per_epoch))
 
     def span(self, step: int) -> Span:
-        """Which windows of which epoch's order make the global batch at `step`."""
+        """Return the windows of the global batch at `step`, as a range of an epoch's order."""
         if step < len(self.first_spans):
             return self.first_spans[step]
         step -= len(self.first_spans)
@@ -147,26 +147,26 @@ class Batches:
         return Span(epoch, first, min(self.global_batch_size, self.windows - first))
 
     def windows_before(self, step: int) -> int:
-        """Windows trained on before `step`, over all epochs."""
+        """Return the number of windows trained on before `step`, over all epochs."""
         span = self.span(step)
         return span.epoch * self.windows + span.first
 
     def ordered(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        """The windows at `places` (any) of an epoch's order, in which each comes exactly once."""
+        """Return the windows at `places` of an epoch's order, in which each occurs exactly once."""
         if not self.data.shuffle:
             return places
         return permute(places, self.windows, self.seed, epoch)
 
     def step_windows(self, step: int) -> np.ndarray:
-        """Windows of the global batch at `step`; the last batch of an epoch may be smaller."""
+        """Return the windows of the global batch at `step`; the last of an epoch may be smaller."""
         span = self.span(step)
         return self.ordered(span.epoch, np.arange(span.first, span.first + span.count))
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
-        """This rank's share of the global batch at `step`, on the CPU.
+        """Return this rank's share of the global batch at `step`, on the CPU.
 
-        The tokens of a step do not depend on the number of ranks. A rank left without a window gets
-        one with every target ignored: all ranks must take part.
+        The tokens of a step do not depend on the number of ranks. A rank without a window gets one
+        with all targets ignored, since all ranks must take part.
         """
         windows = self.step_windows(step)
         share = np.array_split(windows, world_size)[rank]
@@ -174,7 +174,7 @@ class Batches:
         return batch if len(share) else batch.rows(share)
 
     def documents_of(self, windows: np.ndarray) -> list[int]:
-        """The documents, by their place in the split, that have tokens in these windows."""
+        """Return the documents, by index in the split, that have tokens in these windows."""
         if self.data.packing == "pad":
             return sorted(int(w) for w in windows)
         T, starts = self.data.max_seq_len, self.stream.documents
@@ -185,7 +185,7 @@ class Batches:
         return sorted(found)
 
     def load(self, windows: np.ndarray) -> Batch:
-        """The batch of the given windows."""
+        """Return the batch of the given windows."""
         padded = self.data.packing == "pad"
         rows = [self._padded_row(w) if padded else self._packed_row(w) for w in windows]
         tokens, targets, ids = (np.stack(column) for column in zip(*rows, strict=True))
@@ -203,7 +203,7 @@ class Batches:
         read = self.stream.read(start, min(start + T + 1, len(self.stream))).astype(np.int64)
         targets = np.full(T, IGNORE_INDEX, np.int64)
         targets[: len(read) - 1] = read[1:]
-        tokens = np.zeros(T, np.int64)  # only the stream's very end falls short of a window
+        tokens = np.zeros(T, np.int64)  # only the last window can be shorter
         tokens[: len(read[:T])] = read[:T]
         first, last = np.searchsorted(self.stream.documents, [start + 1, start + len(read)])
         begins = np.asarray(self.stream.documents[first:last]) - start  # in 1 … T
@@ -227,7 +227,7 @@ class Batches:
 def prefetch(
     batches: Batches, steps: range, rank: int = 0, world_size: int = 1, workers: int = 0
 ) -> Generator[Batch, None, None]:
-    """This rank's batch of each step in turn, built `workers` steps ahead in threads.
+    """Yield this rank's batch of each step, built `workers` steps ahead in threads.
 
     The batches are the same for any number of workers.
     """

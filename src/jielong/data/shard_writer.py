@@ -1,4 +1,4 @@
-"""Writes the token files of one split of a prepared dataset."""
+"""Writing the token files of one split of a prepared dataset."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ShardWriter:
     def write(
         self, tokens: np.ndarray, lengths: Sequence[int] | np.ndarray, text_bytes: int
     ) -> None:
-        """Appends documents.
+        """Append documents.
 
         Args:
             tokens: the tokens of all documents, concatenated.
@@ -66,7 +66,7 @@ class ShardWriter:
             rest = rest[room:]
 
     def close(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Closes the files; returns the manifest entries of the split and of its files.
+        """Close the files; return the manifest entries of the split and of its files.
 
         At least one document must have been written.
         """

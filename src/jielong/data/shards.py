@@ -41,7 +41,7 @@ AGAIN = "delete the folder and prepare it again"
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """Returns uint16 if it can hold every id of the vocabulary, else uint32."""
+    """Return uint16 if it can hold every id of the vocabulary, else uint32."""
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
@@ -72,7 +72,7 @@ class TokenStream:
         return self._length
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Reads tokens [start, stop): (stop − start,) uint16 or uint32.
+        """Read tokens [start, stop): (stop − start,) uint16 or uint32.
 
         Raises:
             DataError: a file was truncated since it was opened.
@@ -121,7 +121,7 @@ class Dataset:
 
 
 def open_dataset(folder: str | Path, verify: bool = True) -> Dataset:
-    """Opens a prepared dataset; with `verify`, checks the SHA-256 of every file first.
+    """Open a prepared dataset; with `verify`, check the SHA-256 of every file first.
 
     Raises:
         DataError: the folder has no dataset, or a file is missing, truncated or altered.
@@ -138,13 +138,13 @@ def open_dataset(folder: str | Path, verify: bool = True) -> Dataset:
 
 
 def verify_dataset(folder: Path, again: bool = False) -> None:
-    """Checks every file of a prepared dataset against its SHA-256 in the manifest.
+    """Check every file of a prepared dataset against its SHA-256 in the manifest.
 
     Reading a large dataset takes long. So a successful check is recorded in `verified.json` with
     the size and mtime of each file, and skipped while these stay the same.
 
     Args:
-        again: read every file even so.
+        again: check every file in any case.
 
     Raises:
         DataError: a file is missing, truncated or altered.
@@ -158,7 +158,7 @@ def verify_dataset(folder: Path, again: bool = False) -> None:
 
 
 def mark_verified(folder: Path, manifest: dict[str, Any]) -> None:
-    """Records that the files, as they are now, match the manifest."""
+    """Record that the files, in their current state, match the manifest."""
     record = {"fingerprint": manifest["fingerprint"], "files": _stamps(folder, manifest)}
     with contextlib.suppress(OSError):  # in a read-only folder, every start verifies again
         (folder / VERIFIED).write_text(json.dumps(record, indent=1))
@@ -174,13 +174,13 @@ def _verified_before(folder: Path, manifest: dict[str, Any]) -> bool:
 
 
 def _stamps(folder: Path, manifest: dict[str, Any]) -> dict[str, list[int]]:
-    """Returns the size in bytes and the mtime in nanoseconds of each file."""
+    """Return the size in bytes and the mtime in nanoseconds of each file."""
     stats = {name: (folder / name).lstat() for name in manifest["files"]}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads the manifest of a prepared dataset and checks it against its own fingerprint.
+    """Read the manifest of a prepared dataset and check it against its own fingerprint.
 
     Raises:
         DataError: it is missing or damaged, or names files outside the folder.
@@ -201,7 +201,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _is_consistent(manifest: dict[str, Any]) -> bool:
-    """Returns whether the splits' files are listed, of the right size, and in the folder."""
+    """Return whether the splits' files are listed, of the right size, and in the folder."""
     files, known = manifest["files"], token_dtype(manifest["vocab_size"])
     if manifest["dtype"] != known.str or "train" not in manifest["splits"]:
         return False
@@ -225,7 +225,7 @@ def _is_consistent(manifest: dict[str, Any]) -> bool:
 
 
 def fingerprint_of(manifest: dict[str, Any]) -> str:
-    """Computes `Dataset.fingerprint` from the rest of a manifest."""
+    """Compute `Dataset.fingerprint` from the rest of a manifest."""
     keys = ("format", "tokenizer_fingerprint", "vocab_size", "special_ids", "dtype", "splits")
     content = {key: manifest[key] for key in (*keys, "files")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -56,7 +56,7 @@ class Fp16Decoder:
     """Decodes one token per call, like `Transformer` but with few operations.
 
     All weights but the embedding are copied, so a model whose weights change needs a new decoder.
-    It has no state of a text: one decoder can continue several texts.
+    It holds no state of a text, so one decoder can continue several texts.
 
     Args:
         model: has float32 weights on a CPU; `fp16_decoder` checks this and the other conditions.
@@ -153,7 +153,7 @@ def _swiglu(gate: Tensor, up: Tensor, down: Tensor) -> MLP:
     gate_up, packed_down = _pack(gate, up), _pack(down)
 
     def mlp(x: Tensor) -> Tensor:
-        """x (1, hidden) → (1, hidden)."""
+        """Apply the layer: x (1, hidden) → (1, hidden)."""
         g, u = product(x, gate_up).chunk(2, -1)
         out: Tensor = product(F.silu(g).mul_(u), packed_down)
         return out
@@ -174,7 +174,7 @@ def _mixture(moe: MixtureOfExperts) -> MLP:
     shared = [_feedforward(expert) for expert in moe.shared_experts]
 
     def mlp(x: Tensor) -> Tensor:
-        """x (1, hidden) → (1, hidden)."""
+        """Apply the layer: x (1, hidden) → (1, hidden)."""
         routing = router(x[None])
         weights, chosen = routing.weights.flatten().tolist(), routing.experts.flatten().tolist()
         outputs = [experts[e](x).mul_(w) for e, w in zip(chosen, weights, strict=True)]

@@ -14,11 +14,11 @@ from jielong.runtime.atomic import atomic_folder
 
 @contextlib.contextmanager
 def new_folder(target: str | Path) -> Iterator[Path]:
-    """Yields an empty folder, which becomes `target` at the end; an error leaves nothing behind.
+    """Yield an empty folder, which becomes `target` at the end; nothing remains after an error.
 
     Raises:
-        CheckpointError: `target` exists and is not empty, another process is writing it, or the
-            disk refuses.
+        CheckpointError: `target` exists and is not empty, another process is writing it, or
+            writing fails.
     """
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -29,10 +29,10 @@ def new_folder(target: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_files(folder: str | Path) -> Iterator[Path]:
-    """Yields an empty folder, whose files move into `folder` at the end, beside existing files.
+    """Yield an empty folder, whose files move into `folder` at the end, beside existing files.
 
     Raises:
-        CheckpointError: a file of the same name exists, or the disk refuses; then no file moves.
+        CheckpointError: a file of the same name exists (no file is moved then), or writing fails.
     """
     folder = Path(folder)
     temporary = folder / f".export.{os.getpid()}.partial"

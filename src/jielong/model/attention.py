@@ -113,7 +113,7 @@ class Attention(nn.Module):
         plan: AttentionPlan = CAUSAL,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """x (B, T, hidden) → (B, T, hidden)."""
+        """Apply attention: x (B, T, hidden) → (B, T, hidden)."""
         B, T, _ = x.shape
         D = self.head_size
         q = self.q_norm(self.q_proj(x).view(B, T, self.heads, D)).transpose(1, 2)  # (B, H, T, D)

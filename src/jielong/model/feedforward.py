@@ -18,5 +18,5 @@ class FeedForward(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (…, hidden) → (…, hidden)."""
+        """Apply the layer: x (…, hidden) → (…, hidden)."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))

@@ -14,7 +14,7 @@ class Linear(nn.Linear):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (…, in) → (…, out)."""
+        """Apply the layer: x (…, in) → (…, out)."""
         if torch.is_grad_enabled() or x.numel() != self.in_features or x.device.type != "cpu":
             return super().forward(x)
         slices = torch.get_num_threads()

@@ -137,7 +137,7 @@ class MixtureOfExperts(nn.Module):
         )
 
     def forward(self, x: Tensor, routings: list[Routing] | None = None) -> Tensor:
-        """x (B, T, H) → (B, T, H); appends the routing to `routings`."""
+        """Apply the layer: x (B, T, H) → (B, T, H); append its routing to `routings`."""
         routing = self.gate(x)
         if routings is not None:
             routings.append(routing)

@@ -136,14 +136,14 @@ class Decoder(nn.Module):
         """Describe in one line which attention backend is used, and why not the fastest one."""
         if device.type == "cpu":
             return (
-                "attention: one call per document where documents are long, otherwise masked"
+                "one call per document where documents are long, otherwise masked"
                 if self.per_document
-                else "attention: masked"
+                else "masked"
             )
         reason = self.varlen_unavailable(device, dtype)
         if reason is None:
-            return "attention: varlen kernel (FlashAttention)"
-        return f"attention: masked, slower than the varlen kernel: {reason}"
+            return "varlen kernel (FlashAttention)"
+        return f"masked, slower than the varlen kernel: {reason}"
 
 
 class Transformer(nn.Module):

@@ -27,7 +27,7 @@ class Console:
     def start(
         self, step: int, total_steps: int, work: Callable[[int], float] | None = None
     ) -> None:
-        """Starts the progress display at `step` of `total_steps`.
+        """Start the progress display at `step` of `total_steps`.
 
         Args:
             work: the windows processed before a step. Used to estimate the time left, since early
@@ -43,13 +43,13 @@ class Console:
             self.bar.start()
 
     def line(self, text: str = "", style: str | None = None) -> None:
-        """Prints one line."""
+        """Print one line."""
         self.terminal.print(text, style=style, markup=False)
 
     def progress(
         self, step: int, means: RunningMetrics, learning_rate: float, grad_norm: float
     ) -> None:
-        """Shows the mean loss and speed since the last record, after `step` steps."""
+        """Show the mean loss and speed since the last record, after `step` steps."""
         self.trained_s += means.seconds
         done = self.work(step) - self.work(self.first_step)
         left = (self.work(self.total_steps) - self.work(step)) * self.trained_s / max(1.0, done)
@@ -63,7 +63,7 @@ class Console:
             self.line(text)
 
     def validation(self, step: int, likelihood: Mapping[str, Any], of: str = "held-out") -> None:
-        """Shows loss, perplexity and bits per byte of the held-out text."""
+        """Show loss, perplexity and bits per byte of the held-out text."""
         self.line(
             f"── step {step} · {of} loss {likelihood['loss']:.4f} · perplexity "
             f"{likelihood['perplexity']:.2f} · {likelihood['bits_per_byte']:.4f} bits/byte",
@@ -71,23 +71,23 @@ class Console:
         )
 
     def sample(self, prompt: str, text: str) -> None:
-        """Shows a prompt and its continuation on one line."""
+        """Show a prompt and its continuation on one line."""
         whole = Text("   " + one_line(prompt) + " ▸", style="dim").append(one_line(text), "not dim")
         self.terminal.print(whole)
 
     def close(self) -> None:
-        """Stops the live bar."""
+        """Stop the live bar."""
         if self.bar:
             self.bar.stop()
 
 
 def one_line(text: str) -> str:
-    """Replaces line breaks by a visible ⏎."""
+    """Replace line breaks by a visible ⏎."""
     return text.replace("\n", " ⏎ ")
 
 
 def duration(seconds: float) -> str:
-    """Formats a duration, e.g. `1h 02m`, `3m 20s`, `12s`."""
+    """Format a duration, e.g. `1h 02m`, `3m 20s`, `12s`."""
     seconds = round(seconds)
     if seconds >= 3600:
         return f"{seconds // 3600}h {seconds % 3600 // 60:02d}m"

@@ -24,28 +24,32 @@ class MetricsFile:
         resumed: the records of the step that the run resumed from, by kind.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        resume_step: int,
-        omitted: Collection[int] = (),
-        enabled: bool = True,
-        tracker: SafeTracker | None = None,
+    def __init__(self, path: Path, enabled: bool = True) -> None:
+        """Name the file, which `open` opens.
+
+        Args:
+            enabled: whether this rank writes; true on rank 0 only.
+        """
+        self.path, self.enabled = path, enabled
+        self.tracker: SafeTracker | None = None
+        self.file: TextIO | None = None
+        self.resumed: dict[str, dict[str, Any]] = {}
+
+    def open(
+        self, resume_step: int, omitted: Collection[int] = (), tracker: SafeTracker | None = None
     ) -> None:
-        """Opens the file and drops records after `resume_step`, which will be written again.
+        """Open the file and drop records after `resume_step`, which will be written again.
 
         Args:
             omitted: steps, counted from 0, that training leaves out. Their `spike` and `skipped`
                 records are kept, since they will not be written again.
-            enabled: whether this rank writes; true on rank 0 only.
             tracker: also receives every number; it must already resume from `resume_step`.
         """
-        self.path, self.enabled, self.tracker = path, enabled, tracker
-        self.file: TextIO | None = None
+        self.tracker = tracker
         self._open(resume_step, omitted)
 
     def rewind(self, step: int, omitted: Collection[int]) -> None:
-        """Goes back to an earlier `step`; the run leaves out the `omitted` steps from there on."""
+        """Go back to an earlier `step`; from there on the run leaves out the `omitted` steps."""
         if self.tracker:
             self.tracker.rewind(step)
         if self.file:
@@ -53,7 +57,7 @@ class MetricsFile:
         self._open(step, omitted)
 
     def _open(self, resume_step: int, omitted: Collection[int]) -> None:
-        self.resumed: dict[str, dict[str, Any]] = {}
+        self.resumed = {}
         if not self.enabled:
             return
         kept = []
@@ -75,7 +79,7 @@ class MetricsFile:
         self.file = self.path.open("a", encoding="utf-8")
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Appends a record and sends its numbers to the tracker."""
+        """Append a record and send its numbers to the tracker."""
         # JSON has no NaN or infinity: they become null
         clean = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -105,7 +109,7 @@ class MetricsFile:
         tokens: int,
         **experts: Any,
     ) -> None:
-        """Writes a `train` record: means since the last record, and the last step's gradient norm.
+        """Write a `train` record: means since the last record, and the last step's gradient norm.
 
         Args:
             tokens: targets trained on so far.
@@ -140,11 +144,11 @@ class RunningMetrics:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Excludes the time since the last step, spent on something else, from the speed."""
+        """Exclude the time since the last step, spent on something else, from the speed."""
         self.last = time.perf_counter()
 
     def add(self, loss: float, tokens: int, applied: bool) -> None:
-        """Adds a step: its mean loss over `tokens` targets, unless its update was skipped."""
+        """Add a step: its mean loss over `tokens` targets, unless its update was skipped."""
         now = time.perf_counter()
         self.seconds, self.last = self.seconds + now - self.last, now
         if applied:

@@ -55,7 +55,7 @@ class SafeTracker:
 
 
 def check_tracker(name: str) -> None:
-    """Imports the tracker's package now, so that a missing one is reported before a long start.
+    """Import the tracker's package early, so that a missing one is reported at once.
 
     Raises:
         ConfigError: the package is not installed.
@@ -77,7 +77,7 @@ def start_tracker(
     settings: dict[str, Any],
     log: Callable[[str], None],
 ) -> SafeTracker | None:
-    """Starts the tracker `name`; returns None for `none`.
+    """Start the tracker `name`; return None for `none`.
 
     API keys come from the tracker's own environment variables. The tracker's run id is stored in
     `folder/tracker_id`, so a resumed run continues there too: it logs the steps after `step` again.
@@ -123,7 +123,7 @@ class _WandB:
         self.run.log({**values, "step": step})
 
     def rewind(self, step: int) -> None:
-        """Does nothing: lower steps are accepted."""
+        """Do nothing: lower steps are accepted."""
 
     def close(self) -> None:
         self.run.finish()
@@ -155,7 +155,7 @@ class _SwanLab:
         self.run.log(values, step=step)
 
     def rewind(self, step: int) -> None:
-        """Does nothing: SwanLab cannot delete or overwrite steps."""
+        """Do nothing: SwanLab cannot delete or overwrite steps."""
 
     def close(self) -> None:
         self.run.finish()

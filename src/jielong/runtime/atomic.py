@@ -14,7 +14,7 @@ from jielong.runtime.files import sync
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replaces a file atomically: writes a hidden sibling, syncs it to disk and renames it.
+    """Replace a file atomically: write a hidden sibling, sync it to disk and rename it.
 
     The sibling has a fixed name, so the next write reuses what a killed process left behind.
     """
@@ -29,19 +29,23 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def atomic_folder(out_dir: Path, error: type[JielongError] = DataError) -> Iterator[Path]:
-    """Yields an empty folder, and renames it to `out_dir` if the block ends without an error.
+def atomic_folder(
+    out_dir: Path, error: type[JielongError] = DataError, replace: bool = False
+) -> Iterator[Path]:
+    """Yield an empty folder, and rename it to `out_dir` if the block ends without an error.
 
     The work happens in a hidden sibling of `out_dir`. Leftovers of a killed process are removed. A
     file lock, which the kernel releases when its process ends, prevents two writers.
 
     Args:
         error: the class of error to raise.
+        replace: a folder already at `out_dir` is replaced; otherwise it must be empty.
 
     Raises:
-        JielongError: another process is writing the folder, or the disk refuses.
+        JielongError: another process is writing the folder, or writing fails.
     """
-    out_dir = out_dir.resolve()
+    # a folder to be replaced may be a link, which is then replaced itself
+    out_dir = out_dir.parent.resolve() / out_dir.name if replace else out_dir.resolve()
     work_dir = out_dir.parent / f".{out_dir.name}.partial"
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
@@ -58,7 +62,9 @@ def atomic_folder(out_dir: Path, error: type[JielongError] = DataError) -> Itera
         folder.mkdir()
         yield folder
         _sync_tree(folder)
-        if out_dir.is_dir():
+        if replace and (out_dir.exists() or out_dir.is_symlink()):
+            out_dir.rename(work_dir / "replaced")
+        elif out_dir.is_dir():
             out_dir.rmdir()  # fails unless it is empty
         folder.rename(out_dir)
         sync(out_dir.parent)
@@ -70,7 +76,7 @@ def atomic_folder(out_dir: Path, error: type[JielongError] = DataError) -> Itera
 
 
 def _sync_tree(folder: Path) -> None:
-    """Syncs every file below a folder, and the folder itself, to disk."""
+    """Sync every file below a folder, and the folder itself, to disk."""
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)

@@ -1,4 +1,4 @@
-"""Chooses and describes a run's device and precision."""
+"""Choosing and describing a run's device and precision."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """Returns the device for `name`; `auto` prefers CUDA, then Apple's MPS, then the CPU.
+    """Return the device for `name`; `auto` prefers CUDA, then Apple's MPS, then the CPU.
 
     Raises:
         ConfigError: the device is not available.
@@ -36,10 +36,10 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Returns the dtype of the forward pass; `auto` takes the fastest with hardware support.
+    """Return the dtype of the forward pass; `auto` takes the fastest with hardware support.
 
     Raises:
-        ConfigError: float16 on a CPU, where its gradients would vanish without a scaler.
+        ConfigError: `name` is float16 on a CPU, where gradients would underflow without a scaler.
     """
     if name == "auto":
         if device.type != "cuda":
@@ -53,27 +53,27 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
-    """Returns the mixed-precision context for a forward pass; a no-op for float32."""
+    """Return the mixed-precision context for a forward pass; a no-op for float32."""
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype)
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Disables autocast, so that every operator computes in the dtype of its inputs."""
+    """Return a context without autocast: every operator computes in the dtype of its inputs."""
     if not torch.amp.is_autocast_available(device.type):
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def compute_dtype(x: torch.Tensor) -> torch.dtype:
-    """Returns the dtype of matrix products with `x`: autocast's if it is enabled, else its own."""
+    """Return the dtype of matrix products with `x`: autocast's if it is enabled, else its own."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def describe(device: torch.device, dtype: torch.dtype) -> str:
-    """Describes device, precision and torch version in one line."""
+    """Describe device, precision and torch version in one line."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
@@ -85,4 +85,4 @@ def describe(device: torch.device, dtype: torch.dtype) -> str:
         precision += " (slow on a CPU without bf16 instructions; auto takes float32)"
     if device.type == "mps" and dtype == torch.float16:
         precision += " (untested on Apple GPUs; auto takes float32)"
-    return f"device {device.type} ({name}) · {precision} · torch {torch.__version__}"
+    return f"{device.type} ({name}) · {precision} · torch {torch.__version__}"

@@ -30,7 +30,7 @@ GLOO_SHUTDOWN_S = 0.1
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among all: `rank` of `world_size`, and `local_rank` on its machine."""
+    """This process among all: its `rank` of `world_size`, and its `local_rank` on its machine."""
 
     rank: int = 0
     world_size: int = 1
@@ -41,20 +41,20 @@ class World:
         return self.rank == 0
 
     def sum(self, value: Tensor) -> Tensor:
-        """Sums `value` over all ranks, in place."""
+        """Sum `value` over all ranks, in place."""
         if self.world_size > 1:
             dist.all_reduce(value)
         return value
 
     def sum_number(self, value: float) -> float:
-        """Sums a number over all ranks, in float64."""
+        """Sum a number over all ranks, in float64."""
         if self.world_size == 1:
             return value
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         return float(self.sum(torch.tensor(value, dtype=torch.float64, device=device)))
 
     def any_rank(self, *flags: bool) -> list[bool]:
-        """Returns each flag, true on every rank if any rank set it."""
+        """Return each flag, true on every rank if any rank set it."""
         if self.world_size == 1:
             return list(flags)
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -63,7 +63,7 @@ class World:
         return [bool(flag) for flag in flags_set.tolist()]
 
     def all_gather(self, value: Any) -> list[Any]:
-        """Returns the value of every rank, in rank order."""
+        """Return the value of every rank, in rank order."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -71,15 +71,15 @@ class World:
         return values
 
     def barrier(self) -> None:
-        """Waits until every rank has reached this point."""
+        """Wait until every rank has reached this point."""
         with self.barrier_after():
             pass
 
     @contextlib.contextmanager
     def barrier_after(self) -> Iterator[None]:
-        """Runs the block on every rank, then waits until all ranks have finished it.
+        """Run the block on every rank, then wait until all ranks have finished it.
 
-        Usually only rank 0 has work to do. Waits up to 7 days.
+        Usually only rank 0 has work to do. The wait ends after 7 days at most.
 
         Raises:
             JielongError: the block raised an error on another rank.
@@ -105,7 +105,7 @@ def launched_by_torchrun() -> bool:
 
 @contextlib.contextmanager
 def init_world(device_type: str) -> Iterator[World]:
-    """Joins the processes that torchrun started, and leaves the process group at the end."""
+    """Join the processes that torchrun started, and leave the process group at the end."""
     if not launched_by_torchrun():
         yield World()
         return
@@ -125,7 +125,7 @@ def init_world(device_type: str) -> Iterator[World]:
 
 
 def data_parallel(model: nn.Module, world: World) -> nn.Module:
-    """Wraps the model in DDP, which averages the gradients over all ranks."""
+    """Wrap the model in DDP, which averages the gradients over all ranks."""
     if world.world_size == 1:
         return model
     # buffers (rotary tables and router biases) are equal on all ranks: no need to sync them
@@ -137,7 +137,7 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
 
 @contextlib.contextmanager
 def gradient_sync(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Reduces gradients over ranks only if `wanted`: once per update, in the last micro-batch."""
+    """Average gradients over ranks only if `wanted`: once per update, in the last micro-batch."""
     if isinstance(model, DistributedDataParallel) and not wanted:
         with model.no_sync():
             yield

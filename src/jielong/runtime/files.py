@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def sync(path: Path) -> None:
-    """Flushes a file's content, or a folder's entries, to disk (fsync)."""
+    """Flush a file's content, or a folder's entries, to disk (fsync)."""
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot sync a folder
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -19,6 +19,6 @@ def sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Returns the SHA-256 checksum of a file in hexadecimal, without loading the file whole."""
+    """Return the SHA-256 checksum of a file in hexadecimal, without loading the file whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -40,7 +40,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Locks the folder against other processes; the kernel releases a dead process's lock.
+        """Lock the folder against other processes; the kernel releases a dead process's lock.
 
         If the command fails before it produces anything, a folder created here is removed again.
 
@@ -74,7 +74,7 @@ class RunFolder:
             lock.release()
 
     def check_config(self, config: Config, override: bool = False) -> None:
-        """Stores a new run's settings; checks a started run's settings against the stored ones.
+        """Store a new run's settings; check a started run's settings against the stored ones.
 
         With `override`, a started run's settings are stored later, by `write_config`, once the run
         has accepted them.
@@ -100,11 +100,11 @@ class RunFolder:
             self.write_config(config)
 
     def stored_config(self) -> Config:
-        """Reads the settings that the run last started with."""
+        """Read the settings that the run last started with."""
         return Config().with_values(**load_toml(self.config_file))
 
     def write_config(self, config: Config) -> None:
-        """Writes config.toml atomically."""
+        """Write config.toml atomically."""
         write_file(self.config_file, config.to_toml().encode())
 
 

@@ -1,8 +1,8 @@
-"""Many texts to token ids at once, over all cores.
+"""Encoding many texts at once, on all cores.
 
-`gigatoken` (the extra `fast`) does it, 5 to 30 times as fast as the `tokenizers` library with the
-same ids, for the tokenizers that it knows; without it, for others, and for a little text, the
-library itself does.
+`gigatoken` (the extra `fast`) gives the same ids as the `tokenizers` library, 5 to 30 times as
+fast. The library is used if gigatoken is missing or does not support the tokenizer, and for short
+texts.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import tokenizers
 
 from jielong.tokenization.text_pieces import PIECE_CHARS, groups, safe_pieces
 
-LEAST_CHARS = 2**16  # of text for which importing gigatoken pays
-FAST = all(importlib.util.find_spec(name) for name in ("gigatoken", "awkward"))  # may be absent
-RENEW_CHARS = 2**24  # text after which its cache of words, which only grows, is thrown away
+LEAST_CHARS = 2**16  # for less text, importing gigatoken takes longer than it saves
+FAST = all(importlib.util.find_spec(name) for name in ("gigatoken", "awkward"))  # optional packages
+RENEW_CHARS = 2**24  # after so much text gigatoken's word cache, which only grows, is dropped
 
 
 class BatchEncoder:
     """Encodes lists of texts as `backend` does, without bos or eos.
 
     Attributes:
-        is_byte_level: its tokens are bytes in GPT-2's spelling, so a text may be cut between lines.
+        is_byte_level: tokens are bytes in GPT-2's spelling, so a text can be cut between lines.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
@@ -36,10 +36,10 @@ class BatchEncoder:
         self.is_byte_level = _is_byte_level(parts)
         self._may_be_fast = FAST and self.is_byte_level and _is_plain(parts)
         self._fast: Any = None  # a gigatoken.Tokenizer
-        self._chars = 0  # that it has encoded
+        self._chars = 0  # encoded by `_fast` so far
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of all texts in one array: (tokens,) uint32, and the (texts,) int64 lengths."""
+        """Return the ids of all texts as one array (tokens,) uint32, and (texts,) int64 lengths."""
         chars = sum(map(len, texts))
         if self._may_be_fast and chars >= LEAST_CHARS and self._renew(chars):
             import awkward
@@ -50,7 +50,7 @@ class BatchEncoder:
         return self._encode_by_library(texts)
 
     def _renew(self, chars: int) -> bool:
-        """Sees to a fast encoder that is still small; false where there is none for the backend."""
+        """Create the fast encoder, or renew one with a large cache; return whether it is usable."""
         self._chars += chars
         if self._fast is None or self._chars > RENEW_CHARS:
             import gigatoken
@@ -58,7 +58,7 @@ class BatchEncoder:
             self._fast, self._chars = None, chars
             try:
                 self._fast = gigatoken.Tokenizer.from_json(self._backend.to_str())
-            except Exception:  # its own, not documented: a tokenizer that it does not know
+            except Exception:  # undocumented, for a tokenizer that gigatoken does not support
                 self._may_be_fast = False
         return self._may_be_fast
 
@@ -84,10 +84,11 @@ def _is_byte_level(parts: dict[str, Any]) -> bool:
 
 
 def _is_plain(parts: dict[str, Any]) -> bool:
-    """Whether a tokenizer has nothing that gigatoken was seen to do otherwise than the library.
+    """Return whether a tokenizer has no feature for which gigatoken may give other ids.
 
-    Those are normalizers (of another edition of Unicode), dropout, and added tokens that only count
-    as whole words. Of pre-tokenizers it refuses itself those that it does not know.
+    These are normalizers (gigatoken's Unicode version differs), dropout, an unk token, prefixes and
+    suffixes of subwords, and added tokens that match whole words only. gigatoken itself refuses
+    pre-tokenizers that it does not support.
     """
     options = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
     return (

@@ -7,24 +7,24 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 
-PIECE_CHARS = 2**18  # longer texts are encoded in pieces: an encoding takes ~100 bytes a token
-GROUP_CHARS = 2**22  # encoded at once
-RUN_CHARS = 256  # longer words and gaps are cut for training: a merge costs its word's length
-SAMPLE_CHARS = 2**14  # a training sample is drawn in pieces of at most this size
+PIECE_CHARS = 2**18  # longer texts are encoded in pieces: an encoding takes ~100 bytes/token
+GROUP_CHARS = 2**22  # most characters encoded at once
+RUN_CHARS = 256  # longer runs are cut for training: the cost of a merge grows with the word
+SAMPLE_CHARS = 2**14  # most characters in a piece of a training sample
 
-# Between a line break and a visible character no byte-level pre-tokenizer joins the two sides.
+# No byte-level pre-tokenizer joins a line break and the visible character after it.
 _SAFE_CUT = re.compile(r"(?<=\S\n)(?=\S)")
-# All up to RUN_CHARS of the first run that is longer. Possessive: nothing is looked at twice.
+# Text up to and including RUN_CHARS of the first longer run. Possessive, so never backtracks.
 _TO_LONG_RUN = re.compile(
     r"(?:\S{1,N}+(?!\S)|\s{1,N}+(?!\s))*+(?:\S{N}|\s{N})".replace("N", str(RUN_CHARS))
 )
 
 
 def sample(documents: Iterable[str], sample_bytes: int) -> list[str]:
-    """Pieces of text spread over all documents, at most `sample_bytes` of UTF-8 together.
+    """Sample pieces of text from all documents, at most `sample_bytes` of UTF-8 in total.
 
-    A piece stays while a hash of its number is below a bound; the bound halves when the sample
-    overflows. So every piece has the same chance, without knowing how many will come.
+    A piece is kept while a hash of its number is below a bound; the bound is halved when the sample
+    is too large. So every piece is equally likely, though their number is not known in advance.
     """
     kept: list[tuple[int, str, int]] = []  # hash of the piece's number, piece, bytes
     total, bound = 0, 2**32
@@ -44,17 +44,17 @@ def sample(documents: Iterable[str], sample_bytes: int) -> list[str]:
 
 
 def _mix(number: int) -> int:
-    """A 32-bit hash of a count."""
+    """Return a 32-bit hash of a number."""
     return int.from_bytes(hashlib.blake2b(number.to_bytes(8, "little"), digest_size=4).digest())
 
 
 def even_pieces(text: str) -> Iterator[str]:
-    """`text` in pieces of at most SAMPLE_CHARS, cut after a line or space where there is one."""
+    """Yield pieces of at most SAMPLE_CHARS, cut before a line break or space if possible."""
     start = 0
     while len(text) - start > SAMPLE_CHARS:
         stop = start + SAMPLE_CHARS
         cut = max(text.rfind("\n", start, stop), text.rfind(" ", start, stop))
-        stop = cut if cut > start else stop  # the space stays with the word that follows it
+        stop = cut if cut > start else stop  # the space stays with the word after it
         yield text[start:stop]
         start = stop
     if start < len(text):
@@ -62,7 +62,7 @@ def even_pieces(text: str) -> Iterator[str]:
 
 
 def short_runs(text: str) -> list[str]:
-    """`text` cut so that no run without spaces, or of spaces alone, is longer than RUN_CHARS."""
+    """Cut `text` so that no run of spaces or of other characters is longer than RUN_CHARS."""
     cuts = [0]
     while match := _TO_LONG_RUN.match(text, cuts[-1]):
         cuts.append(match.end())
@@ -70,7 +70,7 @@ def short_runs(text: str) -> list[str]:
 
 
 def safe_pieces(text: str) -> list[str]:
-    """`text` in pieces of PIECE_CHARS or little more, whose tokens join to the text's own."""
+    """Cut `text` into pieces of about PIECE_CHARS, where a cut does not change the tokens."""
     cuts, start = [0], 0
     while len(text) - start > PIECE_CHARS and (
         place := _SAFE_CUT.search(text, start + PIECE_CHARS)
@@ -81,7 +81,7 @@ def safe_pieces(text: str) -> list[str]:
 
 
 def groups(pieces: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of pieces, each list a bounded amount of text."""
+    """Yield lists of pieces, each list with a bounded amount of text."""
     group: list[str] = []
     chars = 0
     for piece in pieces:

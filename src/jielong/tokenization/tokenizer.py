@@ -1,8 +1,8 @@
 """Text to token ids and back: train a byte-level BPE, or load any Hugging Face tokenizer folder.
 
-The work is done by the `tokenizers` library; this module adds what training needs around it:
-which ids begin and end a document, how many bytes a token stands for, a stable fingerprint, and
-a decoder that streams without ever showing half a character.
+The `tokenizers` library does the work. This module adds what training needs: the ids that begin and
+end a document, the bytes of text that each token encodes, a stable fingerprint, and a streaming
+decoder that never returns part of a character.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from jielong.tokenization.text_pieces import sample, short_runs
 
 PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # ids 0, 1, 2, as MiniMind has them
 LEAST_VOCAB_SIZE = 3 + 256
-MOST_IDS = 2**24  # far above any tokenizer's; an id beyond would size the embedding
-KEPT_FILES = ("special_tokens_map.json", "chat_template.jinja")  # carried along by load and save
+MOST_IDS = 2**24  # more than any tokenizer has; a larger id would need a huge embedding
+KEPT_FILES = ("special_tokens_map.json", "chat_template.jinja")  # loaded and saved unchanged
 
 
 class Tokenizer:
@@ -41,7 +41,7 @@ class Tokenizer:
         ids: dict[str, int | None],
         files: dict[str, str] | None = None,
     ) -> None:
-        backend.no_padding()  # settings of whoever saved it: neither may touch training text
+        backend.no_padding()  # saved settings that must not alter training text
         backend.no_truncation()
         self._backend = backend
         self._config = config
@@ -51,10 +51,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
-        """The tokenizer in a Hugging Face folder (any that has `tokenizer.json`).
+        """Load the tokenizer from a Hugging Face folder (any that has `tokenizer.json`).
 
         Raises:
-            DataError: the folder or file is missing or is no tokenizer.
+            DataError: the folder or file is missing, or is not a tokenizer.
         """
         folder = Path(folder)
         path = folder / "tokenizer.json"
@@ -76,7 +76,7 @@ class Tokenizer:
         return cls(backend, _read_json(folder / "tokenizer_config.json"), roles, files)
 
     def save(self, folder: str | Path, model_max_length: int | None = None) -> None:
-        """Writes a folder that `load` and `transformers.AutoTokenizer` read."""
+        """Write a folder that `load` and `transformers.AutoTokenizer` read."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {
@@ -102,18 +102,18 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the tokenizer's canonical JSON: equal if and only if it encodes alike."""
+        """SHA-256 of the tokenizer's canonical JSON; equal fingerprints mean equal encodings."""
         canonical = json.dumps(json.loads(self._backend.to_str()), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def encode(self, text: str, special: bool = True) -> list[int]:
-        """Token ids of `text`; no bos or eos is added.
+        """Return the token ids of `text`; no bos or eos is added.
 
-        With `special`, names such as `<|im_end|>` in the text become their special token;
-        without, they are encoded as the characters they are.
+        With `special`, names such as `<|im_end|>` in the text become special tokens; otherwise they
+        are encoded like any other characters.
 
         Raises:
-            DataError: the text holds half a surrogate pair, which no UTF-8 can spell.
+            DataError: the text contains a lone surrogate, which UTF-8 cannot encode.
         """
         backend = self._backend if special else self._literal_backend
         try:
@@ -122,26 +122,26 @@ class Tokenizer:
             raise DataError("the text is not valid Unicode (a lone surrogate): remove it") from None
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text, uint32, over all cores; no bos or eos is added."""
+        """Return the token ids of each text, uint32, using all cores; no bos or eos is added."""
         flat, lengths = self.encode_flat(texts)
         return np.split(flat, np.cumsum(lengths)[:-1]) if len(texts) else []
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """As `encode_batch`, in one array: (tokens,) uint32 and the (texts,) int64 lengths."""
+        """Encode all texts into one array: return (tokens,) uint32 and (texts,) int64 lengths."""
         return self._batch_encoder.encode(texts)
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
     def stream(self, skip_special: bool = False) -> StreamDecoder:
-        """A decoder that takes ids one by one and returns text as soon as it is whole."""
+        """Return a decoder that takes ids one by one and returns text as soon as it is complete."""
         return StreamDecoder(self, skip_special)
 
     def token_bytes(self) -> np.ndarray:
-        """(vocab_size,) int64: bytes of UTF-8 text each token stands for, 0 for special tokens.
+        """Return (vocab_size,) int64, the UTF-8 bytes each token encodes; 0 for special tokens.
 
-        Beyond byte-level tokenizers the count assumes SentencePiece's spelling (`▁`, `<0x0A>`).
+        If the tokenizer is not byte-level, SentencePiece's spelling (`▁`, `<0x0A>`) is assumed.
         """
         count = np.zeros(self.vocab_size, dtype=np.int64)
         for i, piece in self._pieces.items():
@@ -150,7 +150,7 @@ class Tokenizer:
 
     @cached_property
     def special_tokens(self) -> frozenset[int]:
-        """Ids of every special token, among them bos, eos and pad."""
+        """The ids of all special tokens, including bos, eos and pad."""
         added = self._backend.get_added_tokens_decoder()
         special = {i for i, token in added.items() if token.special}
         return frozenset(special | {i for i in self.special_ids.values() if i is not None})
@@ -165,14 +165,14 @@ class Tokenizer:
 
     @cached_property
     def _literal_backend(self) -> tokenizers.Tokenizer:
-        # A copy, since the switch lives in the object and other threads may be encoding.
+        # a copy: the switch is part of the object, which other threads may be using
         backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
         backend.encode_special_tokens = True
         return backend
 
     @cached_property
     def _pieces(self) -> dict[int, bytes]:
-        """Bytes of text each id stands for."""
+        """The bytes of text that each id encodes."""
         added = self._backend.get_added_tokens_decoder()
         table = _byte_of_char()
         pieces: dict[int, bytes] = {}
@@ -189,41 +189,41 @@ class Tokenizer:
 
 
 class StreamDecoder:
-    """Decodes ids one by one; what `push` and `flush` return joins to what `decode` returns."""
+    """Decodes ids one by one; the results of `push` and `flush`, joined, are those of `decode`."""
 
     def __init__(self, tokenizer: Tokenizer, skip_special: bool) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._ids: list[int] = []  # for tokenizers whose tokens are not bytes:
-        self._shown = ""  # the ids since the last safe point, and their text shown so far
+        self._ids: list[int] = []  # if tokens are not bytes: the ids since the last safe point,
+        self._shown = ""  # and the part of their text that was already returned
 
     def push(self, token_id: int) -> str:
-        """Text that this token completes: possibly none, never half a character."""
+        """Return the text that this token completes: possibly none, never part of a character."""
         tokenizer = self._tokenizer
         if self._skip_special and token_id in tokenizer.special_tokens:
             return ""
         if tokenizer.is_byte_level:
             return self._utf8.decode(tokenizer._pieces.get(token_id, b""))
         self._ids.append(int(token_id))
-        tails: dict[int, str] = {}  # of so many ids: one of 4 begins where a character does
-        if len(self._ids) > 32:  # decoding all of them each time takes the square of their number
+        tails: dict[int, str] = {}  # by number of ids: one of 4 tails begins at a character
+        if len(self._ids) > 32:  # decoding all of them each time would take quadratic time
             tails = {count: tokenizer.decode(self._ids[-count:]) for count in range(8, 12)}
             if all(tail.endswith("\ufffd") for tail in tails.values()):
                 return ""
         text = tokenizer.decode(self._ids)
-        if text.endswith("\ufffd"):  # the first bytes of a character, or bytes that are none
+        if text.endswith("\ufffd"):  # an incomplete character, or invalid bytes
             return ""
         fresh = text[len(self._shown) :]
         self._shown = text
-        for count, tail in tails.items():  # a few ids keep the spacing that decoding depends on
-            if text.endswith(tail):  # else it begins inside a character
+        for count, tail in tails.items():  # keep a few ids, since spacing depends on them
+            if text.endswith(tail):  # otherwise the tail begins inside a character
                 self._ids, self._shown = self._ids[-count:], tail
                 break
         return fresh
 
     def flush(self) -> str:
-        """What is left at the end: an unfinished character, as U+FFFD."""
+        """Return what is left at the end: an incomplete character, as U+FFFD."""
         if self._tokenizer.is_byte_level:
             return self._utf8.decode(b"", final=True)
         rest = self._tokenizer.decode(self._ids)[len(self._shown) :]
@@ -232,16 +232,16 @@ class StreamDecoder:
 
 
 def train_tokenizer(documents: Iterable[str], vocab_size: int, sample_bytes: int) -> Tokenizer:
-    """A byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2) of at most `vocab_size` tokens.
+    """Train a byte-level BPE (Sennrich et al. 2016) of at most `vocab_size` tokens.
 
-    Any text round-trips, since all 256 bytes are tokens. It learns from a sample of at most
-    `sample_bytes` of UTF-8 spread evenly over the documents, so memory is bounded whatever their
-    number; the same documents give the same tokenizer. Where the text has too few repeated pairs,
-    the vocabulary stays smaller: see `vocab_size` of the result.
+    Bytes are spelled as in GPT-2. Any text round-trips, since all 256 bytes are tokens. Training
+    uses a sample of at most `sample_bytes` of UTF-8, spread evenly over the documents, so memory is
+    bounded. The same documents give the same tokenizer. If the text has too few repeated pairs, the
+    vocabulary is smaller than `vocab_size`: see that attribute of the result.
 
     Raises:
         ConfigError: `vocab_size` leaves no room for the special tokens and the bytes.
-        DataError: no text.
+        DataError: there is no text.
     """
     if vocab_size < LEAST_VOCAB_SIZE:
         raise ConfigError(
@@ -266,14 +266,14 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int, sample_bytes: int
 
 
 def _byte_of_char() -> dict[str, int]:
-    """GPT-2's spelling of bytes: printable ones as themselves, the rest from U+0100 on."""
+    """Return GPT-2's spelling of bytes: printable ones as themselves, others from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
 def _special_id(folder: Path, backend: tokenizers.Tokenizer, role: str) -> int | None:
-    """Id of the bos, eos or pad token as the folder's files declare it; the first that does."""
+    """Return the id of the bos, eos or pad token, from the first file that declares it."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         declared = _read_json(folder / name)
         if f"{role}_token" not in declared:
@@ -303,7 +303,7 @@ def _read(path: Path) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, empty if there is no such file."""
+    """Return the object in a JSON file; empty if there is no such file."""
     if not path.is_file():
         return {}
     try:

@@ -1,7 +1,7 @@
 """The average of the weights along a run: what is measured, sampled and kept as the model.
 
-Where the rate is still high, each update overshoots; an average of the last ones is about where a
-falling rate would lead, without waiting for it (docs/experiments.md).
+While the learning rate is high, each update overshoots. The average of the latest weights is about
+where a falling learning rate would lead, without waiting for it (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-POWER = 14  # at the full rate the average reaches back over a fifteenth of the steps so far
+# at the peak learning rate the average reaches back over a fifteenth of the steps so far
+POWER = 14
 
 
 class WeightAverage:
     """An average in which weights after step t count in proportion to t^POWER (Karras et al. 2024).
 
-    So it reaches back further the longer the run, and no length need be chosen. As the rate falls
-    it reaches back less, and ends at the latest weights: what is then left of the noise is little,
-    and old weights are only behind. Buffers are not averaged.
+    So it reaches back further the longer the run, and no length need be chosen. As the learning
+    rate falls it reaches back less, and ends at the latest weights: there is then little noise left
+    to average out, and older weights are only worse. Buffers are not averaged.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -33,7 +34,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int, lr_scale: float) -> None:
-        """Adds the weights after `step` updates (1 or more), the last one at `lr_scale`."""
+        """Add the weights after `step` updates (1 or more), the last one at `lr_scale`."""
         share = min(1.0, (1 - (1 - 1 / step) ** (POWER + 1)) / lr_scale)
         torch._foreach_lerp_(self._average, self._parameters, share)
 

@@ -13,7 +13,7 @@ from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, latest
 from jielong.checkpoint.folder import read_model_config
 from jielong.config.settings import Config
 from jielong.data.prepare.prepare import prepare
-from jielong.data.shards import Dataset, open_dataset
+from jielong.data.shards import Dataset, open_dataset, verify_dataset
 from jielong.data.sources.documents import DocumentTexts
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.run_folder import RunFolder
@@ -50,7 +50,7 @@ def find_starting_point(config: Config, run: RunFolder) -> StartingPoint:
 
 
 def spool_stdin(config: Config, run: RunFolder) -> Config:
-    """Standard input can be read once, the stages read twice: keeps a copy in the run's folder."""
+    """Standard input can be read once, the stages read twice: keep a copy in the run's folder."""
     if "-" not in config.data.data_path:
         return config
     copies = [run.path / "stdin.jsonl", run.path / "stdin.txt"]
@@ -68,26 +68,59 @@ def spool_stdin(config: Config, run: RunFolder) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, data_path=paths))
 
 
-def ensure_tokenizer(
-    config: Config, run: RunFolder, start: StartingPoint, log: Callable[[str], None]
-) -> Tokenizer:
-    """The tokenizer given, the run's own, or one trained on the corpus.
+def prepare_inputs(
+    config: Config, folder: RunFolder, log: Callable[[str], None], verify: bool = False
+) -> StartingPoint:
+    """Make the tokenizer and the dataset of a run where they are missing; rank 0 alone does so.
+
+    Args:
+        log: takes a line for the user.
+        verify: compare every file of the dataset with its SHA-256, however unchanged it seems.
+
+    Returns:
+        What the run goes on from.
 
     Raises:
-        DataError: it cannot be loaded or trained.
+        JielongError: text, tokenizer, dataset or model is missing, damaged or does not fit.
     """
+    start = find_starting_point(config, folder)
+    found = spool_stdin(config, folder)
+    if _tokenizer_folder(found, folder, start) == folder.tokenizer:
+        ensure_tokenizer(found, folder, log)
+    ensure_dataset(found, load_tokenizer(found, folder, start), folder, log)
+    verify_dataset(dataset_folder(found, folder), again=verify)
+    return start
+
+
+def ensure_tokenizer(config: Config, folder: RunFolder, log: Callable[[str], None]) -> None:
+    """Train the run's own tokenizer on the corpus, unless it has one.
+
+    Raises:
+        DataError: there is no text, or not as the settings say.
+    """
+    if (folder.tokenizer / "tokenizer.json").exists():
+        return
+    _need_data(config)
+    log(f"training a tokenizer of {config.model.vocab_size} tokens …")
+    tokenizer = train_on_corpus(config)
+    tokenizer.save(folder.tokenizer)
+    log(about_tokenizer(tokenizer, config.model.vocab_size, folder.tokenizer))
+
+
+def load_tokenizer(config: Config, folder: RunFolder, start: StartingPoint) -> Tokenizer:
+    """The tokenizer given, the starting model's, or the run's own.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    return Tokenizer.load(_tokenizer_folder(config, folder, start))
+
+
+def _tokenizer_folder(config: Config, folder: RunFolder, start: StartingPoint) -> str | Path:
     given = config.data.tokenizer or _beside_dataset(config)
     if given is None and config.training.init_from is not None:
         given = start.model_folder
-    if given is not None:
-        return Tokenizer.load(given)
-    if not (run.tokenizer / "tokenizer.json").exists():
-        _need_data(config)
-        log(f"training a tokenizer of {config.model.vocab_size} tokens …")
-        tokenizer = train_on_corpus(config)
-        tokenizer.save(run.tokenizer)
-        log(about_tokenizer(tokenizer, config.model.vocab_size, run.tokenizer))
-    return Tokenizer.load(run.tokenizer)
+    return given or folder.tokenizer
 
 
 def train_on_corpus(config: Config) -> Tokenizer:
@@ -112,7 +145,7 @@ def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:
 def ensure_dataset(
     config: Config, tokenizer: Tokenizer, run: RunFolder, log: Callable[[str], None]
 ) -> None:
-    """Prepares the dataset where it is missing; one given as `data_path` is used as it is.
+    """Prepare the dataset where it is missing; one given as `data_path` is used as it is.
 
     A run that has trained goes on with the tokens it has, wherever its text is by now.
     """

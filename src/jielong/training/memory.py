@@ -29,7 +29,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Gives back what a failed pass held."""
+    """Give back what a failed pass held."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +11,14 @@ from typing import Any
 from jielong.checkpoint.checkpoint import step_name
 from jielong.config.settings import Config
 from jielong.data.batches import prefetch
-from jielong.data.shards import verify_dataset
 from jielong.observe.console import Console
-from jielong.observe.metrics import MetricsFile, RunningMetrics
+from jielong.observe.metrics import RunningMetrics
 from jielong.observe.trackers import check_tracker, start_tracker
 from jielong.runtime.device import choose_device, choose_dtype, describe
 from jielong.runtime.distributed import init_world
 from jielong.runtime.run_folder import RunFolder, StopSignals
 from jielong.training.compilation import compile_layers, wants_compile
-from jielong.training.inputs import (
-    StartingPoint,
-    dataset_folder,
-    ensure_dataset,
-    ensure_tokenizer,
-    find_starting_point,
-    spool_stdin,
-)
+from jielong.training.inputs import StartingPoint, prepare_inputs
 from jielong.training.recovery import (
     LossSpikeError,
     choose_micro_batch_size,
@@ -36,7 +27,7 @@ from jielong.training.recovery import (
     step_with_recovery,
     translate_out_of_memory,
 )
-from jielong.training.state import Parts, Progress, build, restore
+from jielong.training.state import TrainState, build, restore
 from jielong.training.summary import explain_first_loss, run_summary, settings_not_used
 from jielong.training.validation import catch_up, is_due, is_missing, validate
 
@@ -56,7 +47,7 @@ class RunResult:
 def pretrain(
     config: Config, override: bool = False, quiet: bool = False, verify: bool = False
 ) -> RunResult:
-    """Pretrains a model, or goes on where the run in `config.run.out_dir` stopped.
+    """Pretrain a model, or go on where the run in `config.run.out_dir` stopped.
 
     Args:
         config: all settings; missing stages (tokenizer, dataset) are made.
@@ -78,134 +69,126 @@ def pretrain(
         dtype = choose_dtype(config.training.dtype, device)
         console = Console(shown=world.is_main and not quiet)
         stack.callback(console.close)
-        console.line(describe(device, dtype))
-        run = RunFolder(config.run.out_dir)
+        console.line(f"device     {describe(device, dtype)}")
+        folder = RunFolder(config.run.out_dir)
         with world.barrier_after():
             if world.is_main:
                 check_tracker(config.run.tracker)
-                stack.enter_context(run.locked())
-                run.check_config(config, override)
-                start = find_starting_point(config, run)
-                found = spool_stdin(config, run)
-                tokenizer = ensure_tokenizer(found, run, start, console.line)
-                ensure_dataset(found, tokenizer, run, console.line)
-                verify_dataset(dataset_folder(found, run), again=verify)
+                stack.enter_context(folder.locked())
+                folder.check_config(config, override)
+                start = prepare_inputs(config, folder, console.line, verify)
             else:
                 start = StartingPoint()
         start = world.all_gather(start)[0]
-        parts = build(config, run, start, world, device, dtype)
-        progress, notes = restore(parts, start)
+        state = build(config, folder, start, console, world, device, dtype)
+        notes = restore(state, start)
         if world.is_main:
-            run.write_config(config)  # with --override the new settings, now that they fit
-        parameters, tokens = parts.model.num_parameters(), len(parts.dataset.train)
-        about = run_summary(parts.config, parts.plan, parts.batches, parameters, tokens)
-        about.append(attention_in_words(parts))
-        for line in [*about, *settings_not_used(config, parts.config), *notes]:
+            folder.write_config(config)  # with --override the new settings, now that they fit
+        for line in [*run_summary(state), *settings_not_used(config, state.config), *notes]:
             console.line(line)
-        if progress.step < parts.plan.total_steps or is_missing(parts, progress):
-            choose_micro_batch_size(parts, progress, console)
-            compile_if_it_pays(parts, progress, console)
+        received = None
+        if state.progress.step < state.plan.total_steps or is_missing(state):
+            choose_micro_batch_size(state)
+            compile_if_it_pays(state)
             with StopSignals() as signals:
-                progress = train_to_end(parts, progress, console, signals)
+                train_to_end(state, signals)
                 received = signals.received
         else:
             console.line("this run is complete; a larger budget needs --override")
-            received = None
-        newest = run.checkpoints / step_name(progress.step)
-        total = parts.plan.total_steps
-        return RunResult(run.path, newest, progress.step, total, progress.validation, received)
+        return RunResult(
+            folder=folder.path,
+            checkpoint=folder.checkpoints / step_name(state.progress.step),
+            step=state.progress.step,
+            total_steps=state.plan.total_steps,
+            validation=state.progress.validation,
+            signal=received,
+        )
 
 
-def attention_in_words(parts: Parts) -> str:
-    """One line: how attention is computed, and why not in the fastest way."""
-    data = parts.config.data
-    if data.packing == "pad" or not data.document_mask:
-        return "attention causal over the whole window"
-    return parts.model.model.describe_attention(parts.model.device, parts.dtype)
+def compile_if_it_pays(state: TrainState) -> None:
+    """Compile the layers where `--compile` and the length of the run say so."""
+    windows = state.batches.windows_before(state.plan.total_steps)
+    tokens = windows * state.config.data.max_seq_len
+    if not wants_compile(state.config, state.model.num_parameters(), tokens, state.model.device):
+        return
+    state.console.line("compiling …")
+    batch = state.batches.batch(0, state.world.rank, state.world.world_size)
+    first = state.micro_batches(batch, step=0)[0]
+    problem = compile_layers(state.model, first, state.train_step.dtype)
+    if problem:
+        state.console.line(
+            f"torch.compile does not work here, going on without: {problem}", "yellow"
+        )
 
 
-def compile_if_it_pays(parts: Parts, progress: Progress, console: Console) -> None:
-    """Compiles the layers where `--compile` and the length of the run say so."""
-    windows = parts.batches.windows_before(parts.plan.total_steps)
-    tokens = windows * parts.config.data.max_seq_len
-    device = parts.model.device
-    if wants_compile(parts.config, parts.model.num_parameters(), tokens, device):
-        console.line("compiling …")
-        batch = parts.batches.batch(0, parts.world.rank, parts.world.world_size)
-        size = progress.micro_batch_size or parts.plan.micro_batch_size
-        count = math.ceil(parts.batches.span(0).count / size)
-        problem = compile_layers(parts.model, batch.split(count)[0], parts.dtype)
-        if problem:
-            console.line(f"torch.compile does not work here, going on without: {problem}", "yellow")
-
-
-def train_to_end(
-    parts: Parts, progress: Progress, console: Console, signals: StopSignals
-) -> Progress:
-    """Trains, and goes back to the last checkpoint where the loss jumps and the settings say so."""
-    c, run, is_main = parts.config, parts.run, parts.world.is_main
-    if c.run.on_loss_spike == "rewind" and progress.step == 0:
-        save_checkpoint_or_warn(
-            parts, progress, console, last=False
-        )  # there must be one to go back to
+def train_to_end(state: TrainState, signals: StopSignals) -> None:
+    """Train; go back to the last checkpoint where the loss jumps and the settings say so."""
+    run = state.config.run
+    if run.on_loss_spike == "rewind" and state.progress.step == 0:
+        save_checkpoint_or_warn(state, last=False)  # there must be one to go back to
     tracker = None
-    if is_main:
-        name, project = c.run.tracker, c.run.tracker_project
-        tracker = start_tracker(name, project, run.path, progress.step, c.flat(), console.line)
-    records = MetricsFile(run.metrics_file, progress.step, progress.omitted, is_main, tracker)
-    with contextlib.closing(records):
+    if state.world.is_main:
+        tracker = start_tracker(
+            run.tracker,
+            run.tracker_project,
+            state.folder.path,
+            state.progress.step,
+            state.config.flat(),
+            state.console.line,
+        )
+    state.metrics.open(state.progress.step, state.progress.omitted, tracker)
+    with contextlib.closing(state.metrics):
         while True:
             try:
-                train(parts, progress, console, signals, records)
-                return progress
+                train(state, signals)
+                return
             except LossSpikeError:
-                progress = rewind_run(parts, progress, console)
-                records.rewind(progress.step, progress.omitted)
+                rewind_run(state)
+                state.metrics.rewind(state.progress.step, state.progress.omitted)
 
 
-def train(
-    parts: Parts, progress: Progress, console: Console, signals: StopSignals, records: MetricsFile
-) -> None:
+def train(state: TrainState, signals: StopSignals) -> None:
     """The loop: step, log, validate, save; until the budget is spent or a signal asks to stop."""
-    c, total, world = parts.config, parts.plan.total_steps, parts.world
-    console.start(progress.step, total, parts.batches.windows_before)
-    if is_missing(parts, progress):
-        catch_up(parts, progress, console, records)
+    c, total, world = state.config, state.plan.total_steps, state.world
+    progress, console = state.progress, state.console
+    console.start(progress.step, total, state.batches.windows_before)
+    if is_missing(state):
+        catch_up(state)
         if progress.step == total:
-            save_checkpoint_or_warn(parts, progress, console, last=True)
+            save_checkpoint_or_warn(state, last=True)
     means, last_save = RunningMetrics(), time.monotonic()
     steps = range(progress.step, total)
-    read = prefetch(parts.batches, steps, world.rank, world.world_size, c.data.num_workers)
+    read = prefetch(state.batches, steps, world.rank, world.world_size, c.data.num_workers)
     with contextlib.closing(read):
         for step, batch in zip(steps, read, strict=True):
-            lr_scale = parts.schedule.lr_scale(step)
-            result = step_with_recovery(parts, progress, batch, lr_scale, console, records)
+            lr_scale = state.schedule.lr_scale(step)
+            result = step_with_recovery(state, batch, lr_scale)
             done = progress.step = step + 1
             progress.tokens += result.tokens
             means.add(result.loss, result.tokens, result.applied)
             if step == 0 and not c.training.init_from:
                 console.line(explain_first_loss(result.loss, c.model.vocab_size))
             if done % c.run.log_interval == 0 or done == total:
-                rate = parts.optimizer.peak * lr_scale
-                console.progress(done, means, rate, result.grad_norm)
+                lr = state.plan.learning_rate * lr_scale
+                console.progress(done, means, lr, result.grad_norm)
                 experts = result.expert_metrics()
-                records.train(done, means, rate, result.grad_norm, progress.tokens, **experts)
+                state.metrics.train(done, means, lr, result.grad_norm, progress.tokens, **experts)
                 means.reset()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
             stop, overdue = world.any_rank(signals.received is not None, overdue)
             # saved before it is measured: what goes wrong in validation costs no training
-            saves = done % parts.plan.save_interval == 0 or done == total or stop or overdue
+            saves = done % state.plan.save_interval == 0 or done == total or stop or overdue
             if saves:
-                save_checkpoint_or_warn(parts, progress, console, last=stop or done == total)
-            if is_due(parts, done):
-                validate(parts, progress, console, records)
+                save_checkpoint_or_warn(state, last=stop or done == total)
+            if is_due(state, done):
+                validate(state)
                 # the best is kept, and the last knows how good it is
                 if done == total or (progress.best_step == done and not saves):
-                    save_checkpoint_or_warn(parts, progress, console, last=done == total)
+                    save_checkpoint_or_warn(state, last=done == total)
                     saves = True
             if saves:
                 last_save = time.monotonic()
-            if saves or is_due(parts, done):
+            if saves or is_due(state, done):
                 means.restart_clock()
             if stop:
                 console.line(f"stopped after step {done}; the same command goes on from there")

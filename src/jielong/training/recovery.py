@@ -13,8 +13,6 @@ from torch import Tensor
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError, first_line
-from jielong.observe.console import Console
-from jielong.observe.metrics import MetricsFile
 from jielong.training import spikes
 from jielong.training.inputs import StartingPoint, find_starting_point
 from jielong.training.memory import (
@@ -23,8 +21,8 @@ from jielong.training.memory import (
     is_out_of_memory,
     micro_batch_that_fits,
 )
-from jielong.training.state import Parts, Progress, restore, save
-from jielong.training.step import StepResult, train_step
+from jielong.training.state import TrainState, restore, save
+from jielong.training.step import StepResult
 
 MAX_SKIPPED = 5  # updates refused in a row before the run stops
 MAX_REWINDS = 5
@@ -35,15 +33,8 @@ class LossSpikeError(Exception):
     """The loss has jumped, and the run is to go back to its last checkpoint."""
 
 
-def step_with_recovery(
-    parts: Parts,
-    progress: Progress,
-    batch: Batch,
-    lr_scale: float,
-    console: Console,
-    records: MetricsFile,
-) -> StepResult:
-    """The step after `progress.step`, taken whole, refused, or left out.
+def step_with_recovery(state: TrainState, batch: Batch, lr_scale: float) -> StepResult:
+    """The step after `state.progress.step`, taken whole, refused, or left out.
 
     Args:
         lr_scale: share of the peak learning rate.
@@ -52,104 +43,94 @@ def step_with_recovery(
         TrainingError: going on would not help.
         LossSpikeError: the loss has jumped, and the settings ask to go back.
     """
+    progress = state.progress
     if progress.step in progress.omitted:
-        records.write(
-            "omitted", progress.step + 1, documents=_documents_of_step(parts, progress.step)[0]
-        )
+        documents, _ = _documents_of_step(state)
+        state.metrics.write("omitted", progress.step + 1, documents=documents)
         return StepResult(math.nan, 0, math.nan, applied=False)
-    result = _step_that_fits(parts, progress, batch, lr_scale, console)
+    result = _step_that_fits(state, batch, lr_scale)
     if result.applied:
         progress.skipped = 0
         if result.expert_load is not None:
             progress.expert_load = result.expert_load.long().tolist()
-        if parts.average:
-            parts.average.update(progress.step + 1, lr_scale)
-        _watch_loss(parts, progress, result.loss, console, records)
+        if state.average:
+            state.average.update(progress.step + 1, lr_scale)
+        _watch_loss(state, result.loss)
     else:
-        _count_refused(parts, progress, result, console, records)
+        _count_refused(state, result)
     return result
 
 
-def _step_that_fits(
-    parts: Parts, progress: Progress, batch: Batch, lr_scale: float, console: Console
-) -> StepResult:
-    """Takes the step in micro-batches that fit; where memory runs out, halves them and repeats."""
-    count = parts.batches.span(progress.step).count  # windows in this step, over all ranks
+def _step_that_fits(state: TrainState, batch: Batch, lr_scale: float) -> StepResult:
+    """Take the step in micro-batches that fit; where memory runs out, halve them and repeat."""
+    progress, world = state.progress, state.world
+    step, load = progress.step + 1, _reference_load(state)
     while True:
-        size = progress.micro_batch_size or parts.plan.micro_batch_size
         try:
-            return train_step(
-                parts.forward,
-                parts.optimizer,
-                batch.split(math.ceil(count / size)),
-                lr_scale=lr_scale,
-                grad_clip=parts.config.training.grad_clip,
-                dtype=parts.dtype,
-                world=parts.world,
-                scaler=parts.scaler,
-                reference_load=_reference_load(parts, progress),
-            )
+            return state.train_step(state.micro_batches(batch, progress.step), lr_scale, load)
         except DoesNotFitError as error:
             problem = str(error)
         free_memory()
+        size = state.micro_batch_size
         half = math.ceil(size / 2)
-        if parts.world.world_size > 1:  # the others wait within the pass for what this one owes
+        if world.world_size > 1:  # the others wait within the pass for what this one owes
             raise TrainingError(
-                f"out of memory at step {progress.step + 1} on rank {parts.world.rank}, with "
-                f"micro-batches of {size} windows over all ranks: continue with "
-                f"--micro-batch-size {half} or auto ({problem})"
+                f"out of memory at step {step} on rank {world.rank}, with micro-batches of {size} "
+                f"windows over all ranks: continue with --micro-batch-size {half} or auto "
+                f"({problem})"
             )
         if size == 1:
             raise TrainingError(
-                f"out of memory at step {progress.step + 1}, with a single window at a time: use a "
-                f"smaller model, a shorter --max-seq-len or more memory ({problem})"
+                f"out of memory at step {step}, with a single window at a time: use a smaller "
+                f"model, a shorter --max-seq-len or more memory ({problem})"
             )
         progress.micro_batch_size = half
-        console.line(
-            f"out of memory at step {progress.step + 1}: micro-batches of {half} windows from now "
-            f"on, not {size}; the updates stay the same",
+        state.console.line(
+            f"out of memory at step {step}: micro-batches of {half} windows from now on, not "
+            f"{size}; the updates stay the same",
             style="yellow",
         )
 
 
-def _reference_load(parts: Parts, progress: Progress) -> Tensor | None:
+def _reference_load(state: TrainState) -> Tensor | None:
     """(layers, experts) how busy each expert was in the latest update; before the first: alike."""
-    m = parts.config.model
+    m = state.config.model
     if not m.use_moe:
         return None
-    load = progress.expert_load or [[1] * m.num_experts] * m.num_hidden_layers
-    return torch.tensor(load, dtype=torch.float32, device=parts.model.device)
+    load = state.progress.expert_load or [[1] * m.num_experts] * m.num_hidden_layers
+    return torch.tensor(load, dtype=torch.float32, device=state.model.device)
 
 
-def choose_micro_batch_size(parts: Parts, progress: Progress, console: Console) -> None:
-    """Chooses the configured micro-batch size, the one this run used before, or what fits.
+def choose_micro_batch_size(state: TrainState) -> None:
+    """Choose the configured micro-batch size, the one this run used before, or what fits.
 
     With several ranks it always probes before the first step: an out-of-memory error inside a step
     would leave the others waiting in the all-reduce.
     """
-    asked, plan, ranks = parts.config.training.micro_batch_size, parts.plan, parts.world.world_size
-    if progress.micro_batch_size is not None:
+    asked, plan, ranks = state.config.training.micro_batch_size, state.plan, state.world.world_size
+    if state.progress.micro_batch_size is not None:
         return
-    progress.micro_batch_size = plan.micro_batch_size
+    chosen = plan.micro_batch_size
     if asked == "auto" or ranks > 1:
-        total = min(plan.global_batch_size, parts.batches.windows)
-        windows = parts.batches.ordered(0, np.arange(total))
-        share = parts.batches.load(np.array_split(windows, ranks)[0])  # the largest of any rank
+        total = min(plan.global_batch_size, state.batches.windows)
+        windows = state.batches.ordered(0, np.arange(total))
+        share = state.batches.load(np.array_split(windows, ranks)[0])  # the largest of any rank
         rows = math.ceil(plan.micro_batch_size / ranks)
-        fits = micro_batch_that_fits(parts.model, share, parts.dtype, rows)
-        smallest = min(parts.world.all_gather(fits))
+        fits = micro_batch_that_fits(state.model, share, state.train_step.dtype, rows)
+        smallest = min(state.world.all_gather(fits))
         if smallest < min(rows, len(share.tokens)):
-            progress.micro_batch_size = smallest * ranks
-    if asked == "auto" or progress.micro_batch_size < plan.micro_batch_size:
-        console.line(
-            f"memory: micro-batches of {progress.micro_batch_size} windows fit, of "
-            f"{plan.global_batch_size} in the global batch"
+            chosen = smallest * ranks
+    state.progress.micro_batch_size = chosen
+    if asked == "auto" or chosen < plan.micro_batch_size:
+        state.console.line(
+            f"memory     micro-batches of {chosen} windows fit, of {plan.global_batch_size} in the "
+            "global batch"
         )
 
 
 @contextlib.contextmanager
 def translate_out_of_memory() -> Iterator[None]:
-    """Turns memory that runs out anywhere else into an error that says so.
+    """Turn memory that runs out anywhere else into an error that says so.
 
     Raises:
         TrainingError: instead of what torch, or Python, raised.
@@ -165,36 +146,36 @@ def translate_out_of_memory() -> Iterator[None]:
         ) from None
 
 
-def _documents_of_step(parts: Parts, step: int) -> tuple[list[int], str]:
-    """The documents that a step's batch, of all ranks, has text of; and in words."""
-    documents = parts.batches.documents_of(parts.batches.step_windows(step))
+def _documents_of_step(state: TrainState) -> tuple[list[int], str]:
+    """The documents that the next step's batch, of all ranks, has text of; and in words."""
+    windows = state.batches.step_windows(state.progress.step)
+    documents = state.batches.documents_of(windows)
     more = " …" if len(documents) > NAMED else ""
     names = ", ".join(map(str, documents[:NAMED]))
     return documents, f"documents {names}{more} of the training split"
 
 
-def _count_refused(
-    parts: Parts, progress: Progress, result: StepResult, console: Console, records: MetricsFile
-) -> None:
-    """Counts updates refused for a loss or gradient that is not finite, and names their texts."""
+def _count_refused(state: TrainState, result: StepResult) -> None:
+    """Count updates refused for a loss or gradient that is not finite, and name their texts."""
+    progress, step = state.progress, state.progress.step + 1
     progress.skipped += 1
-    documents, where = _documents_of_step(parts, progress.step)
-    records.write("skipped", progress.step + 1, documents=documents)
+    documents, where = _documents_of_step(state)
+    state.metrics.write("skipped", step, documents=documents)
     what = f"loss {result.loss}, gradient norm {result.grad_norm}"
-    console.line(f"step {progress.step + 1}: {what} at {where}: update skipped", style="yellow")
-    limit = MAX_SKIPPED * (4 if parts.scaler.is_enabled() else 1)  # a scaler finds its scale so
+    state.console.line(f"step {step}: {what} at {where}: update skipped", style="yellow")
+    scaled = state.train_step.scaler.is_enabled()  # a scaler finds its scale by refusals
+    limit = MAX_SKIPPED * (4 if scaled else 1)
     if progress.skipped >= limit:
         raise TrainingError(
-            f"{what} in {limit} steps in a row, up to step {progress.step + 1} ({where}): no "
-            f"parameter took any of it, and the checkpoints in {parts.run.checkpoints} are sound; "
-            "try a lower --learning-rate, a longer --warmup-steps, or --dtype float32"
+            f"{what} in {limit} steps in a row, up to step {step} ({where}): no parameter took any "
+            f"of it, and the checkpoints in {state.folder.checkpoints} are sound; try a lower "
+            "--learning-rate, a longer --warmup-steps, or --dtype float32"
         )
 
 
-def _watch_loss(
-    parts: Parts, progress: Progress, loss: float, console: Console, records: MetricsFile
-) -> None:
-    """Names the texts where the loss jumps, and has the run go back if that is wished."""
+def _watch_loss(state: TrainState, loss: float) -> None:
+    """Name the texts where the loss jumps, and have the run go back if the settings say so."""
+    progress, step = state.progress, state.progress.step + 1
     deviations = spikes.score(progress.losses, loss)
     spiking = deviations > spikes.LIMIT
     spikes.remember(progress.losses, loss)
@@ -202,19 +183,19 @@ def _watch_loss(
     progress.spiking = spiking
     if not begins:
         return
-    documents, where = _documents_of_step(parts, progress.step)
-    records.write("spike", progress.step + 1, loss=loss, deviations=deviations, documents=documents)
-    console.line(
-        f"step {progress.step + 1}: the loss jumps to {loss:.4f}, {deviations:.0f} deviations "
-        f"above the latest, at {where}",
+    documents, where = _documents_of_step(state)
+    state.metrics.write("spike", step, loss=loss, deviations=deviations, documents=documents)
+    state.console.line(
+        f"step {step}: the loss jumps to {loss:.4f}, {deviations:.0f} deviations above the "
+        f"latest, at {where}",
         style="yellow",
     )
-    if parts.config.run.on_loss_spike == "rewind":
+    if state.config.run.on_loss_spike == "rewind":
         raise LossSpikeError
 
 
-def rewind_run(parts: Parts, progress: Progress, console: Console) -> Progress:
-    """Goes back to the last checkpoint; the step that spiked and the one before will be left out.
+def rewind_run(state: TrainState) -> None:
+    """Go back to the last checkpoint; the step that spiked and the one before will be left out.
 
     What shows as a jump at a step is the text of that step or the update of the one before. Bad
     text may be long: each further time twice as many steps after the jump are left out too, from 1
@@ -223,38 +204,38 @@ def rewind_run(parts: Parts, progress: Progress, console: Console) -> Progress:
     Raises:
         TrainingError: the run has gone back often enough.
     """
-    if progress.rewinds >= MAX_REWINDS:
+    jumped, world, folder = state.progress, state.world, state.folder
+    if jumped.rewinds >= MAX_REWINDS:
         raise TrainingError(
-            f"the loss jumped again at step {progress.step + 1}, after the run had gone back "
+            f"the loss jumped again at step {jumped.step + 1}, after the run had gone back "
             f"{MAX_REWINDS} times: try a lower --learning-rate, or look at the texts named above; "
-            f"the checkpoints in {parts.run.checkpoints} are sound"
+            f"the checkpoints in {folder.checkpoints} are sound"
         )
-    sound = progress.step - 1  # later checkpoints have the update before the jump
-    if not any(ckpt.step_of(path) <= sound for path in ckpt.checkpoints(parts.run.checkpoints)):
+    sound = jumped.step - 1  # later checkpoints have the update before the jump
+    if not any(ckpt.step_of(path) <= sound for path in ckpt.checkpoints(folder.checkpoints)):
         raise TrainingError(
-            f"the loss jumped at step {progress.step + 1}, and no checkpoint is old enough to go "
+            f"the loss jumped at step {jumped.step + 1}, and no checkpoint is old enough to go "
             "back to: a larger --keep-checkpoints keeps more"
         )
-    parts.world.barrier()  # all have looked
+    world.barrier()  # all have looked
     start = StartingPoint()
-    with parts.world.barrier_after():
-        if parts.world.is_main:
-            ckpt.hide_checkpoints_after(parts.run.checkpoints, after=sound)
-            start = find_starting_point(parts.config, parts.run)
-    before, _ = restore(parts, parts.world.all_gather(start)[0])
-    first, last = progress.step - 1, progress.step + 2**progress.rewinds - 1
-    before.omitted = sorted({*progress.omitted, *range(first, last + 1)})
-    before.rewinds = progress.rewinds + 1
-    before.micro_batch_size = progress.micro_batch_size
-    console.line(
-        f"back to step {before.step}; steps {first + 1} to {last + 1} will be left out",
+    with world.barrier_after():
+        if world.is_main:
+            ckpt.hide_checkpoints_after(folder.checkpoints, after=sound)
+            start = find_starting_point(state.config, folder)
+    restore(state, world.all_gather(start)[0])
+    first, last = jumped.step - 1, jumped.step + 2**jumped.rewinds - 1
+    state.progress.omitted = sorted({*jumped.omitted, *range(first, last + 1)})
+    state.progress.rewinds = jumped.rewinds + 1
+    state.progress.micro_batch_size = jumped.micro_batch_size
+    state.console.line(
+        f"back to step {state.progress.step}; steps {first + 1} to {last + 1} will be left out",
         style="yellow",
     )
-    return before
 
 
-def save_checkpoint_or_warn(parts: Parts, progress: Progress, console: Console, last: bool) -> None:
-    """Saves a checkpoint; with `on_save_error = "continue"` a failure is said and training goes on.
+def save_checkpoint_or_warn(state: TrainState, last: bool) -> None:
+    """Save a checkpoint; with `on_save_error = "continue"` a failure is told and training goes on.
 
     Args:
         last: the run ends here, so there is no later chance to save.
@@ -263,26 +244,27 @@ def save_checkpoint_or_warn(parts: Parts, progress: Progress, console: Console, 
         CheckpointError: it failed, and this was the last chance or the run should stop.
         TrainingError: the ranks no longer have the same weights; nothing is saved.
     """
-    _compare_ranks(parts, progress)
-    with parts.world.barrier_after():  # the others wait, however long a slow disk takes
+    _compare_ranks(state)
+    with state.world.barrier_after():  # the others wait, however long a slow disk takes
         try:
-            save(parts, progress)
+            save(state)
         except CheckpointError as error:
-            if last or parts.config.run.on_save_error == "stop":
+            if last or state.config.run.on_save_error == "stop":
                 raise
-            console.line(f"{error}; training goes on", style="yellow")
+            state.console.line(f"{error}; training goes on", style="yellow")
 
 
-def _compare_ranks(parts: Parts, progress: Progress) -> None:
+def _compare_ranks(state: TrainState) -> None:
     """A bit that flips in one rank's memory spreads by no gradient: it must be looked for."""
-    if parts.world.world_size == 1:
+    if state.world.world_size == 1:
         return
-    sums = parts.world.all_gather(parts.model.checksum())
+    sums = state.world.all_gather(state.model.checksum())
     if len(set(sums)) > 1:
         common = max(sums, key=sums.count)
         odd = [rank for rank, value in enumerate(sums) if value != common]
         raise TrainingError(
-            f"after step {progress.step} the weights on rank {', '.join(map(str, odd))} are not "
-            "those of rank 0 (or the other way round, with two ranks): memory of that machine was "
-            "damaged; nothing was saved, and the same command goes on from the checkpoint before"
+            f"after step {state.progress.step} the weights on rank {', '.join(map(str, odd))} are "
+            "not those of rank 0 (or the other way round, with two ranks): memory of that machine "
+            "was damaged; nothing was saved, and the same command goes on from the checkpoint "
+            "before"
         )

@@ -18,7 +18,7 @@ CPU_TOKENS = 2**11  # at once: with these its caches do best
 
 
 def default_learning_rate(config: Config) -> float:
-    """Peak rate from width: wide layers need smaller steps."""
+    """Peak learning rate from width: wide layers need smaller steps."""
     scale = 0.07 if config.training.optimizer == "muon" else 0.03
     return float(f"{scale * config.model.hidden_size**-0.5:.2g}")
 

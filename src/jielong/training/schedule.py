@@ -10,13 +10,13 @@ from jielong.config.settings import TrainingConfig
 
 @dataclass(frozen=True)
 class Schedule:
-    """Warm-up, plateau and decay over `total_steps`, as factors of the peak rate."""
+    """Warm-up, plateau and decay over `total_steps`, as factors of the peak learning rate."""
 
     kind: str  # wsd, cosine, linear or constant
     total_steps: int
     warmup_steps: int
     decay_steps: int  # of wsd: the steps at the end in which it falls
-    floor: float  # last rate as a share of the peak
+    floor: float  # last learning rate as a share of the peak
 
     @classmethod
     def of(cls, config: TrainingConfig, total_steps: int) -> Schedule:
@@ -28,7 +28,7 @@ class Schedule:
         return cls(config.schedule, total_steps, warmup, decay, config.min_lr_ratio)
 
     def lr_scale(self, step: int) -> float:
-        """Share of the peak rate at `step` (0 is the first); above 0 at every step of the run."""
+        """Share of the peak learning rate at `step`, counted from 0; never 0 within the run."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         if self.kind == "constant":

@@ -26,6 +26,6 @@ def score(losses: Sequence[float], loss: float) -> float:
 
 
 def remember(losses: list[float], loss: float) -> None:
-    """Adds a loss; the oldest beyond the window is forgotten."""
+    """Add a loss; the oldest beyond the window is forgotten."""
     losses.append(loss)
     del losses[:-WINDOW]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -12,52 +13,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.checkpoint.weights import load_tensors
 from jielong.config.settings import Config
-from jielong.data.batches import Batches
+from jielong.data.batches import Batch, Batches
 from jielong.data.shards import Dataset
 from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
+from jielong.observe.console import Console
+from jielong.observe.metrics import MetricsFile
 from jielong.runtime.distributed import World, data_parallel
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
-from jielong.training.inputs import StartingPoint, ensure_tokenizer, load_dataset, with_architecture
+from jielong.training.inputs import (
+    StartingPoint,
+    load_dataset,
+    load_tokenizer,
+    with_architecture,
+)
 from jielong.training.optimizer import Optimizer
 from jielong.training.plan import RunPlan, resolve, saved_plan
 from jielong.training.scaling import first_batches
 from jielong.training.schedule import Schedule
+from jielong.training.step import TrainStep
 
 STATE_FORMAT = 2  # of training_state.json; 1, without a number, shuffled the text in another way
-PROMPT_TOKENS = 12  # of a held-out text's opening, for the samples drawn in training
-
-
-@dataclass
-class Parts:
-    """Everything a run works with."""
-
-    config: Config  # the settings, with the architecture and the global batch filled in
-    plan: RunPlan
-    run: RunFolder
-    world: World
-    dtype: torch.dtype
-    tokenizer: Tokenizer
-    dataset: Dataset
-    model: Transformer
-    forward: nn.Module  # the model as training calls it: wrapped where there are several ranks
-    optimizer: Optimizer
-    average: WeightAverage | None  # of the weights, if the settings want it
-    scaler: torch.amp.GradScaler
-    batches: Batches
-    schedule: Schedule
-    prompts: list[str]
-
-    def averaged_weights(self) -> AbstractContextManager[None]:
-        """Within, the model has the weights that are measured, sampled and kept."""
-        return self.average.in_place() if self.average else contextlib.nullcontext()
 
 
 @dataclass
@@ -78,21 +60,56 @@ class Progress:
     validation: dict[str, Any] | None = None  # the latest
 
 
+@dataclass
+class TrainState:
+    """Everything a run works with, and how far it has come."""
+
+    config: Config  # the settings, with the architecture and the global batch filled in
+    plan: RunPlan
+    folder: RunFolder
+    world: World
+    tokenizer: Tokenizer
+    dataset: Dataset
+    model: Transformer
+    train_step: TrainStep  # has the optimizer, and the model wrapped where there are several ranks
+    average: WeightAverage | None  # of the weights, if the settings want it
+    batches: Batches
+    schedule: Schedule
+    console: Console
+    metrics: MetricsFile
+    progress: Progress = field(default_factory=Progress)
+
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Give the model, within, the weights that are evaluated, sampled and saved."""
+        return self.average.in_place() if self.average else contextlib.nullcontext()
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Windows in a forward pass, over all ranks: what is known to fit, else the plan's."""
+        return self.progress.micro_batch_size or self.plan.micro_batch_size
+
+    def micro_batches(self, batch: Batch, step: int) -> list[Batch]:
+        """This rank's batch of a step, split into as many forward passes as it needs."""
+        windows = self.batches.span(step).count  # of all ranks
+        return batch.split(math.ceil(windows / self.micro_batch_size))
+
+
 def build(
     config: Config,
-    run: RunFolder,
+    folder: RunFolder,
     start: StartingPoint,
+    console: Console,
     world: World,
     device: torch.device,
     dtype: torch.dtype,
-) -> Parts:
+) -> TrainState:
     """Model, optimizer and data of a run at step 0: the same on every rank.
 
     Raises:
         JielongError: the tokenizer or dataset is missing, damaged or does not fit.
     """
-    tokenizer = ensure_tokenizer(config, run, start, lambda line: None)
-    dataset = load_dataset(config, tokenizer, run)
+    tokenizer = load_tokenizer(config, folder, start)
+    dataset = load_dataset(config, tokenizer, folder)
     config = with_architecture(config, tokenizer, start)
     plan = resolve(config, dataset.train, device, world.world_size, _plan_of(start.checkpoint))
     training = dataclasses.replace(
@@ -102,27 +119,32 @@ def build(
     )
     config = dataclasses.replace(config, training=training)
     sizes = first_batches(config, plan.global_batch_size) if plan.batch_warmup else ()
-    torch.manual_seed(config.training.seed)
+    torch.manual_seed(training.seed)
     model = Transformer(config.model)
     if start.init_from is not None:
         ckpt.load_weights(model, start.init_from)
     model.to(device)
-    return Parts(
+    return TrainState(
         config=config,
         plan=plan,
-        run=run,
+        folder=folder,
         world=world,
-        dtype=dtype,
         tokenizer=tokenizer,
         dataset=dataset,
         model=model,
-        forward=data_parallel(model, world),
-        optimizer=Optimizer(model, config.training, plan.learning_rate),
-        average=WeightAverage(model) if config.training.average_weights else None,
-        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
-        batches=Batches(dataset.train, config.data, config.training, sizes),
-        schedule=Schedule.of(config.training, plan.total_steps),
-        prompts=list(config.run.sample_prompts) or openings(dataset, tokenizer),
+        train_step=TrainStep(
+            model=data_parallel(model, world),
+            optimizer=Optimizer(model, training, plan.learning_rate),
+            grad_clip=training.grad_clip,
+            dtype=dtype,
+            world=world,
+            scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
+        ),
+        average=WeightAverage(model) if training.average_weights else None,
+        batches=Batches(dataset.train, config.data, training, sizes),
+        schedule=Schedule.of(training, plan.total_steps),
+        console=console,
+        metrics=MetricsFile(folder.metrics_file, enabled=world.is_main),
     )
 
 
@@ -136,48 +158,39 @@ def _plan_of(checkpoint: Path | None) -> Mapping[str, Any] | None:
         return None  # damaged: `restore` says so
 
 
-def openings(dataset: Dataset, tokenizer: Tokenizer, count: int = 2) -> list[str]:
-    """How the first held-out texts begin."""
-    stream = dataset.validation or dataset.train
-    starts = [int(start) for start in stream.documents[:count]]
-    ids = [stream.read(start, min(start + PROMPT_TOKENS, len(stream))) for start in starts]
-    return [tokenizer.decode(row.tolist(), skip_special=True) for row in ids]
-
-
-def save(parts: Parts, progress: Progress) -> None:
-    """Writes a checkpoint of this moment; drops old ones. Every rank calls it, rank 0 writes."""
-    rng = parts.world.all_gather(base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode())
-    if not parts.world.is_main:
+def save(state: TrainState) -> None:
+    """Write a checkpoint of this moment and drop old ones; every rank calls it, rank 0 writes."""
+    rng = state.world.all_gather(base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode())
+    if not state.world.is_main:
         return
+    progress, train_step = state.progress, state.train_step
     values = {
         "format": STATE_FORMAT,
         "progress": dataclasses.asdict(progress) | {"step": None},
-        "plan": parts.plan.to_json(),
-        "total_steps": parts.schedule.total_steps,
-        "peak_learning_rate": parts.optimizer.peak,
-        "dataset": parts.dataset.fingerprint,
-        "tokenizer": parts.tokenizer.fingerprint,
-        "config": parts.config.to_tables(),
-        "scaler": parts.scaler.state_dict(),
+        "plan": state.plan.to_json(),
+        "total_steps": state.schedule.total_steps,
+        "peak_learning_rate": train_step.optimizer.peak,
+        "dataset": state.dataset.fingerprint,
+        "tokenizer": state.tokenizer.fingerprint,
+        "config": state.config.to_tables(),
+        "scaler": train_step.scaler.state_dict(),
         "torch": torch.__version__,
         "rng": rng,
     }
-    state = ckpt.TrainingState(progress.step, values)
-    latest = ckpt.named_weights(parts.model) if parts.average else None
-    optimizer = parts.optimizer.state_tensors()
-    with parts.averaged_weights():
-        ckpt.save_checkpoint(
-            parts.run.checkpoints, parts.model, parts.tokenizer, optimizer, state, latest
-        )
-    keep = parts.config.run.keep_checkpoints
-    ckpt.prune(parts.run.checkpoints, keep, progress.best_step, progress.step)
+    saved = ckpt.SavedState(progress.step, values)
+    latest = ckpt.named_weights(state.model) if state.average else None
+    optimizer = train_step.optimizer.state_tensors()
+    folder = state.folder.checkpoints
+    with state.averaged_weights():
+        ckpt.save_checkpoint(folder, state.model, state.tokenizer, optimizer, saved, latest)
+    ckpt.prune(folder, state.config.run.keep_checkpoints, progress.best_step, progress.step)
 
 
-def restore(parts: Parts, start: StartingPoint) -> tuple[Progress, list[str]]:
-    """Loads the checkpoint that the run goes on from, if there is any.
+def restore(state: TrainState, start: StartingPoint) -> list[str]:
+    """Load the checkpoint that the run goes on from, if there is any.
 
     Returns:
-        How far the run had come, and what to tell the user.
+        What to tell the user.
 
     Raises:
         CheckpointError: the checkpoint is of other data or another version, or does not fit the
@@ -187,16 +200,16 @@ def restore(parts: Parts, start: StartingPoint) -> tuple[Progress, list[str]]:
     if start.checkpoint is None:
         if start.problems:
             notes.append("no checkpoint of this run is sound: it begins again from step 0")
-        return Progress(), notes
-    state = ckpt.load_training_state(start.checkpoint)
-    version = state.values.get("format", 1)
+        return notes
+    saved = ckpt.load_training_state(start.checkpoint)
+    version = saved.values.get("format", 1)
     if not isinstance(version, int) or version > STATE_FORMAT:
         raise CheckpointError(
             f"{start.checkpoint}/training_state.json: format {version!r} is of a newer version of "
             f"jielong than this one, which knows {STATE_FORMAT}: update jielong"
         )
     try:
-        progress = _restore_state(parts, start.checkpoint, state)
+        _restore_saved(state, start.checkpoint, saved)
     except (LookupError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{start.checkpoint}/training_state.json: not as this version of jielong writes it "
@@ -209,31 +222,31 @@ def restore(parts: Parts, start: StartingPoint) -> tuple[Progress, list[str]]:
             "it was saved by an earlier version, which shuffled the text in another way: until "
             "this epoch ends, some of the text may come twice and some not at all"
         )
-    return progress, notes
+    return notes
 
 
-def _restore_state(parts: Parts, found: Path, state: ckpt.TrainingState) -> Progress:
-    if state.values["dataset"] != parts.dataset.fingerprint:
+def _restore_saved(state: TrainState, found: Path, saved: ckpt.SavedState) -> None:
+    values, train_step = saved.values, state.train_step
+    if values["dataset"] != state.dataset.fingerprint:
         raise CheckpointError(
-            f"{found} was trained on another dataset than the one in {parts.run.data}: "
+            f"{found} was trained on another dataset than the one in {state.folder.data}: "
             "the text, tokenizer or split has changed; use another --out-dir"
         )
-    ckpt.load_weights(parts.model, found)
-    if parts.average:
-        parts.average.restart()
-    ckpt.load_training_weights(parts.model, found)
-    parts.optimizer.load_state_tensors(load_tensors(found / "optimizer.safetensors"))
-    parts.scaler.load_state_dict(state.values["scaler"])
-    rng = state.values["rng"]
-    if parts.world.rank < len(rng):  # a rank that the saved run had not needs none: training draws
-        state_bytes = bytearray(base64.b64decode(rng[parts.world.rank]))  # nothing from it
+    ckpt.load_weights(state.model, found)
+    if state.average:
+        state.average.restart()
+    ckpt.load_training_weights(state.model, found)
+    train_step.optimizer.load_state_tensors(load_tensors(found / "optimizer.safetensors"))
+    train_step.scaler.load_state_dict(values["scaler"])
+    rng, rank = values["rng"], state.world.rank
+    if rank < len(rng):  # a rank that the saved run had not needs none: training draws nothing
+        state_bytes = bytearray(base64.b64decode(rng[rank]))
         torch.set_rng_state(torch.frombuffer(state_bytes, dtype=torch.uint8))
     known = {f.name for f in dataclasses.fields(Progress)}
-    saved = state.values["progress"]
-    if odd := saved.keys() - known - {"pieces"}:  # what format 1 had in place of micro_batch_size
+    progress = values["progress"]
+    if odd := progress.keys() - known - {"pieces"}:  # format 1's, now micro_batch_size
         raise KeyError(min(odd))
-    kept = {name: value for name, value in saved.items() if name in known}
-    progress = Progress(**(kept | {"step": state.step}))
-    if state.values.get("plan", {}).get("micro_batch_size") != parts.plan.micro_batch_size:
-        progress.micro_batch_size = None  # the settings ask for another one now
-    return progress
+    kept = {name: value for name, value in progress.items() if name in known}
+    state.progress = Progress(**(kept | {"step": saved.step}))
+    if values.get("plan", {}).get("micro_batch_size") != state.plan.micro_batch_size:
+        state.progress.micro_batch_size = None  # the settings ask for another one now

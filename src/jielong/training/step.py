@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -80,116 +80,100 @@ class _Totals:
         return objective + balance
 
 
-def train_step(
-    model: nn.Module,
-    optimizer: Optimizer,
-    micro_batches: Sequence[Batch],
-    *,
-    lr_scale: float,
-    grad_clip: float,
-    dtype: torch.dtype,
-    world: World,
-    scaler: torch.amp.GradScaler,
-    reference_load: Tensor | None = None,
-) -> StepResult:
-    """Accumulates the micro-batches' gradients and applies one update.
+def _no_scaling() -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", enabled=False)
+
+
+@dataclass
+class TrainStep:
+    """One optimizer update from the micro-batches of a global batch.
 
     The objective is the sum of all targets' losses over their number in the whole global batch, so
     N micro-batches give the gradient of one batch N times as large, whatever the padding. The same
     holds for a mixture of experts: how busy each expert was is taken from the previous update,
     since a micro-batch cannot know what the later ones, or other ranks, will choose.
-
-    Args:
-        lr_scale: share of the peak learning rate.
-        grad_clip: largest norm of the gradient; 0 leaves it alone.
-        dtype: precision of the forward pass.
-        reference_load: `expert_load` of the previous update; none before the first: as if even.
-
-    Raises:
-        DoesNotFitError: a pass did not fit; the step may be taken again in smaller micro-batches.
     """
-    device = next(model.parameters()).device
-    tokens = int(world.sum_number(sum(batch.target_count for batch in micro_batches)))
-    totals = _Totals(device, tokens)
-    optimizer.zero_grad()
-    problem = None
-    try:
-        _accumulate(
-            model,
-            micro_batches,
-            totals,
-            dtype=dtype,
-            world=world,
-            scaler=scaler,
-            reference_load=reference_load,
-        )
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        problem = first_line(error)
-    if problem:  # out here, since the error itself holds on to what the pass has allocated
+
+    model: nn.Module  # wrapped by DDP where there are several ranks
+    optimizer: Optimizer
+    grad_clip: float  # largest norm of the gradient; 0 leaves it alone
+    dtype: torch.dtype = torch.float32  # of the forward pass
+    world: World = field(default_factory=World)
+    scaler: torch.amp.GradScaler = field(default_factory=_no_scaling)  # for float16
+
+    def __call__(
+        self,
+        micro_batches: Sequence[Batch],
+        lr_scale: float = 1.0,
+        reference_load: Tensor | None = None,
+    ) -> StepResult:
+        """Accumulate the micro-batches' gradients and apply one update if all is finite.
+
+        Args:
+            micro_batches: this rank's part of the global batch.
+            lr_scale: share of the peak learning rate.
+            reference_load: `expert_load` of the previous update; none before the first: as if even.
+
+        Raises:
+            DoesNotFitError: a pass did not fit; the step may be taken again in smaller
+                micro-batches.
+        """
+        model, optimizer, world, scaler = self.model, self.optimizer, self.world, self.scaler
+        tokens = int(world.sum_number(sum(batch.target_count for batch in micro_batches)))
+        totals = _Totals(next(model.parameters()).device, tokens)
         optimizer.zero_grad()
-        raise DoesNotFitError(problem)
-    return _update(
-        model, optimizer, totals, lr_scale=lr_scale, grad_clip=grad_clip, world=world, scaler=scaler
-    )
+        if problem := self._accumulate(micro_batches, totals, reference_load):
+            optimizer.zero_grad()
+            raise DoesNotFitError(problem)
 
-
-def _accumulate(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    totals: _Totals,
-    *,
-    dtype: torch.dtype,
-    world: World,
-    scaler: torch.amp.GradScaler,
-    reference_load: Tensor | None,
-) -> None:
-    """Adds up the gradients of the batches, over ranks with the last one."""
-    device = next(model.parameters()).device
-    for i, batch in enumerate(batches):
-        last = i == len(batches) - 1
-        with gradient_sync(model, wanted=last):
-            with autocast(device, dtype):
-                output = model(
-                    batch.tokens.to(device, non_blocking=True),
-                    batch.targets.to(device, non_blocking=True),
-                    batch.document_ids,
-                    reference_load=reference_load,
-                )
-            # DDP averages gradients over ranks; the objective is their sum
-            objective = totals.objective(output, batch) * world.world_size
-            # outside of autocast: what the forward pass did in float32 must stay so on its way back
-            scaler.scale(objective).backward()
-
-
-def _update(
-    model: nn.Module,
-    optimizer: Optimizer,
-    totals: _Totals,
-    *,
-    lr_scale: float,
-    grad_clip: float,
-    world: World,
-    scaler: torch.amp.GradScaler,
-) -> StepResult:
-    """Applies the gradients, unless they or the loss are not finite."""
-    for part in optimizer.parts:
-        scaler.unscale_(cast(torch.optim.Optimizer, part))  # all it asks for is param_groups
-    parameters = list(model.parameters())
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if totals.load is not None:
-        world.sum(totals.load)
-    mean = float(world.sum(totals.nats)) / totals.tokens
-    grad_norm = float(norm)
-    # gradients and loss are the same on every rank after their sums, so all decide alike
-    applied = bool(torch.isfinite(norm)) and math.isfinite(mean)
-    if applied:
-        if grad_clip > 0:
-            nn.utils.clip_grads_with_norm_(parameters, grad_clip, norm)
-        optimizer.step(lr_scale)
+        for part in optimizer.parts:
+            scaler.unscale_(cast(torch.optim.Optimizer, part))  # all it asks for is param_groups
+        parameters = list(model.parameters())
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if totals.load is not None:
-            update_router_bias(model, totals.load)
-    scaler.update()
-    balance = None if totals.balance is None else float(world.sum(totals.balance))
-    return StepResult(mean, totals.targets, grad_norm, applied, balance, totals.load)
+            world.sum(totals.load)
+        mean = float(world.sum(totals.nats)) / totals.tokens
+        grad_norm = float(norm)
+        # gradients and loss are the same on every rank after their sums, so all decide alike
+        applied = bool(torch.isfinite(norm)) and math.isfinite(mean)
+        if applied:
+            if self.grad_clip > 0:
+                nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, norm)
+            optimizer.step(lr_scale)
+            if totals.load is not None:
+                update_router_bias(model, totals.load)
+        scaler.update()
+        balance = None if totals.balance is None else float(world.sum(totals.balance))
+        return StepResult(mean, totals.targets, grad_norm, applied, balance, totals.load)
+
+    def _accumulate(
+        self, micro_batches: Sequence[Batch], totals: _Totals, reference_load: Tensor | None
+    ) -> str | None:
+        """Add up the micro-batches' gradients, over ranks with the last one.
+
+        Returns:
+            None, or what the allocator said where memory ran out. Its exception is not passed on,
+            since it holds on to what the pass has allocated.
+        """
+        device = totals.nats.device
+        try:
+            for i, batch in enumerate(micro_batches):
+                last = i == len(micro_batches) - 1
+                with gradient_sync(self.model, wanted=last):
+                    with autocast(device, self.dtype):
+                        output = self.model(
+                            batch.tokens.to(device, non_blocking=True),
+                            batch.targets.to(device, non_blocking=True),
+                            batch.document_ids,
+                            reference_load=reference_load,
+                        )
+                    # DDP averages gradients over ranks; the objective is their sum
+                    objective = totals.objective(output, batch) * self.world.world_size
+                    # outside of autocast: what the forward pass did in float32 must stay so on its
+                    # way back
+                    self.scaler.scale(objective).backward()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return first_line(error)
+        return None

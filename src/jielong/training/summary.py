@@ -6,8 +6,7 @@ import math
 
 from jielong.config.model import MODEL_FIELDS
 from jielong.config.settings import Config
-from jielong.data.batches import Batches
-from jielong.training.plan import RunPlan
+from jielong.training.state import TrainState
 
 FIRST_LOSS_TOLERANCE = 0.5  # nats
 
@@ -25,13 +24,13 @@ def explain_first_loss(loss: float, vocab_size: int) -> str:
     return f"{beside}: lower, so the text is very uniform, or the targets leak into the input"
 
 
-def run_summary(
-    config: Config, plan: RunPlan, batches: Batches, parameters: int, train_tokens: int
-) -> list[str]:
-    """Returns the plan of a run in a few lines: model, budget, optimizer."""
-    m, t, d = plan.model, config.training, config.data
-    tokens = batches.windows_before(plan.total_steps) * d.max_seq_len
-    windows = f"{plan.global_batch_size} × {d.max_seq_len}"
+def run_summary(state: TrainState) -> list[str]:
+    """The plan of a run as a table of labels and values."""
+    plan, batches, config = state.plan, state.batches, state.config
+    m, t, window = plan.model, config.training, config.data.max_seq_len
+    parameters, train_tokens = state.model.num_parameters(), len(state.dataset.train)
+    tokens = batches.windows_before(plan.total_steps) * window
+    windows = f"{plan.global_batch_size} × {window}"
     if batches.first_spans:
         windows = f"{batches.first_spans[0].count} to {windows}"
     kind = "Qwen3" if m.qk_norm else "Llama"
@@ -42,12 +41,21 @@ def run_summary(
         f"model      {parameters / 1e6:.2f}M parameters ({kind}: {m.num_hidden_layers} layers × "
         f"{m.hidden_size}, {m.num_attention_heads} heads, {m.num_key_value_heads} kv heads, "
         f"vocabulary {m.vocab_size})",
+        f"attention  {_attention(state)}",
         f"budget     {plan.total_steps} steps of {windows} tokens = "
         f"{f'{tokens / 1e6:,.1f}M' if tokens >= 1e6 else f'{tokens:,}'} tokens ({scale})",
         f"optimizer  {t.optimizer}, peak learning rate {plan.learning_rate:.2g}, {t.schedule}, "
         f"{plan.warmup_steps} warm-up steps"
         + ("; evaluating and saving averaged weights" if t.average_weights else ""),
     ]
+
+
+def _attention(state: TrainState) -> str:
+    """How attention is computed, and why not in the fastest way."""
+    data, model = state.config.data, state.model
+    if data.packing == "pad" or not data.document_mask:
+        return "causal over the whole window"
+    return model.model.describe_attention(model.device, state.train_step.dtype)
 
 
 def settings_not_used(asked: Config, used: Config) -> list[str]:

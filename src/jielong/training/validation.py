@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jielong.config.sampling import Sampling
+from jielong.data.shards import Dataset, TokenStream
 from jielong.evaluation.likelihood import (
     EvaluationWindows,
     Likelihood,
@@ -15,89 +16,82 @@ from jielong.evaluation.likelihood import (
     evaluate_stream,
 )
 from jielong.generation.generate import TextGenerator
-from jielong.observe.console import Console
-from jielong.observe.metrics import MetricsFile
 from jielong.runtime.device import autocast
+from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.memory import free_memory, is_out_of_memory
-from jielong.training.state import Parts, Progress
+from jielong.training.state import TrainState
+
+PROMPT_TOKENS = 12  # of a held-out text's opening, for the samples drawn in training
 
 
-def is_due(parts: Parts, step: int) -> bool:
+def is_due(state: TrainState, step: int) -> bool:
     """Whether a validation follows the step number `step` (1 is the first)."""
-    return step > 0 and (step % parts.plan.eval_interval == 0 or step == parts.plan.total_steps)
+    return step > 0 and (step % state.plan.eval_interval == 0 or step == state.plan.total_steps)
 
 
-def is_missing(parts: Parts, progress: Progress) -> bool:
+def is_missing(state: TrainState) -> bool:
     """Whether this state was saved before the validation that follows its step."""
-    measured = progress.validation is not None and progress.validation["step"] == progress.step
-    held_out = parts.dataset.validation is not None
-    return held_out and not measured and is_due(parts, progress.step)
+    latest, step = state.progress.validation, state.progress.step
+    measured = latest is not None and latest["step"] == step
+    return state.dataset.validation is not None and not measured and is_due(state, step)
 
 
-def validate(parts: Parts, progress: Progress, console: Console, records: MetricsFile) -> None:
+def validate(state: TrainState) -> None:
     """Likelihood of the held-out split, and a sample; draws nothing from training's randomness.
 
     The best checkpoint is chosen by the same `eval_tokens` held-out tokens at each step; the last
     validation adds the likelihood of all of them.
     """
-    with parts.averaged_weights():
-        _measure(parts, progress, console, records, done={})
-        _sample(parts, progress.step, console, records)
+    with state.averaged_weights():
+        _measure(state, done={})
+        _sample(state)
 
 
-def catch_up(parts: Parts, progress: Progress, console: Console, records: MetricsFile) -> None:
+def catch_up(state: TrainState) -> None:
     """The validation of the checkpoint that the run goes on from: as recorded, or made now."""
-    done = parts.world.all_gather(records.resumed)[0]
-    with parts.averaged_weights():
-        _measure(parts, progress, console, records, done)
+    done = state.world.all_gather(state.metrics.resumed)[0]
+    with state.averaged_weights():
+        _measure(state, done)
         if "validation" not in done:
-            _sample(parts, progress.step, console, records)
+            _sample(state)
 
 
-def _measure(
-    parts: Parts,
-    progress: Progress,
-    console: Console,
-    records: MetricsFile,
-    done: Mapping[str, Any],
-) -> None:
-    """Fills in `progress.validation` and the best step; `done` has records made before, by kind."""
-    stream, step = parts.dataset.validation, progress.step
+def _measure(state: TrainState, done: Mapping[str, Any]) -> None:
+    """Fill in `progress.validation` and the best step; `done` has records made before, by kind."""
+    stream, progress = state.dataset.validation, state.progress
     if stream is None:
         return
-    eval_tokens = parts.config.run.eval_tokens
+    step, eval_tokens = progress.step, state.config.run.eval_tokens
     passes: dict[str, int | None] = {"validation": eval_tokens}
-    if step == parts.plan.total_steps and len(stream) > eval_tokens:
+    if step == state.plan.total_steps and len(stream) > eval_tokens:
         passes["final_validation"] = None
     for kind, max_tokens in passes.items():
         if kind in done:
             found = {f.name: done[kind][f.name] for f in dataclasses.fields(Likelihood)}
         else:
-            found = dataclasses.asdict(_likelihood(parts, progress, max_tokens))
+            found = dataclasses.asdict(_likelihood(state, stream, max_tokens))
             of = "held-out" if max_tokens else "whole held-out split:"
-            console.validation(step, found, of)
-            records.write(kind, step, **found)
+            state.console.validation(step, found, of)
+            state.metrics.write(kind, step, **found)
         progress.validation = {"step": step, **found}
         loss, best = found["loss"], progress.best_loss
         if kind == "validation" and loss is not None and (best is None or loss < best):
             progress.best_step, progress.best_loss = step, loss
 
 
-def _likelihood(parts: Parts, progress: Progress, max_tokens: int | None) -> Likelihood:
+def _likelihood(state: TrainState, stream: TokenStream, max_tokens: int | None) -> Likelihood:
     """Of the held-out split, with as many windows at once as training has found to fit."""
-    assert parts.dataset.validation is not None
-    world = parts.world
-    micro_batch_size = progress.micro_batch_size or parts.plan.micro_batch_size
-    at_once = math.ceil(micro_batch_size / world.world_size)
+    world, length = state.world, state.config.data.max_seq_len
+    at_once = math.ceil(state.micro_batch_size / world.world_size)
     while True:
         try:
             return evaluate_stream(
-                parts.model,
-                parts.dataset.validation,
-                parts.tokenizer.token_bytes(),
-                EvaluationWindows(parts.config.data.max_seq_len, at_once, max_tokens),
+                state.model,
+                stream,
+                state.tokenizer.token_bytes(),
+                EvaluationWindows(length, at_once, max_tokens),
                 Share(world.rank, world.world_size, world.sum_number),
-                autocast=autocast(parts.model.device, parts.dtype),
+                autocast=autocast(state.model.device, state.train_step.dtype),
             )
         except Exception as error:
             # with several ranks the others wait within the pass for what this one owes
@@ -107,14 +101,23 @@ def _likelihood(parts: Parts, progress: Progress, max_tokens: int | None) -> Lik
         at_once = math.ceil(at_once / 2)
 
 
-def _sample(parts: Parts, step: int, console: Console, records: MetricsFile) -> None:
-    """Continues the run's prompts, on rank 0."""
-    run = parts.config.run
-    if not parts.world.is_main or not run.sample_tokens:
+def _sample(state: TrainState) -> None:
+    """Continue the run's prompts, or how the first held-out texts begin; on rank 0."""
+    run = state.config.run
+    if not state.world.is_main or not run.sample_tokens:
         return
-    sampling = Sampling(seed=parts.config.training.seed)
-    generator = TextGenerator(parts.model, parts.tokenizer)
-    texts = generator.batch(parts.prompts, run.sample_tokens, sampling)
-    for prompt, text in zip(parts.prompts, texts, strict=True):
-        console.sample(prompt, text)
-        records.write("sample", step, prompt=prompt, text=text)
+    prompts = list(run.sample_prompts) or openings(state.dataset, state.tokenizer)
+    sampling = Sampling(seed=state.config.training.seed)
+    generator = TextGenerator(state.model, state.tokenizer)
+    texts = generator.batch(prompts, run.sample_tokens, sampling)
+    for prompt, text in zip(prompts, texts, strict=True):
+        state.console.sample(prompt, text)
+        state.metrics.write("sample", state.progress.step, prompt=prompt, text=text)
+
+
+def openings(dataset: Dataset, tokenizer: Tokenizer, count: int = 2) -> list[str]:
+    """How the first held-out texts begin."""
+    stream = dataset.validation or dataset.train
+    starts = [int(start) for start in stream.documents[:count]]
+    ids = [stream.read(start, min(start + PROMPT_TOKENS, len(stream))) for start in starts]
+    return [tokenizer.decode(row.tolist(), skip_special=True) for row in ids]

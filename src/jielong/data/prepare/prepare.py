@@ -19,6 +19,7 @@ import orjson
 from jielong.config.settings import Config
 from jielong.data.prepare.provenance import (
     SOURCES,
+    Sources,
     changes_since,
     dataset_settings,
     provenance,
@@ -38,7 +39,6 @@ from jielong.data.shards import (
     fingerprint_of,
     mark_verified,
     open_dataset,
-    read_manifest,
     token_dtype,
     verify_dataset,
 )
@@ -60,7 +60,7 @@ def prepare(
     out_dir: Path,
     log: Callable[[str], None] = lambda line: None,
 ) -> PrepareReport:
-    """Prepares the dataset of `config.data` in `out_dir`, or reuses the one already there.
+    """Prepare the dataset of `config.data` in `out_dir`, or reuse the one already there.
 
     Bad lines are listed in the folder's `bad-lines.jsonl`; with `strict` the first one is an error.
 
@@ -71,11 +71,12 @@ def prepare(
         DataError: the text cannot be read or is empty, or `out_dir` holds something else.
     """
     out_dir = Path(out_dir)
-    wanted = provenance(config, tokenizer)
+    sources = Sources.of(config.data)
+    wanted = provenance(config, tokenizer, sources)
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         return _reused(config, tokenizer, out_dir, wanted)
     with atomic_folder(out_dir) as folder:
-        manifest = _write_splits(config, tokenizer, folder, log)
+        manifest = _write_splits(config, tokenizer, sources, folder, log)
         _write_json(folder / MANIFEST, manifest)
         _write_json(folder / SOURCES, wanted)
         tokenizer.save(folder / "tokenizer")
@@ -83,19 +84,10 @@ def prepare(
     return describe(open_dataset(out_dir, verify=False), tokenizer, config.data.max_seq_len)
 
 
-def prepared_matches(config: Config, tokenizer: Tokenizer, folder: Path) -> bool:
-    """Returns whether `folder` holds the dataset that `prepare` would make now."""
-    try:
-        read_manifest(folder)
-    except DataError:
-        return False
-    return not changes_since(folder, provenance(config, tokenizer))
-
-
 def _reused(
     config: Config, tokenizer: Tokenizer, out_dir: Path, wanted: dict[str, Any]
 ) -> PrepareReport:
-    """Reports on the dataset already in `out_dir`, after checking that it is the wanted one."""
+    """Report on the dataset already in `out_dir`, after checking that it is the wanted one."""
     if not (out_dir / MANIFEST).is_file():
         raise DataError(f"{out_dir}: exists but is not a dataset: choose another --out-dir")
     verify_dataset(out_dir)
@@ -116,21 +108,25 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def _write_splits(
-    config: Config, tokenizer: Tokenizer, folder: Path, log: Callable[[str], None]
+    config: Config,
+    tokenizer: Tokenizer,
+    sources: Sources,
+    folder: Path,
+    log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Writes tokens and document offsets of both splits; returns the manifest."""
+    """Write tokens and document offsets of both splits; return the manifest."""
     data, vocab_size = config.data, tokenizer.vocab_size
     train, validation = (ShardWriter(folder, name, vocab_size) for name in ("train", "validation"))
     bad = _BadLines(folder / BAD_LINES, data.strict)
     encoder = _Encoder(tokenizer, bad, log)
     distinct, held_out, shared = DistinctSample(), DistinctSample(), 0.0
-    if data.validation_path:
-        for documents in encoder.run(read_documents(data.validation_path, data.text_field)):
+    if sources.validation:
+        for documents in encoder.run(read_documents(sources.validation, data.text_field)):
             distinct.add(documents.hashes)
             held_out.add(documents.hashes)
             documents.write(validation)
     split = HeldOutSplit(train, validation, dataset_settings(config)["validation_fraction"])
-    for documents in encoder.run(read_documents(data.data_path, data.text_field)):
+    for documents in encoder.run(read_documents(sources.data, data.text_field)):
         distinct.add(documents.hashes)
         shared += held_out.count_in(documents.hashes)
         split.add(documents)
@@ -147,11 +143,15 @@ def _write_splits(
         "shared_documents": round(shared),
         "marked_documents": encoder.had_bos_or_eos,
     }
-    return _manifest(config, tokenizer, {"train": train, "validation": validation}, counts)
+    return _manifest(config, tokenizer, sources, {"train": train, "validation": validation}, counts)
 
 
 def _manifest(
-    config: Config, tokenizer: Tokenizer, writers: dict[str, ShardWriter], counts: dict[str, Any]
+    config: Config,
+    tokenizer: Tokenizer,
+    sources: Sources,
+    writers: dict[str, ShardWriter],
+    counts: dict[str, Any],
 ) -> dict[str, Any]:
     splits, files = {}, {}
     for name, writer in writers.items():
@@ -169,8 +169,8 @@ def _manifest(
         "counts": counts,
         "settings": dataset_settings(config),
         "sources": {  # no mtimes: copies of the files give the same dataset
-            "data": source_summaries(config.data.data_path),
-            "validation": source_summaries(config.data.validation_path),
+            "data": source_summaries(sources.data),
+            "validation": source_summaries(sources.validation),
         },
     }
     return {"fingerprint": fingerprint_of(manifest), **manifest}
@@ -244,7 +244,7 @@ class _Encoder:
 def _add_bos_eos(
     tokens: np.ndarray, lengths: np.ndarray, tokenizer: Tokenizer
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Adds bos and eos to each document, unless its text already has them.
+    """Add bos and eos to each document, unless its text already has them.
 
     Returns:
         The tokens, the new lengths, and the number of documents that already had bos or eos.

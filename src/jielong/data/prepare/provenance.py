@@ -1,13 +1,14 @@
-"""What a dataset was made from: it is reused as long as none of that has changed."""
+"""The provenance of a dataset: it is reused as long as nothing it was made from has changed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jielong.config.settings import Config
+from jielong.config.settings import Config, DataConfig
 from jielong.data.shards import FORMAT
 from jielong.data.sources.documents import Source, expand_sources
 from jielong.tokenization.tokenizer import Tokenizer
@@ -16,20 +17,38 @@ SOURCES = "sources.json"
 SETTINGS = ("text_field", "validation_fraction")
 
 
-def provenance(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Collects what determines a dataset: tokenizer, settings, size and mtime of each source."""
+@dataclass(frozen=True)
+class Sources:
+    """The sources of a dataset, found once, so that all of a preparation sees the same files."""
+
+    data: list[Source]
+    validation: list[Source]
+
+    @classmethod
+    def of(cls, data: DataConfig) -> Sources:
+        """Find the sources that the settings name.
+
+        Raises:
+            DataError: a path does not exist, matches nothing, or is of an unknown kind.
+        """
+        held_out = expand_sources(data.validation_path) if data.validation_path else []
+        return cls(expand_sources(data.data_path), held_out)
+
+
+def provenance(config: Config, tokenizer: Tokenizer, sources: Sources) -> dict[str, Any]:
+    """Collect what determines a dataset: tokenizer, settings, size and mtime of each source."""
     return {
         "format": FORMAT,
         "tokenizer": tokenizer.fingerprint,
         "special_ids": tokenizer.special_ids,
         "settings": dataset_settings(config),
-        "data": [_source_record(s) for s in _sources(config.data.data_path)],
-        "validation": [_source_record(s) for s in _sources(config.data.validation_path)],
+        "data": [_source_record(s) for s in sources.data],
+        "validation": [_source_record(s) for s in sources.validation],
     }
 
 
 def dataset_settings(config: Config) -> dict[str, Any]:
-    """Returns the settings that determine a dataset's content, apart from its sources."""
+    """Return the settings that determine a dataset's content, apart from its sources."""
     values = {name: getattr(config.data, name) for name in SETTINGS}
     if config.data.validation_path:
         values["validation_fraction"] = 0.0  # validation_path supplies the held-out text
@@ -37,7 +56,7 @@ def dataset_settings(config: Config) -> dict[str, Any]:
 
 
 def changes_since(folder: Path, wanted: dict[str, Any]) -> list[str]:
-    """Lists, in words, how the dataset in `folder` differs from the `wanted` provenance."""
+    """List, in words, how the dataset in `folder` differs from the `wanted` provenance."""
     try:
         stored = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
         return _changes(stored, wanted)
@@ -75,13 +94,9 @@ def _source_changes(stored: list[dict[str, Any]], wanted: list[dict[str, Any]]) 
     return sorted(found)
 
 
-def source_summaries(paths: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns names and sizes of the sources, without mtimes: copies give the same dataset."""
-    return [{"name": source.name, "bytes": source.size} for source in _sources(paths)]
-
-
-def _sources(paths: Sequence[str]) -> list[Source]:
-    return expand_sources(paths) if paths else []
+def source_summaries(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """Return names and sizes of the sources, without mtimes: copies give the same dataset."""
+    return [{"name": source.name, "bytes": source.size} for source in sources]
 
 
 def _source_record(source: Source) -> dict[str, Any]:

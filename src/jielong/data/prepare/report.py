@@ -55,7 +55,7 @@ class PrepareReport:
         return self.text_bytes / self.tokens
 
     def lines(self) -> list[str]:
-        """Formats the report."""
+        """Format the report."""
         p = self.length_percentiles
         repeats = f"{'' if self.duplicates_exact else 'about '}{self.duplicate_share:.1%}"
         held = f"{self.validation_documents:,} documents, {self.validation_tokens:,} tokens"
@@ -91,7 +91,7 @@ class PrepareReport:
 def describe(
     dataset: Dataset, tokenizer: Tokenizer, max_seq_len: int, reused: bool = False
 ) -> PrepareReport:
-    """Computes the report of a dataset on disk, in bounded memory."""
+    """Compute the report of a dataset on disk, in bounded memory."""
     streams = [dataset.train] + ([dataset.validation] if dataset.validation else [])
     lengths: Counter[int] = Counter()
     padded = truncated = 0
@@ -128,7 +128,7 @@ def describe(
 
 
 def _lengths(stream: TokenStream) -> Iterator[np.ndarray]:
-    """Yields the token counts of the documents, in chunks."""
+    """Yield the token counts of the documents, in chunks."""
     starts, total = stream.documents, len(stream.documents)
     for begin in range(0, total, CHUNK):
         end = min(begin + CHUNK, total)
@@ -137,7 +137,7 @@ def _lengths(stream: TokenStream) -> Iterator[np.ndarray]:
 
 
 def _rounded(lengths: np.ndarray) -> dict[int, int]:
-    """Counts the lengths, each rounded down to 11 significant bits to bound their number."""
+    """Count the lengths, each rounded down to 11 significant bits to bound their number."""
     shift = np.maximum(np.frexp(lengths.astype(np.float64))[1] - 11, 0)
     values, counts = np.unique(lengths >> shift << shift, return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
@@ -151,7 +151,7 @@ def _percentiles(lengths: Counter[int]) -> dict[int, int]:
 
 
 def _samples(stream: TokenStream, tokenizer: Tokenizer) -> tuple[str, ...]:
-    """Decodes the beginnings of two documents, special tokens included."""
+    """Decode the beginnings of two documents, special tokens included."""
     count = len(stream.documents)
     texts = []
     for i in sorted({0, count // 2}):

@@ -15,7 +15,7 @@ REPEAT_TOKENS = 2**20  # tokens of a repeated document written at once
 
 
 def text_hash(data: bytes) -> int:
-    """Returns 64 bits of BLAKE2b. Equal texts have equal hashes, whatever their file or order."""
+    """Return 64 bits of BLAKE2b. Equal texts have equal hashes, whatever their file or order."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
@@ -39,23 +39,23 @@ class EncodedDocuments:
         return len(self.lengths)
 
     def filter(self, keep: np.ndarray) -> EncodedDocuments:
-        """Returns the documents where `keep` (documents,) is true."""
+        """Return the documents where `keep` (documents,) is true."""
         tokens = self.tokens[np.repeat(keep, self.lengths)]
         return EncodedDocuments(tokens, self.lengths[keep], self.sizes[keep], self.hashes[keep])
 
     def split(self, indices: Sequence[int] | np.ndarray) -> list[EncodedDocuments]:
-        """Splits the documents before each of `indices`, as `np.split` does."""
+        """Split the documents before each of `indices`, as `np.split` does."""
         offsets = np.append(0, np.cumsum(self.lengths))[indices]
         columns = [np.split(column, indices) for column in (self.lengths, self.sizes, self.hashes)]
         return list(map(EncodedDocuments, np.split(self.tokens, offsets), *columns))
 
     def repeat(self, count: int) -> EncodedDocuments:
-        """Returns the documents `count` times over."""
+        """Return the documents `count` times over."""
         columns = (self.tokens, self.lengths, self.sizes, self.hashes)
         return EncodedDocuments(*(np.tile(column, count) for column in columns))
 
     def write(self, writer: ShardWriter) -> None:
-        """Appends the documents to a split."""
+        """Append the documents to a split."""
         writer.write(self.tokens, self.lengths, int(self.sizes.sum()))
 
 
@@ -79,7 +79,7 @@ class HeldOutSplit:
         self._one_sided = bool(self._threshold)  # one split is still empty
 
     def add(self, documents: EncodedDocuments) -> None:
-        """Writes the documents to their splits."""
+        """Write the documents to their splits."""
         if len(documents) and self._one_sided:
             documents = self._add_one_sided(documents)
         held = documents.hashes < self._threshold
@@ -87,7 +87,7 @@ class HeldOutSplit:
         documents.filter(held).write(self._writers[True])
 
     def _add_one_sided(self, documents: EncodedDocuments) -> EncodedDocuments:
-        """Adds documents up to the first one of the other split; returns the rest."""
+        """Add documents up to the first one of the other split; return the rest."""
         if self._held_back is None:
             self._held_back = documents.split([1])[0]  # counted below, with its duplicates
         side = bool(self._held_back.hashes[0] < self._threshold)
@@ -110,7 +110,7 @@ class HeldOutSplit:
         return rest
 
     def _write_held_back(self, side: bool) -> None:
-        """Writes the held-back document as many times as it occurred."""
+        """Write the held-back document as many times as it occurred."""
         assert self._held_back is not None
         at_once = max(1, REPEAT_TOKENS // len(self._held_back.tokens))
         for done in range(0, self._copies, at_once):
@@ -118,7 +118,7 @@ class HeldOutSplit:
             self._held_back.repeat(count).write(self._writers[side])
 
     def finish(self) -> None:
-        """Writes the held-back document, if any: to the empty split, unless it is the only text."""
+        """Write the held-back document, if any: to the empty split, unless it is the only text."""
         if self._held_back is not None:
             side = bool(self._held_back.hashes[0] < self._threshold)
             self._write_held_back(not side and self._writers[False].documents > 0)
@@ -137,7 +137,7 @@ class DistinctSample:
         self._bound = 2**64
 
     def add(self, hashes: np.ndarray) -> None:
-        """Counts the hashes of more texts."""
+        """Count the hashes of more texts."""
         for key in hashes.tolist():
             if key < self._bound:
                 self._counts[key] = self._counts.get(key, 0) + 1
@@ -156,6 +156,6 @@ class DistinctSample:
         return 1 - len(self._counts) / max(sum(self._counts.values()), 1)
 
     def count_in(self, hashes: np.ndarray) -> float:
-        """Counts how many of `hashes` were seen before; an estimate unless `exact`."""
+        """Count how many of `hashes` were seen before; an estimate unless `exact`."""
         seen = sum(key in self._counts for key in hashes.tolist() if key < self._bound)
         return seen * (2**64 / self._bound)

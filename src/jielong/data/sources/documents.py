@@ -70,7 +70,7 @@ class Source:
 
 
 def expand_sources(paths: Sequence[str]) -> list[Source]:
-    """Finds the sources that `paths` name.
+    """Find the sources that `paths` name.
 
     Args:
         paths: files, folders (searched recursively, in sorted order), globs, `-` for standard
@@ -95,14 +95,13 @@ def expand_sources(paths: Sequence[str]) -> list[Source]:
     return sources
 
 
-def read_documents(paths: Sequence[str], text_field: str) -> Iterator[Item]:
-    """Yields the documents of `paths` in order, and a `BadLine` for every unusable line.
+def read_documents(sources: Sequence[Source], text_field: str) -> Iterator[Item]:
+    """Yield the documents of `sources` in order, and a `BadLine` for every unusable line.
 
     Raises:
-        DataError: a path cannot be read (see `expand_sources`), a compressed or Parquet file is
+        DataError: a source cannot be read, a compressed or Parquet file is
             damaged, or a Parquet file has no column `text_field` of strings.
     """
-    sources = expand_sources(paths)
     sizes = [source.size for source in sources]
     known = sum(size for size in sizes if size is not None)
     limit = 2**16 if None in sizes else min(max(known // 64, 2**12), 2**20)
@@ -117,12 +116,12 @@ class DocumentTexts:
     """Iterates over the texts of `read_documents`; counts bad lines and remembers the first one."""
 
     def __init__(self, paths: Sequence[str], text_field: str) -> None:
-        self.paths, self.text_field = paths, text_field
+        self.sources, self.text_field = expand_sources(paths), text_field
         self.bad = 0
         self.first_bad: BadLine | None = None
 
     def __iter__(self) -> Iterator[str]:
-        for item in read_documents(self.paths, self.text_field):
+        for item in read_documents(self.sources, self.text_field):
             if isinstance(item, Document):
                 yield item.text
             else:
@@ -131,7 +130,7 @@ class DocumentTexts:
 
     @contextmanager
     def naming_first_bad_line(self) -> Iterator[None]:
-        """Adds the first bad line to a DataError raised in the block, usually for lack of text."""
+        """Add the first bad line to a DataError raised in the block, usually for lack of text."""
         try:
             yield
         except DataError as error:
@@ -162,7 +161,7 @@ def _read(source: Source, text_field: str, text_limit: int) -> Iterator[Item]:
 
 
 def _files(path: str) -> list[Path]:
-    """Returns the readable files at a path or glob, sorted."""
+    """Return the readable files at a path or glob, sorted."""
     here = Path(path).expanduser()
     if here.is_file():
         return [here]

@@ -54,7 +54,7 @@ Item = Document | BadLine
 
 @contextmanager
 def open_bytes(path: Path | None, name: str) -> Iterator[io.BufferedReader]:
-    """Opens a file, or standard input for None, and decompresses it while reading.
+    """Open a file, or standard input for None, and decompress it while reading.
 
     Raises:
         DataError: the compressed data is damaged; raised when the read reaches the damage.
@@ -75,7 +75,7 @@ def open_bytes(path: Path | None, name: str) -> Iterator[io.BufferedReader]:
 
 
 class DamagedZstdError(Exception):
-    """What was read is not what a zstd compressor wrote."""
+    """The data is not valid zstd."""
 
 
 class ZstdReader(io.RawIOBase):
@@ -120,7 +120,7 @@ class ZstdReader(io.RawIOBase):
 
 
 def skip_to_text(stream: io.BufferedReader, name: str) -> bytes:
-    """Skips a byte order mark; returns the first non-blank byte without consuming it."""
+    """Skip a byte order mark; return the first non-blank byte without consuming it."""
     head = stream.peek(16)[:4]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{name}: is UTF-16; convert it: iconv -f UTF-16 -t UTF-8")
@@ -132,7 +132,7 @@ def skip_to_text(stream: io.BufferedReader, name: str) -> bytes:
 def read_jsonl(
     stream: io.BufferedReader, name: str, text_field: str, line_bytes: int = LINE_BYTES
 ) -> Iterator[Item]:
-    """Yields `text_field` of each line. Lines over `line_bytes` are bad, and never held whole."""
+    """Yield `text_field` of each line. Lines over `line_bytes` are bad, and never read whole."""
     for number, line in _lines(stream, line_bytes):
         if line is None:
             yield BadLine(name, number, f"line is longer than {line_bytes:,} bytes")
@@ -167,7 +167,7 @@ def _checked(text: Any, name: str, number: int, text_field: str) -> Item:
 
 
 def read_text(stream: io.BufferedReader, name: str, limit: int) -> Iterator[Item]:
-    """Yields the whole text, or documents of at most `limit` bytes if it is longer."""
+    """Yield the whole text, or documents of at most `limit` bytes if it is longer."""
     lines: list[bytes] = []
     size, begin, cut = 0, 1, False
     for _, line in _lines(stream, limit, split=True):
@@ -185,7 +185,7 @@ def read_text(stream: io.BufferedReader, name: str, limit: int) -> Iterator[Item
 
 
 def _good_cut(lines: list[bytes]) -> int:
-    """Returns how many lines to cut off: up to a blank line in the last half, else all."""
+    """Return how many lines to cut off: up to a blank line in the last half, else all."""
     for count in range(len(lines), len(lines) // 2, -1):
         if not lines[count - 1].strip():
             return count
@@ -210,7 +210,7 @@ def _text_document(lines: list[bytes], name: str, begin: int, cut: bool) -> Iter
 
 
 def read_parquet(path: Path, name: str, text_field: str) -> Iterator[Item]:
-    """Yields the column `text_field`, row by row."""
+    """Yield the column `text_field`, row by row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -243,7 +243,7 @@ def _parquet_cell(cell: Any, name: str, number: int, text_field: str) -> Item:
 
 
 def read_hub(address: str, text_field: str) -> Iterator[Item]:
-    """Yields the column `text_field` of `hf://NAME[:CONFIG][@SPLIT]`, streamed from the Hub."""
+    """Yield the column `text_field` of `hf://NAME[:CONFIG][@SPLIT]`, streamed from the Hub."""
     try:
         import datasets
     except ImportError:
@@ -270,9 +270,9 @@ def read_hub(address: str, text_field: str) -> Iterator[Item]:
 def _lines(
     stream: io.BufferedReader, limit: int, split: bool = False
 ) -> Iterator[tuple[int, bytes | None]]:
-    """Yields numbered lines.
+    """Yield numbered lines.
 
-    A line longer than `limit` bytes is yielded as None and never held whole; with `split` it is
+    A line longer than `limit` bytes is yielded as None and never read whole; with `split` it is
     yielded in parts that do not cut a UTF-8 character.
     """
     number = 0
@@ -293,7 +293,7 @@ def _lines(
 
 
 def _character_start(data: bytes, at: int) -> int:
-    """Returns the last position up to `at` where a UTF-8 character begins."""
+    """Return the last position up to `at` where a UTF-8 character begins."""
     for position in range(at, max(at - 4, 0), -1):
         if data[position] & 0xC0 != 0x80:
             return position

