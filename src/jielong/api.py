@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jielong.checkpoint import checkpoint
+from jielong.checkpoint.checkpoint import find_model_folder, load_model
 from jielong.config.load import load_config
 from jielong.config.sampling import make_sampling
 from jielong.config.settings import Config
@@ -37,13 +37,16 @@ __all__ = [
 ]
 
 
-def load(run_or_checkpoint: str | Path, device: str = "auto") -> tuple[Transformer, Tokenizer]:
+def load(
+    run_or_checkpoint: str | Path, device: str = "auto", checkpoint: str = "best"
+) -> tuple[Transformer, Tokenizer]:
     """A trained model, in eval mode, and its tokenizer.
 
     Args:
-        run_or_checkpoint: a run's folder (its newest valid checkpoint is taken), a checkpoint, or
-            any Hugging Face folder of a Llama or Qwen3 model.
+        run_or_checkpoint: a run's folder, a checkpoint, or any Hugging Face folder of a Llama or
+            Qwen3 model.
         device: auto, cpu, cuda or mps.
+        checkpoint: of a run: best (by held-out loss), last or a step.
 
     Returns:
         `model, tokenizer`: `model(tokens).logits` is (B, T, vocabulary) for tokens (B, T), and
@@ -53,8 +56,7 @@ def load(run_or_checkpoint: str | Path, device: str = "auto") -> tuple[Transform
         CheckpointError: there is no model, or it is damaged.
         ConfigError: the device is not there.
     """
-    folder = checkpoint.find_model_folder(run_or_checkpoint)
-    model, tokenizer = checkpoint.load_model(folder)
+    model, tokenizer = load_model(find_model_folder(run_or_checkpoint, checkpoint))
     return model.to(choose_device(device)), tokenizer
 
 
@@ -98,7 +100,7 @@ def pretrain(
         verify: read the whole dataset and compare its SHA-256, also if it seems unchanged.
 
     Returns:
-        Folder, newest checkpoint, steps, and held-out likelihood of the run.
+        Folder, best checkpoint, steps, and held-out likelihood of the run.
 
     Raises:
         JielongError: in plain words, what is wrong with settings, data or checkpoints.
@@ -179,6 +181,7 @@ def export(
     dtype: str | None = None,
     license: str | None = None,
     push_to_hub: str | None = None,
+    checkpoint: str = "best",
 ) -> Path:
     """Write a model as Hugging Face folder, GGUF or MiniMind .pth: `jielong export`.
 
@@ -188,6 +191,7 @@ def export(
         dtype: hf: bfloat16 (default), float16, float32; gguf: f16 (default), f32, q8_0.
         license: hf: license id for the model card, such as apache-2.0.
         push_to_hub: hf: the repository "user/name" to upload the folder to.
+        checkpoint: as in `load`.
 
     Returns:
         The folder, or the file.
@@ -196,7 +200,7 @@ def export(
         CheckpointError: there is no valid model, or the format cannot represent it.
         ConfigError: an argument is invalid, or an optional library is missing.
     """
-    return export_model(run_or_checkpoint, out_dir, format, dtype, license, push_to_hub)
+    return export_model(run_or_checkpoint, out_dir, format, dtype, license, push_to_hub, checkpoint)
 
 
 def _paths(data_path: str | Path | Sequence[str | Path]) -> tuple[str, ...]:

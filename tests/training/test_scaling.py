@@ -83,4 +83,16 @@ def test_a_plan_leaves_nothing_open(budget: dict[str, Any]) -> None:
     values = {k: v for k, v in plan.to_json().items() if k != "model"}
     assert all(value is not None for value in values.values())
     assert plan.total_steps >= plan.warmup_steps + plan.decay_steps > 0
-    assert plan.eval_interval == plan.save_interval == -(-plan.total_steps // 10)
+    assert plan.eval_interval == plan.save_interval <= -(-plan.total_steps // 10)
+
+
+def test_a_text_read_often_is_validated_twice_an_epoch_and_one_read_once_ten_times() -> None:
+    stream = ListStream([[1, *[5] * 30, 2]] * 400)
+    settings = {"max_seq_len": 16, "hidden_size": 32, "num_attention_heads": 2}
+    settings |= {"global_batch_size": 8, "batch_warmup": False}
+    once = resolve(load_config(**settings), stream, CPU)
+    often = resolve(load_config(**settings, epochs=20), stream, CPU)
+    assert once.total_steps == 100 and once.eval_interval == 10
+    assert often.total_steps == 2000 and often.eval_interval == 50
+    given = resolve(load_config(**settings, epochs=20, eval_interval=70), stream, CPU)
+    assert given.eval_interval == 70

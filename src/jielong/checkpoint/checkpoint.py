@@ -25,13 +25,14 @@ from jielong.checkpoint.weights import (
     model_from_tensors,
     save_tensors,
 )
-from jielong.errors import CheckpointError
+from jielong.errors import CheckpointError, ConfigError
 from jielong.model.transformer import Transformer
-from jielong.runtime.atomic import atomic_folder
+from jielong.runtime.atomic import atomic_folder, write_file
 from jielong.runtime.files import sha256, sync
 from jielong.tokenization.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
+BEST = "best.json"  # beside the checkpoints; names the best one
 TRAINING_WEIGHTS = "training_weights.safetensors"  # exists if the model's weights are an average
 STEP_NAME = re.compile(r"step-(\d{8,})")
 
@@ -221,18 +222,63 @@ def prune(folder: Path, keep: int, best: int | None, step: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def find_model_folder(path: str | Path) -> Path:
-    """Return `path` if it is a model folder, otherwise the newest valid checkpoint of that run.
+def record_best(folder: Path, step: int, loss: float, bits_per_byte: float | None) -> None:
+    """Write `best.json`, which names the run's best checkpoint by held-out loss.
 
     Raises:
-        CheckpointError: there is no model.
+        CheckpointError: the disk refuses.
+    """
+    values = {
+        "step": step,
+        "checkpoint": step_name(step),
+        "loss": loss,
+        "bits_per_byte": bits_per_byte,
+    }
+    try:
+        write_file(folder / BEST, (json.dumps(values, indent=1) + "\n").encode())
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder / BEST}: cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint that `best.json` names, if it is there and valid."""
+    try:
+        best = folder / step_name(json.loads((folder / BEST).read_text())["step"])
+        verify(best)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, CheckpointError):
+        return None
+    return best
+
+
+def find_model_folder(path: str | Path, which: str = "best") -> Path:
+    """Return `path` if it is a model folder, otherwise a checkpoint of the run at `path`.
+
+    Args:
+        which: best (by held-out loss; the last where none was measured), last, or a step.
+
+    Raises:
+        CheckpointError: there is no model, or no checkpoint of that step.
+        ConfigError: `which` is none of these.
     """
     path = Path(path)
+    if which not in ("best", "last") and not which.isdecimal():
+        raise ConfigError(f"checkpoint={which!r}: use best, last or a step")
     if (path / "config.json").is_file():
         if (path / MANIFEST).exists():
             verify(path)
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    if which.isdecimal():
+        chosen = folder / step_name(int(which))
+        if not chosen.is_dir():
+            there = ", ".join(str(step_of(found)) for found in checkpoints(folder)) or "none"
+            raise CheckpointError(f"{path}: no checkpoint of step {which}; there are: {there}")
+        verify(chosen)
+        return chosen
+    if which == "best" and (best := best_checkpoint(folder)):
+        return best
     newest, problems = latest_valid_checkpoint(folder)
     if newest is None:
         why = problems[0] if problems else "no config.json and no checkpoints/step-* in it"

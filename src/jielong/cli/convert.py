@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jielong.cli.options import Commands, add_out_dir
+from jielong.cli.options import Commands, add_model, add_out_dir, find_model
 
 FORMATS = ("hf", "gguf", "minimind")
 
@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
     p = commands.add_parser(
         "export", help="write a model as Hugging Face folder, GGUF or MiniMind .pth"
     )
-    p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
+    add_model(p)
     p.add_argument("--format", required=True, choices=FORMATS, help="output format")
     p.add_argument("--dtype", help="hf: bfloat16, float16, float32; gguf: f16, f32, q8_0")
     p.add_argument("--license", help="hf: license id for the model card, e.g. apache-2.0")
@@ -50,5 +50,5 @@ def export_model(arguments: argparse.Namespace) -> int:
     from jielong.api import export
 
     a = arguments
-    print(export(a.model, a.out_dir, a.format, a.dtype, a.license, a.push_to_hub))
+    print(export(find_model(a), a.out_dir, a.format, a.dtype, a.license, a.push_to_hub))
     return 0

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 
-from jielong.cli.options import Commands, add_fields, field_values
+from jielong.cli.options import Commands, add_fields, add_model, field_values, find_model
 from jielong.config.load import load_config
 from jielong.errors import ConfigError
 
@@ -15,7 +15,7 @@ from jielong.errors import ConfigError
 def add(commands: Commands) -> None:
     """Add the command and its flags."""
     p = commands.add_parser("evaluate", help="loss, perplexity and bits per byte of a text")
-    p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
+    add_model(p)
     add_fields(p, ["data_path", "text_field"])
     p.add_argument("--batch-tokens", type=int, default=8192, help="tokens per forward pass")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("data.data_path is missing: give --data-path FILE")
     if arguments.batch_tokens < 1:
         raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
-    model, tokenizer = load(arguments.model, arguments.device)
+    model, tokenizer = load(find_model(arguments), arguments.device)
     texts = DocumentTexts(config.data.data_path, config.data.text_field)
     with texts.naming_first_bad_line():
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)

@@ -7,14 +7,14 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from jielong.cli.options import Commands
+from jielong.cli.options import Commands, add_model, find_model
 from jielong.errors import ConfigError, DataError
 
 
 def add(commands: Commands) -> None:
     """Add the command and its flags."""
     p = commands.add_parser("generate", help="continue a text")
-    p.add_argument("model", metavar="RUN_OR_CHECKPOINT")
+    add_model(p)
     p.add_argument("--prompt", help="text to continue; default: read lines from standard input")
     p.add_argument("--max-new-tokens", type=int, default=256, help="maximum number of new tokens")
     p.add_argument("--num-samples", type=int, default=1, help="number of continuations")
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"num_samples={arguments.num_samples} is below 1")
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
     given = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
-    generator = TextGenerator(*load(arguments.model, arguments.device))
+    generator = TextGenerator(*load(find_model(arguments), arguments.device))
     for prompt in _prompts(arguments.prompt):
         for sample in range(arguments.num_samples):
             seed = None if arguments.seed is None else arguments.seed + sample

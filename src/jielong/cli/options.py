@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jielong.config.fields import FieldSpec
@@ -46,6 +48,32 @@ def plain_flag(word: str) -> str:
 def add_out_dir(parser: Parser) -> None:
     """Add the required `--out-dir`, or `--out` for short."""
     parser.add_argument("--out-dir", "--out", required=True, metavar="DIR", help="folder to write")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names a trained model, and `--checkpoint`."""
+    parser.add_argument("model", metavar="RUN_OR_CHECKPOINT")
+    parser.add_argument(
+        "--checkpoint",
+        default="best",
+        metavar="best|last|STEP",
+        help="which checkpoint of a run: the best by held-out loss (default), the last, or a step",
+    )
+
+
+def find_model(arguments: argparse.Namespace) -> Path:
+    """Return the model folder that the arguments name; say so where a newer one is passed over."""
+    from jielong.checkpoint.checkpoint import checkpoints, find_model_folder
+
+    folder = find_model_folder(arguments.model, arguments.checkpoint)
+    there = checkpoints(folder.parent)
+    if arguments.checkpoint == "best" and folder in there[:-1] and folder != Path(arguments.model):
+        print(
+            f"{folder.name}: the best on held-out text; the last is {there[-1].name} "
+            "(--checkpoint last)",
+            file=sys.stderr,
+        )
+    return folder
 
 
 def add_fields(parser: Parser, names: Sequence[str]) -> None:

@@ -50,7 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0  # rank 0 prints the result
     _continue_prompts(result.checkpoint, config)
     print(f"run         {result.folder}")
-    print(f"checkpoint  {result.checkpoint}")
+    step = int(result.checkpoint.name.removeprefix("step-"))
+    which = "" if step == result.step else f" (the best; the last is of step {result.step})"
+    print(f"checkpoint  {result.checkpoint}{which}")
     if result.validation:
         v = result.validation
         print(

@@ -125,12 +125,22 @@ class RunConfig:
     out_dir: str = option("runs/default", "Folder of the run.", free=True)
     log_interval: int = option(10, "Steps between two records of progress.", low=1, free=True)
     eval_interval: int | None = option(
-        None, "Steps between two validations; default a tenth of the run.", low=1, free=True
+        None,
+        "Steps between two validations; default a tenth of the run, at most half an epoch.",
+        low=1,
+        free=True,
     )
     eval_tokens: int = option(
         2**16,
         "Held-out tokens of an intermediate validation; the last takes all.",
         low=1,
+        free=True,
+    )
+    patience: int = option(
+        3,
+        "Stop after so many validations in a row that are clearly worse than the best one; 0 never "
+        "stops.",
+        low=0,
         free=True,
     )
     save_interval: int | None = option(

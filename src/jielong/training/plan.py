@@ -22,6 +22,8 @@ from jielong.training.scaling import (
 )
 from jielong.training.schedule import Schedule
 
+REPEATED = 1.5  # epochs from which on a text counts as read more than once
+
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -68,18 +70,7 @@ def resolve(
     if learning_rate is None:
         learning_rate = default_learning_rate(asked)
 
-    # Global batch: 2 · √(tokens of the run), and at least what an update of Muon costs
-    # (`default_tokens_per_step`). A run keeps the one it started with, also if its budget grows:
-    # the steps done would otherwise have been of other batches.
-    global_batch_size, batch_warmup = t.global_batch_size, t.batch_warmup
-    if batch_warmup is None:
-        batch_warmup = global_batch_size is None
-    if global_batch_size is None and resumed is not None:
-        global_batch_size = resumed["global_batch_size"]
-        batch_warmup = resumed["batch_warmup"]
-    if global_batch_size is None:
-        tokens_per_step = _tokens_per_step(asked, train)
-        global_batch_size = whole_micro_batches(max(1, round(tokens_per_step / window)), window)
+    global_batch_size, batch_warmup = _global_batch(asked, train, resumed)
 
     # Micro-batch: what a device does best, in equal parts of the global batch. Memory may ask for
     # a smaller one, which changes no update.
@@ -93,13 +84,18 @@ def resolve(
     # Steps: the budget in windows, over the windows of each step.
     training = dataclasses.replace(t, global_batch_size=global_batch_size)
     sizes = first_batches(asked, global_batch_size) if batch_warmup else ()
-    total_steps = Batches(train, asked.data, training, sizes).total_steps(training)
+    batches = Batches(train, asked.data, training, sizes)
+    total_steps = batches.total_steps(training)
 
     # Schedule: warm-up and decay as shares of the run, unless given in steps.
     schedule = Schedule.of(t, total_steps)
 
-    # Validation ten times in a run, each with a checkpoint.
+    # Validation ten times in a run, each with a checkpoint; where the text is read more than once,
+    # at least every half epoch, to notice soon when the model begins to memorise it.
     eval_interval = asked.run.eval_interval or math.ceil(total_steps / 10)
+    epochs = batches.windows_before(total_steps) / batches.windows
+    if asked.run.eval_interval is None and epochs >= REPEATED:
+        eval_interval = min(eval_interval, math.ceil(batches.steps_per_epoch / 2))
     return RunPlan(
         model=asked.model,
         learning_rate=learning_rate,
@@ -112,6 +108,27 @@ def resolve(
         eval_interval=eval_interval,
         save_interval=asked.run.save_interval or eval_interval,
     )
+
+
+def _global_batch(
+    asked: Config, train: Stream, resumed: Mapping[str, Any] | None
+) -> tuple[int, bool]:
+    """Windows in an update, and whether the first updates have fewer.
+
+    The batch is 2 · √(tokens of the run), and at least what an update of Muon costs
+    (`default_tokens_per_step`). A run keeps the one it started with, also if its budget grows: the
+    steps done would otherwise have been of other batches.
+    """
+    t, window = asked.training, asked.data.max_seq_len
+    size, warmup = t.global_batch_size, t.batch_warmup
+    if warmup is None:
+        warmup = size is None
+    if size is None and resumed is not None:
+        return resumed["global_batch_size"], resumed["batch_warmup"]
+    if size is None:
+        wanted = max(1, round(_tokens_per_step(asked, train) / window))
+        size = whole_micro_batches(wanted, window)
+    return size, warmup
 
 
 def _tokens_per_step(asked: Config, train: Stream) -> float:

@@ -27,20 +27,32 @@ from jielong.training.recovery import (
     step_with_recovery,
     translate_out_of_memory,
 )
-from jielong.training.state import TrainState, build, restore
-from jielong.training.summary import explain_first_loss, run_summary, settings_not_used
-from jielong.training.validation import catch_up, is_due, is_missing, validate
+from jielong.training.state import TrainState, build, record_best, restore
+from jielong.training.summary import (
+    explain_best,
+    explain_first_loss,
+    run_summary,
+    settings_not_used,
+)
+from jielong.training.validation import (
+    catch_up,
+    has_turned,
+    is_due,
+    is_missing,
+    measure_best,
+    validate,
+)
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where a run ended: its newest checkpoint, held-out likelihood, and what stopped it."""
+    """Where a run ended, its model and what stopped it."""
 
     folder: Path
-    checkpoint: Path
-    step: int
+    checkpoint: Path  # the run's model: the best by held-out loss, or the last if none was measured
+    step: int  # of the last checkpoint
     total_steps: int
-    validation: dict[str, Any] | None
+    validation: dict[str, Any] | None  # held-out likelihood of the model, and its `step`
     signal: int | None  # of SIGINT, SIGTERM, SIGUSR1; none if the budget was spent
 
 
@@ -86,21 +98,26 @@ def pretrain(
             folder.write_config(config)  # with --override the new settings, now that they fit
         for line in [*run_summary(state), *settings_not_used(config, state.config), *notes]:
             console.line(line)
-        received = None
-        if state.progress.step < state.plan.total_steps or is_missing(state):
+        received, progress = None, state.progress
+        complete = progress.step >= state.plan.total_steps
+        if is_missing(state) or not (complete or has_turned(state)):
             choose_micro_batch_size(state)
             compile_if_it_pays(state)
             with StopSignals() as signals:
                 train_to_end(state, signals)
                 received = signals.received
-        else:
+        elif complete:
             console.line("this run is complete; a larger budget needs --override")
+        progress = state.progress
+        if received is None and (about_best := explain_best(state)):
+            console.line(about_best, "yellow")
+        best = progress.step if progress.best_step is None else progress.best_step
         return RunResult(
             folder=folder.path,
-            checkpoint=folder.checkpoints / step_name(state.progress.step),
-            step=state.progress.step,
+            checkpoint=folder.checkpoints / step_name(best),
+            step=progress.step,
             total_steps=state.plan.total_steps,
-            validation=state.progress.validation,
+            validation=progress.best_validation or progress.validation,
             signal=received,
         )
 
@@ -141,10 +158,12 @@ def train_to_end(state: TrainState, signals: StopSignals) -> None:
         while True:
             try:
                 train(state, signals)
-                return
+                break
             except LossSpikeError:
                 rewind_run(state)
                 state.metrics.rewind(state.progress.step, state.progress.omitted)
+        if signals.received is None:
+            measure_best(state)
 
 
 def train(state: TrainState, signals: StopSignals) -> None:
@@ -176,20 +195,25 @@ def train(state: TrainState, signals: StopSignals) -> None:
                 means.reset()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
             stop, overdue = world.any_rank(signals.received is not None, overdue)
+            ends = stop or done == total
             # saved before it is measured: what goes wrong in validation costs no training
-            saves = done % state.plan.save_interval == 0 or done == total or stop or overdue
+            saves = done % state.plan.save_interval == 0 or ends or overdue
             if saves:
-                save_checkpoint_or_warn(state, last=stop or done == total)
+                save_checkpoint_or_warn(state, last=ends)
             if is_due(state, done):
                 validate(state)
+                ends = done == total or has_turned(state)
                 # the best is kept, and the last knows how good it is
-                if done == total or (progress.best_step == done and not saves):
-                    save_checkpoint_or_warn(state, last=done == total)
+                if ends or (progress.best_step == done and not saves):
+                    save_checkpoint_or_warn(state, last=ends)
                     saves = True
+                record_best(state)
             if saves:
                 last_save = time.monotonic()
             if saves or is_due(state, done):
                 means.restart_clock()
             if stop:
                 console.line(f"stopped after step {done}; the same command goes on from there")
+                break
+            if has_turned(state):
                 break

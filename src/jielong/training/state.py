@@ -57,6 +57,8 @@ class Progress:
     rewinds: int = 0
     best_step: int | None = None
     best_loss: float | None = None
+    best_validation: dict[str, Any] | None = None  # of the best step
+    worse: int = 0  # validations in a row that were clearly worse than the best
     validation: dict[str, Any] | None = None  # the latest
 
 
@@ -184,6 +186,17 @@ def save(state: TrainState) -> None:
     with state.averaged_weights():
         ckpt.save_checkpoint(folder, state.model, state.tokenizer, optimizer, saved, latest)
     ckpt.prune(folder, state.config.run.keep_checkpoints, progress.best_step, progress.step)
+    record_best(state)
+
+
+def record_best(state: TrainState) -> None:
+    """Name the best checkpoint in `best.json`, once it has been saved; rank 0 alone does so."""
+    step, found = state.progress.best_step, state.progress.best_validation
+    folder = state.folder.checkpoints
+    if not state.world.is_main or step is None or not (folder / ckpt.step_name(step)).is_dir():
+        return
+    bits = None if found is None else found["bits_per_byte"]
+    ckpt.record_best(folder, step, state.progress.best_loss or 0.0, bits)
 
 
 def restore(state: TrainState, start: StartingPoint) -> list[str]:

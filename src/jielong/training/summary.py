@@ -58,6 +58,31 @@ def _attention(state: TrainState) -> str:
     return model.model.describe_attention(model.device, state.train_step.dtype)
 
 
+def explain_best(state: TrainState) -> str | None:
+    """Return what to tell the user where the last checkpoint is clearly worse than the best one."""
+    progress, batches = state.progress, state.batches
+    best, last = progress.best_validation, progress.validation
+    if best is None or last is None or not progress.worse:
+        return None
+
+    def epoch(step: int) -> str:
+        return f"{batches.windows_before(step) / batches.windows:.1f}"
+
+    total = state.plan.total_steps
+    text = (
+        f"the held-out loss turned: {best['bits_per_byte']:.4f} bits/byte at step {best['step']} "
+        f"(epoch {epoch(best['step'])}) and {last['bits_per_byte']:.4f} at step {last['step']} "
+        f"(epoch {epoch(last['step'])}), as the model memorises the training text. The model is "
+        f"that of step {best['step']}. "
+    )
+    if progress.step < total:
+        text += (
+            f"The run ends here, not at step {total} (epoch {epoch(total)}); --patience 0 would "
+            "train on. "
+        )
+    return text + "More text helps most; otherwise fewer epochs, or more --weight-decay."
+
+
 def settings_not_used(asked: Config, used: Config) -> list[str]:
     """A line on what was asked of the model where its tokenizer or its start decides otherwise."""
     unused = [

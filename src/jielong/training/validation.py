@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from jielong.checkpoint.checkpoint import load_weights, step_name
 from jielong.config.sampling import Sampling
 from jielong.data.shards import Dataset, TokenStream
 from jielong.evaluation.likelihood import (
@@ -19,8 +20,10 @@ from jielong.generation.generate import TextGenerator
 from jielong.runtime.device import autocast
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.memory import free_memory, is_out_of_memory
-from jielong.training.state import TrainState
+from jielong.training.state import Progress, TrainState
 
+# more than the noise between validations, less than what memorising soon costs
+CLEARLY_WORSE = 0.01  # of the best loss
 PROMPT_TOKENS = 12  # of a held-out text's opening, for the samples drawn in training
 
 
@@ -74,9 +77,43 @@ def _measure(state: TrainState, done: Mapping[str, Any]) -> None:
             state.console.validation(step, found, of)
             state.metrics.write(kind, step, **found)
         progress.validation = {"step": step, **found}
-        loss, best = found["loss"], progress.best_loss
-        if kind == "validation" and loss is not None and (best is None or loss < best):
-            progress.best_step, progress.best_loss = step, loss
+        if kind == "validation":
+            _compare_with_best(progress, found)
+        elif step == progress.best_step:
+            progress.best_validation = progress.validation
+
+
+def _compare_with_best(progress: Progress, found: dict[str, Any]) -> None:
+    loss, best = found["loss"], progress.best_loss
+    if loss is not None and (best is None or loss < best):
+        progress.best_step, progress.best_loss = progress.step, loss
+        progress.best_validation = {"step": progress.step, **found}
+    clearly_worse = best is not None and (loss is None or loss > best * (1 + CLEARLY_WORSE))
+    progress.worse = progress.worse + 1 if clearly_worse else 0
+
+
+def has_turned(state: TrainState) -> bool:
+    """Whether the held-out loss has been clearly above its best for `patience` validations."""
+    patience = state.config.run.patience
+    return 0 < patience <= state.progress.worse
+
+
+def measure_best(state: TrainState) -> None:
+    """At the end of a run: all of the held-out split by the best checkpoint, where it is another.
+
+    Leaves the model with the best checkpoint's weights.
+    """
+    stream, progress, best = state.dataset.validation, state.progress, state.progress.best_step
+    if stream is None or best in (None, progress.step):
+        return
+    folder = state.folder.checkpoints / step_name(best)
+    if not folder.is_dir() or len(stream) <= state.config.run.eval_tokens:
+        return  # not saved, or all of the split is measured each time
+    load_weights(state.model, folder)
+    found = dataclasses.asdict(_likelihood(state, stream, None))
+    progress.best_validation = {"step": best, **found}
+    state.console.validation(best, found, "whole held-out split:")
+    state.metrics.write("final_validation", best, **found)
 
 
 def _likelihood(state: TrainState, stream: TokenStream, max_tokens: int | None) -> Likelihood:
