@@ -64,7 +64,7 @@ def train(name: str, batch_size: int) -> None:
     from jielong.training.scaling import default_learning_rate, default_micro_batch_size
     from jielong.training.step import TrainStep
 
-    config = load_config("llama-26m")
+    config = load_config("llama-26m", weight_decay=0.1)
     model = Transformer(config.model)
     optimizer = Optimizer(model, config.training, default_learning_rate(config))
     train_step = TrainStep(model, optimizer, grad_clip=1.0)

@@ -78,7 +78,9 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    changes = {"global_batch_size": 32} | dict(setting.split("=", 1) for setting in options.set)
+    changes = {"global_batch_size": 32, "weight_decay": 0.1} | dict(
+        setting.split("=", 1) for setting in options.set
+    )
     config = load_config(options.preset, **changes)
     moe, dense = Contender(config), Contender(dense_twin(config))
     for name, model in (("moe", moe.model), ("dense", dense.model)):

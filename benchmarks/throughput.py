@@ -37,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.short:
         arguments.batch_size, arguments.rounds = 8, 3
-    config = load_config(arguments.preset, document_mask=False, compile="off")
+    config = load_config(arguments.preset, document_mask=False, compile="off", weight_decay=0.1)
     contenders, flops = build(config, arguments.batch_size)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     matmul = []

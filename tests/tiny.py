@@ -106,23 +106,16 @@ def random_batch(rows: int, length: int, seed: int = 0, ignored: float = 0.0) ->
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
     """The rows of a batch as several micro-batches."""
-    rows = np.array_split(np.arange(len(batch.tokens)), parts)
-    return [
-        Batch(
-            batch.tokens[r],
-            batch.targets[r],
-            None if batch.document_ids is None else batch.document_ids[r],
-            batch.windows[r],
-        )
-        for r in rows
-    ]
+    return [batch.rows(r) for r in np.array_split(np.arange(len(batch.tokens)), parts)]
 
 
 def new_optimizer(model: torch.nn.Module, config: Config) -> Optimizer:
     """The optimizer of a run with these settings, its learning rate filled in."""
     given = config.training.learning_rate
     learning_rate = default_learning_rate(config) if given is None else given
-    return Optimizer(model, config.training, learning_rate)
+    decay = 0.1 if config.training.weight_decay is None else config.training.weight_decay
+    training = dataclasses.replace(config.training, weight_decay=decay)
+    return Optimizer(model, training, learning_rate)
 
 
 def one_step(

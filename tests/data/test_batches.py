@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
 from jielong.data.batches import Batch, Batches, prefetch
+from jielong.data.noise import InputNoise
 from tiny import ListStream, random_documents
 
 documents = st.lists(
@@ -34,10 +35,11 @@ def batches_of(
     )
 
 
-def target_places(batch: Batch, window: int) -> list[int]:
+def target_places(batch: Batch, batches: Batches, epoch: int) -> list[int]:
     """Places in the stream of all tokens that a packed batch predicts."""
     rows, columns = (batch.targets != IGNORE_INDEX).nonzero(as_tuple=True)
-    return (torch.from_numpy(batch.windows)[rows] * window + columns + 1).tolist()
+    places = torch.from_numpy(batch.windows)[rows] * batches.data.max_seq_len + columns + 1
+    return ((places + batches.offset(epoch)) % len(batches.stream)).tolist()
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -47,13 +49,16 @@ def test_an_epoch_predicts_every_token_once_but_the_first_of_each_document(
 ) -> None:
     docs = random_documents(50, longest=15)
     batches = batches_of(docs, window)
-    firsts = set(batches.stream.documents.tolist())
-    for epoch in range(2):
+    starts = set(batches.stream.documents.tolist())
+    for epoch in range(3):
+        # where whole windows end at the last token but one of the ring, its first is no target
+        whole = (len(batches.stream) - 1) % window == 0
+        firsts = starts | ({batches.offset(epoch)} if whole else set())
         seen: Counter[int] = Counter()
         for position in range(batches.steps_per_epoch):
             step = epoch * batches.steps_per_epoch + position
             for rank in range(world_size):
-                seen.update(target_places(batches.batch(step, rank, world_size), window))
+                seen.update(target_places(batches.batch(step, rank, world_size), batches, epoch))
         assert seen == Counter(set(range(len(batches.stream))) - firsts)
 
 
@@ -252,8 +257,69 @@ def test_first_steps_of_other_sizes_leave_each_epoch_whole(
     for step, windows in enumerate(steps):
         shares = [batches.batch(step, rank, world_size) for rank in range(world_size)]
         assert sum(share.target_count for share in shares) == sum(
-            batches.load(np.array([w])).target_count for w in windows
+            batches.load(np.array([w]), batches.span(step).epoch).target_count for w in windows
         )
+
+
+def test_each_epoch_cuts_its_windows_anew_unless_the_order_is_fixed() -> None:
+    docs = random_documents(50, longest=15)
+    batches = batches_of(docs)
+    offsets = [batches.offset(epoch) for epoch in range(20)]
+    assert offsets[0] == 0 and len(set(offsets)) > 15
+    assert offsets == [batches_of(docs).offset(epoch) for epoch in range(20)]
+    assert offsets != [batches_of(docs, seed=8).offset(epoch) for epoch in range(20)]
+    every = np.arange(batches.windows)
+    rows = {tuple(row) for e in range(4) for row in batches.load(every, e).tokens.tolist()}
+    assert len(rows) > 2 * batches.windows
+    fixed = batches_of(docs, shuffle=False)
+    first, second = (fixed.load(every, epoch).tokens for epoch in (0, 1))
+    assert first.equal(second)
+
+
+def test_a_window_across_the_end_of_the_stream_goes_on_at_its_beginning() -> None:
+    docs = random_documents(50, longest=15)
+    batches = batches_of(docs)
+    total, T = len(batches.stream), 8
+    ring = np.tile(batches.stream.tokens.astype(np.int64), 2)
+    belongs = np.repeat(np.arange(len(docs)), [len(d) for d in docs])
+    for epoch in range(1, 30):
+        offset = batches.offset(epoch)
+        window = (total - offset) // T  # the one that holds the last token of the stream
+        start = offset + window * T
+        batch = batches.load(np.array([window]), epoch)
+        count = min(T, total - window * T)
+        assert batch.tokens[0, :count].tolist() == ring[start : start + count].tolist()
+        inside = (np.arange(start, start + count)) % total
+        expected = sorted(set(belongs[inside].tolist()))
+        assert set(expected) <= set(batches.documents_of(np.array([window]), epoch))
+        ids = batch.document_ids
+        assert ids is not None
+        assert int(ids[0, count - 1]) == len(expected) - 1
+
+
+def test_noise_replaces_its_share_of_the_inputs_and_nothing_else() -> None:
+    docs = random_documents(400, longest=40)
+    plain, special = batches_of(docs, window=64), np.array([0, 1, 2])
+    noise = InputNoise(0.25, np.setdiff1d(np.arange(64), special))
+    noisy = Batches(
+        plain.stream, plain.data, TrainingConfig(global_batch_size=6, seed=7), (), noise
+    )
+    every = np.arange(plain.windows)
+    first, second = (noisy.load(every, epoch) for epoch in (0, 1))
+    before = plain.load(every)
+    assert first.targets.equal(before.targets)
+    assert first.tokens.equal(noisy.load(every, 0).tokens)
+    changed = first.tokens != before.tokens
+    ordinary = ~torch.isin(before.tokens, torch.from_numpy(special))
+    share = float(changed[ordinary].float().mean())
+    assert 0.22 < share < 0.27 and not changed[~ordinary].any()  # some are replaced by themselves
+    assert not torch.isin(first.tokens[changed], torch.from_numpy(special)).any()
+    again = second.tokens != plain.load(every, 1).tokens
+    assert not again.equal(changed)
+    alone = noisy.load(every[5:7], 0)  # the same in any batch
+    assert alone.tokens.equal(first.tokens[5:7])
+    assert alone.row_seeds is not None and first.row_seeds is not None
+    assert alone.row_seeds.equal(first.row_seeds[5:7])
 
 
 def test_a_budget_in_tokens_counts_the_first_steps_by_their_size() -> None:

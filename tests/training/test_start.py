@@ -127,4 +127,4 @@ def test_a_run_of_the_first_format_goes_on_and_says_what_is_not_exact(
     shutil.rmtree(tmp_path / "checkpoints" / ckpt.step_name(4))
     rewrite_state(tmp_path, format=None)
     status, said = run(words, tmp_path)
-    assert status == 0 and "shuffled the text in another way" in said
+    assert status == 0 and "laid out the text in another way" in said

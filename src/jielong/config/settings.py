@@ -84,7 +84,25 @@ class TrainingConfig:
     beta1: float = option(0.8, "AdamW's first decay rate.", low=0.0, high=1.0)
     beta2: float = option(0.99, "AdamW's second decay rate.", low=0.0, high=1.0)
     adam_eps: float = option(1e-8, "AdamW's epsilon.", low=0.0)
-    weight_decay: float = option(0.1, "Decoupled decay, on matrices only.", low=0.0)
+    weight_decay: float | None = option(
+        None,
+        "Decoupled decay, on matrices only; default 0.1, more where the text is read often.",
+        low=0.0,
+    )
+    dropout: float | None = option(
+        None,
+        "Share of the embedding and of each layer's output dropped in training; default 0, more "
+        "where the text is read often.",
+        low=0.0,
+        high=0.9,
+    )
+    input_noise: float | None = option(
+        None,
+        "Share of the input tokens replaced by random ones in training; default 0, more where the "
+        "text is read often.",
+        low=0.0,
+        high=0.9,
+    )
     muon_momentum: float = option(0.8, "Muon's Nesterov momentum.", low=0.0, high=1.0)
     average_weights: bool = option(
         True, "Measure, sample and keep a running average of the weights, not the latest."
@@ -245,6 +263,8 @@ class Config:
 
 
 FIELDS: dict[str, FieldSpec] = collect_fields(Config)
+# defaults that earlier versions stored with a run, of settings that now follow from the text
+FORMER_DEFAULTS = {"weight_decay": 0.1}
 # flag names of MiniMind's scripts
 ALIASES = {"warmup_iters": "warmup_steps", "wandb_project": "tracker_project"}
 # two more of its flags, which together set global_batch_size and micro_batch_size

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
-from jielong.data.shuffle import permute
+from jielong.data.noise import InputNoise
+from jielong.data.shuffle import permute, random_bits
+
+_OFFSET, _NOISE, _DROPOUT = 1, 2, 3  # keys that set random bits for different ends apart
 
 
 class Stream(Protocol):
@@ -32,12 +35,14 @@ class Batch:
 
     Shapes: tokens, targets and document_ids (B, T); targets are the tokens shifted by one, −100
     if ignored. `windows` (B,) are the window numbers of the rows, by which their text is found.
+    `row_seeds` (B,) int64 differ between windows and epochs; dropout's masks follow from them.
     """
 
     tokens: Tensor
     targets: Tensor
     document_ids: Tensor | None
     windows: np.ndarray
+    row_seeds: Tensor | None = None
 
     @property
     def target_count(self) -> int:
@@ -58,7 +63,8 @@ class Batch:
         """Return the chosen rows; if none are, the first row with all targets ignored."""
         kept = chosen if len(chosen) else np.zeros(1, np.int64)
         ids = None if self.document_ids is None else self.document_ids[kept]
-        batch = Batch(self.tokens[kept], self.targets[kept], ids, self.windows[kept])
+        seeds = None if self.row_seeds is None else self.row_seeds[kept]
+        batch = Batch(self.tokens[kept], self.targets[kept], ids, self.windows[kept], seeds)
         if not len(chosen):
             batch.targets.fill_(IGNORE_INDEX)  # a copy, since indexing by array copies
         return batch
@@ -77,8 +83,10 @@ class Batches:
     """The training batches of a split, by step.
 
     Packed windows start every `max_seq_len` tokens and hold one more, so each token is an input
-    once and a target once. A padded row holds one document of at most `max_seq_len` tokens;
-    a longer one is cut, but keeps its last token (eos).
+    once and a target once. Each epoch but the first takes the stream as a ring and begins at
+    another token, so that its windows are cut anew: where a text is read often, no window comes
+    twice. A padded row holds one document of at most `max_seq_len` tokens; a longer one is cut,
+    but keeps its last token (eos).
     """
 
     def __init__(
@@ -87,14 +95,17 @@ class Batches:
         data: DataConfig,
         training: TrainingConfig,
         first_steps: Sequence[int] = (),
+        noise: InputNoise | None = None,
     ) -> None:
         """Lay out the epochs.
 
         Args:
             training: only `seed` and `global_batch_size`, the windows of a step, are used.
             first_steps: windows in each of the first steps, if a run starts with smaller batches.
+            noise: replaces some input tokens.
         """
         self.stream, self.data, self.seed = stream, data, training.seed
+        self.noise = noise
         assert training.global_batch_size is not None, "resolve() fills it in"
         self.global_batch_size = training.global_batch_size
         if data.packing == "pad":
@@ -170,46 +181,74 @@ class Batches:
         """
         windows = self.step_windows(step)
         share = np.array_split(windows, world_size)[rank]
-        batch = self.load(share if len(share) else windows[:1])
+        batch = self.load(share if len(share) else windows[:1], self.span(step).epoch)
         return batch if len(share) else batch.rows(share)
 
-    def documents_of(self, windows: np.ndarray) -> list[int]:
-        """Return the documents, by index in the split, that have tokens in these windows."""
+    def documents_of(self, windows: np.ndarray, epoch: int) -> list[int]:
+        """Return the documents, by index in the split, that have tokens in an epoch's windows."""
         if self.data.packing == "pad":
             return sorted(int(w) for w in windows)
-        T, starts = self.data.max_seq_len, self.stream.documents
-        found: set[int] = set()
-        for start in windows * T:
-            first = int(np.searchsorted(starts, start, side="right")) - 1
-            found.update(range(first, int(np.searchsorted(starts, start + T + 1))))
+        starts, found = self.stream.documents, set[int]()
+        for window in windows:
+            for start, stop in self._stretches(int(window), epoch):
+                first = int(np.searchsorted(starts, start, side="right")) - 1
+                found.update(range(first, int(np.searchsorted(starts, stop))))
         return sorted(found)
 
-    def load(self, windows: np.ndarray) -> Batch:
-        """Return the batch of the given windows."""
+    def load(self, windows: np.ndarray, epoch: int = 0) -> Batch:
+        """Return the batch of the given windows of an epoch."""
         padded = self.data.packing == "pad"
-        rows = [self._padded_row(w) if padded else self._packed_row(w) for w in windows]
+        rows = [self._padded_row(w) if padded else self._packed_row(w, epoch) for w in windows]
         tokens, targets, ids = (np.stack(column) for column in zip(*rows, strict=True))
+        if self.noise:
+            T = tokens.shape[1]
+            places = windows[:, None] * T + np.arange(T)
+            bits = random_bits(places, self.seed, epoch, _NOISE)
+            tokens = self.noise.replace(tokens, bits)
         masked = self.data.document_mask and not padded
+        seeds = random_bits(windows, self.seed, epoch, _DROPOUT) >> np.uint64(2)  # below 2^62
         return Batch(
             torch.from_numpy(tokens),
             torch.from_numpy(targets),
             torch.from_numpy(ids) if masked else None,
             windows,
+            torch.from_numpy(seeds.astype(np.int64)),
         )
 
-    def _packed_row(self, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        T = self.data.max_seq_len
-        start = int(window) * T
-        read = self.stream.read(start, min(start + T + 1, len(self.stream))).astype(np.int64)
+    def offset(self, epoch: int) -> int:
+        """Return the token at which an epoch's first window begins."""
+        if epoch == 0 or not self.data.shuffle:
+            return 0
+        return int(random_bits(np.array(epoch), self.seed, _OFFSET)) % len(self.stream)
+
+    def _stretches(self, window: int, epoch: int) -> list[tuple[int, int]]:
+        """Return where a packed window's tokens are in the stream: one stretch, or two."""
+        T, total, offset = self.data.max_seq_len, len(self.stream), self.offset(epoch)
+        first = window * T
+        # after the last token comes the ring's first one, unless the epoch ends where the text does
+        last = min(first + T + 1, total + 1 if offset else total)
+        start, stop = offset + first, offset + last
+        if start >= total:
+            return [(start - total, stop - total)]
+        return [(start, stop)] if stop <= total else [(start, total), (0, stop - total)]
+
+    def _packed_row(self, window: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        T, documents = self.data.max_seq_len, self.stream.documents
+        parts, begins, length = [], [], 0
+        for start, stop in self._stretches(int(window), epoch):
+            parts.append(self.stream.read(start, stop).astype(np.int64))
+            first, last = np.searchsorted(documents, [start, stop])
+            begins.append(np.asarray(documents[first:last]) - start + length)
+            length += stop - start
+        read, begin = np.concatenate(parts), np.concatenate(begins)
+        begin = begin[begin > 0]  # in 1 … T
         targets = np.full(T, IGNORE_INDEX, np.int64)
         targets[: len(read) - 1] = read[1:]
         tokens = np.zeros(T, np.int64)  # only the last window can be shorter
         tokens[: len(read[:T])] = read[:T]
-        first, last = np.searchsorted(self.stream.documents, [start + 1, start + len(read)])
-        begins = np.asarray(self.stream.documents[first:last]) - start  # in 1 … T
-        targets[begins - 1] = IGNORE_INDEX  # the next token belongs to another document
+        targets[begin - 1] = IGNORE_INDEX  # the next token belongs to another document
         ids = np.zeros(T + 1, np.int32)
-        ids[begins] = 1
+        ids[begin] = 1
         return tokens, targets, ids[:T].cumsum(dtype=np.int32)
 
     def _padded_row(self, document: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The order of an epoch, computed position by position: it is never stored as a table."""
+"""Random numbers as functions of a position: the order of an epoch, and bits for noise."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ def permute(places: np.ndarray, n: int, seed: int, epoch: int) -> np.ndarray:
     while (outside := found >= n).any():
         found[outside] = _feistel(found[outside], bits, keys)
     return found.astype(np.int64)
+
+
+def random_bits(places: np.ndarray, *keys: int) -> np.ndarray:
+    """Return 64 random bits for each of `places`, uint64 of their shape, given by the `keys`."""
+    # no Generator: its numbers may change between versions of numpy (NEP 19)
+    state = np.random.SeedSequence(keys).generate_state(2, np.uint64)
+    mixed = _mixed(_mixed(np.atleast_1d(places).astype(np.uint64) ^ state[0]) ^ state[1])
+    return mixed.reshape(np.shape(places))  # arrays alone wrap around without a warning
 
 
 def _feistel(numbers: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:

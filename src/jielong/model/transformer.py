@@ -18,6 +18,7 @@ from jielong.model.attention_backends import (
     document_lengths,
     varlen_unavailable,
 )
+from jielong.model.dropout import Dropout, LayerDropout
 from jielong.model.feedforward import FeedForward
 from jielong.model.linear import Linear
 from jielong.model.loss import linear_cross_entropy
@@ -72,12 +73,20 @@ class DecoderLayer(nn.Module):
         plan: AttentionPlan = CAUSAL,
         cache: KVCache | None = None,
         routings: list[Routing] | None = None,
+        dropout: LayerDropout | None = None,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotary, plan, cache)
+        attended = self.self_attn(self.input_layernorm(x), rotary, plan, cache)
+        if dropout:
+            attended = attended * dropout.keep_attention * dropout.scale
+        x = x + attended
         hidden = self.post_attention_layernorm(x)
         if isinstance(self.mlp, MixtureOfExperts):
-            return x + self.mlp(hidden, routings)
-        return x + self.mlp(hidden)
+            hidden = self.mlp(hidden, routings)
+        else:
+            hidden = self.mlp(hidden)
+        if dropout:
+            hidden = hidden * dropout.keep_mlp * dropout.scale
+        return x + hidden
 
 
 class Decoder(nn.Module):
@@ -103,13 +112,18 @@ class Decoder(nn.Module):
         document_ids: Tensor | None = None,
         cache: KVCache | None = None,
         routings: list[Routing] | None = None,
+        dropout: Dropout | None = None,
     ) -> Tensor:
         start = cache.length if cache is not None else 0
         rotary = self.rotary(start, tokens.shape[1])
         x = self.embed_tokens(tokens)  # (B, T, H)
         plan = CAUSAL if document_ids is None else self._plan(document_ids, x, cache)
-        for layer in self.layers:
-            x = layer(x, rotary, plan, cache, routings)
+        if dropout:
+            x = x * dropout.keep(0, x) * dropout.scale
+        for number, layer in enumerate(self.layers):
+            # masks are made here, outside of what is compiled
+            masks = dropout.for_layer(number, x) if dropout else None
+            x = layer(x, rotary, plan, cache, routings, masks)
         if cache is not None:
             cache.length += tokens.shape[1]
         return self.norm(x)
@@ -178,6 +192,7 @@ class Transformer(nn.Module):
         document_ids: Tensor | None = None,
         cache: KVCache | None = None,
         reference_load: Tensor | None = None,
+        dropout: Dropout | None = None,
     ) -> ModelOutput:
         """Predict the next token at each position.
 
@@ -189,6 +204,7 @@ class Transformer(nn.Module):
                 them on the CPU even for a GPU: finding document borders then needs no sync.
             cache: keys and values of the tokens before these; extended in place.
             reference_load: (layers, experts), see `load_balancing_loss`; mixtures of experts only.
+            dropout: of the embedding and of what each layer adds; for training, with targets.
 
         Returns:
             `logits` (B, T, V), or `loss` if there are targets: their summed loss, in nats.
@@ -196,7 +212,7 @@ class Transformer(nn.Module):
         if targets is None:
             return ModelOutput(logits=self.logits(self.hidden_states(tokens, document_ids, cache)))
         routings: list[Routing] = []
-        hidden = self.model(tokens, document_ids, cache, routings)
+        hidden = self.model(tokens, document_ids, cache, routings, dropout)
         loss = linear_cross_entropy(hidden.flatten(0, 1), self.lm_head.weight, targets.flatten())
         if not routings:
             return ModelOutput(loss=loss)

@@ -142,6 +142,7 @@ class Optimizer:
     """The optimizers of a run behind one `step`, with their state by parameter name."""
 
     def __init__(self, model: nn.Module, t: TrainingConfig, learning_rate: float) -> None:
+        assert t.weight_decay is not None, "resolve() fills it in"
         self.peak = learning_rate
         self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         hidden = [

@@ -14,15 +14,16 @@ from jielong.config.model import ModelConfig
 from jielong.config.settings import Config
 from jielong.data.batches import Batches, Stream
 from jielong.training.scaling import (
+    REPEATED,
+    Regularisation,
     default_learning_rate,
     default_micro_batch_size,
+    default_regularisation,
     default_tokens_per_step,
     first_batches,
     whole_micro_batches,
 )
 from jielong.training.schedule import Schedule
-
-REPEATED = 1.5  # epochs from which on a text counts as read more than once
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class RunPlan:
     global_batch_size: int
     batch_warmup: bool  # the run starts with smaller batches
     micro_batch_size: int  # of a pass, before it is known what fits in memory
+    weight_decay: float
+    dropout: float
+    input_noise: float
     total_steps: int
     warmup_steps: int
     decay_steps: int
@@ -87,13 +91,16 @@ def resolve(
     batches = Batches(train, asked.data, training, sizes)
     total_steps = batches.total_steps(training)
 
+    # Regularisation: none to speak of for a text read once, more the more often it is read.
+    epochs = batches.windows_before(total_steps) / batches.windows
+    regular = _regularisation(asked, epochs, resumed)
+
     # Schedule: warm-up and decay as shares of the run, unless given in steps.
     schedule = Schedule.of(t, total_steps)
 
     # Validation ten times in a run, each with a checkpoint; where the text is read more than once,
     # at least every half epoch, to notice soon when the model begins to memorise it.
     eval_interval = asked.run.eval_interval or math.ceil(total_steps / 10)
-    epochs = batches.windows_before(total_steps) / batches.windows
     if asked.run.eval_interval is None and epochs >= REPEATED:
         eval_interval = min(eval_interval, math.ceil(batches.steps_per_epoch / 2))
     return RunPlan(
@@ -102,12 +109,26 @@ def resolve(
         global_batch_size=global_batch_size,
         batch_warmup=batch_warmup,
         micro_batch_size=micro_batch_size,
+        weight_decay=regular.weight_decay,
+        dropout=regular.dropout,
+        input_noise=regular.input_noise,
         total_steps=total_steps,
         warmup_steps=schedule.warmup_steps,
         decay_steps=schedule.decay_steps,
         eval_interval=eval_interval,
         save_interval=asked.run.save_interval or eval_interval,
     )
+
+
+def _regularisation(
+    asked: Config, epochs: float, resumed: Mapping[str, Any] | None
+) -> Regularisation:
+    """What is asked for, else what follows from the epochs; runs of earlier versions had little."""
+    values = dataclasses.asdict(default_regularisation(epochs))
+    if resumed is not None:
+        values |= resumed.get("earlier_regularisation", {})
+    given = {name: getattr(asked.training, name) for name in values}
+    return Regularisation(**(values | {k: v for k, v in given.items() if v is not None}))
 
 
 def _global_batch(
@@ -149,11 +170,14 @@ def saved_plan(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
     Raises:
         KeyError, TypeError: the state is not as this or an earlier version writes it.
     """
-    if "plan" in state:
-        plan: Mapping[str, Any] = state["plan"]
-        return plan
     old = state["config"]["training"]
-    return {
+    plan = {}
+    if state.get("format", 1) < 3:  # weight_decay was a plain setting, and there was nothing else
+        earlier = {"weight_decay": old["weight_decay"], "dropout": 0.0, "input_noise": 0.0}
+        plan["earlier_regularisation"] = earlier
+    if "plan" in state:
+        return plan | state["plan"]
+    return plan | {
         "global_batch_size": old["batch_size"] * old["accumulation_steps"],
         "batch_warmup": old.get("batch_warmup", False),  # the first runs had none
     }

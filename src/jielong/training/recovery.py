@@ -148,8 +148,8 @@ def translate_out_of_memory() -> Iterator[None]:
 
 def _documents_of_step(state: TrainState) -> tuple[list[int], str]:
     """The documents that the next step's batch, of all ranks, has text of; and in words."""
-    windows = state.batches.step_windows(state.progress.step)
-    documents = state.batches.documents_of(windows)
+    step, batches = state.progress.step, state.batches
+    documents = batches.documents_of(batches.step_windows(step), batches.span(step).epoch)
     more = " …" if len(documents) > NAMED else ""
     names = ", ".join(map(str, documents[:NAMED]))
     return documents, f"documents {names}{more} of the training split"

@@ -6,15 +6,37 @@ The constants were measured on small models (docs/experiments.md); all can be se
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
 from jielong.config.settings import Config
 
+REPEATED = 1.5  # epochs from which on a text counts as read more than once
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
 FIRST_BATCHES = 5.0  # tokens of a batch over the root of the tokens before it
 MICRO_BATCH_TOKENS = 2**15  # more at once needs memory and gains no speed
 CPU_TOKENS = 2**11  # at once: with these its caches do best
+
+
+@dataclass(frozen=True)
+class Regularisation:
+    """What keeps a model from memorising its text."""
+
+    weight_decay: float  # decoupled, on matrices
+    dropout: float  # share of each layer's output
+    input_noise: float  # share of the input tokens
+
+
+def default_regularisation(epochs: float) -> Regularisation:
+    """Return the regularisation for a text that is read `epochs` times.
+
+    Read once, a text cannot be memorised, and regularisation only slows learning. Each further
+    epoch can teach less, and needs more of it (docs/experiments.md).
+    """
+    if epochs < REPEATED:
+        return Regularisation(weight_decay=0.1, dropout=0.0, input_noise=0.0)
+    return Regularisation(weight_decay=1.0, dropout=0.1, input_noise=0.05)
 
 
 def default_learning_rate(config: Config) -> float:

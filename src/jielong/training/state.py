@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.checkpoint.weights import load_tensors
 from jielong.config.settings import Config
 from jielong.data.batches import Batch, Batches
+from jielong.data.noise import InputNoise
 from jielong.data.shards import Dataset
 from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
@@ -39,7 +41,9 @@ from jielong.training.scaling import first_batches
 from jielong.training.schedule import Schedule
 from jielong.training.step import TrainStep
 
-STATE_FORMAT = 2  # of training_state.json; 1, without a number, shuffled the text in another way
+# of training_state.json; 1, without a number, shuffled the text in another way; 2 cut each epoch's
+# windows in the same places
+STATE_FORMAT = 3
 
 
 @dataclass
@@ -118,6 +122,9 @@ def build(
         config.training,
         global_batch_size=plan.global_batch_size,
         batch_warmup=plan.batch_warmup,
+        weight_decay=plan.weight_decay,
+        dropout=plan.dropout,
+        input_noise=plan.input_noise,
     )
     config = dataclasses.replace(config, training=training)
     sizes = first_batches(config, plan.global_batch_size) if plan.batch_warmup else ()
@@ -141,13 +148,22 @@ def build(
             dtype=dtype,
             world=world,
             scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
+            dropout=plan.dropout,
         ),
         average=WeightAverage(model) if training.average_weights else None,
-        batches=Batches(dataset.train, config.data, training, sizes),
+        batches=Batches(dataset.train, config.data, training, sizes, _noise(plan, tokenizer)),
         schedule=Schedule.of(training, plan.total_steps),
         console=console,
         metrics=MetricsFile(folder.metrics_file, enabled=world.is_main),
     )
+
+
+def _noise(plan: RunPlan, tokenizer: Tokenizer) -> InputNoise | None:
+    """The noise on the input tokens, if the plan has any."""
+    if not plan.input_noise:
+        return None
+    ids = np.setdiff1d(np.arange(tokenizer.vocab_size), list(tokenizer.special_tokens))
+    return InputNoise(plan.input_noise, ids)
 
 
 def _plan_of(checkpoint: Path | None) -> Mapping[str, Any] | None:
@@ -232,7 +248,7 @@ def restore(state: TrainState, start: StartingPoint) -> list[str]:
     notes.append(f"resuming from {start.checkpoint}")
     if version < STATE_FORMAT:
         notes.append(
-            "it was saved by an earlier version, which shuffled the text in another way: until "
+            "it was saved by an earlier version, which laid out the text in another way: until "
             "this epoch ends, some of the text may come twice and some not at all"
         )
     return notes

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jielong.data.batches import Batch
 from jielong.errors import first_line
+from jielong.model.dropout import Dropout
 from jielong.model.moe import update_router_bias
 from jielong.model.transformer import ModelOutput
 from jielong.runtime.device import autocast
@@ -100,6 +101,7 @@ class TrainStep:
     dtype: torch.dtype = torch.float32  # of the forward pass
     world: World = field(default_factory=World)
     scaler: torch.amp.GradScaler = field(default_factory=_no_scaling)  # for float16
+    dropout: float = 0.0  # rate of what each layer adds
 
     def __call__(
         self,
@@ -146,6 +148,11 @@ class TrainStep:
         balance = None if totals.balance is None else float(world.sum(totals.balance))
         return StepResult(mean, totals.targets, grad_norm, applied, balance, totals.load)
 
+    def _dropout_of(self, batch: Batch) -> Dropout | None:
+        if not self.dropout or batch.row_seeds is None:
+            return None
+        return Dropout(self.dropout, batch.row_seeds)
+
     def _accumulate(
         self, micro_batches: Sequence[Batch], totals: _Totals, reference_load: Tensor | None
     ) -> str | None:
@@ -166,6 +173,7 @@ class TrainStep:
                             batch.targets.to(device, non_blocking=True),
                             batch.document_ids,
                             reference_load=reference_load,
+                            dropout=self._dropout_of(batch),
                         )
                     # DDP averages gradients over ranks; the objective is their sum
                     objective = totals.objective(output, batch) * self.world.world_size

@@ -6,6 +6,7 @@ import math
 
 from jielong.config.model import MODEL_FIELDS
 from jielong.config.settings import Config
+from jielong.training.scaling import REPEATED
 from jielong.training.state import TrainState
 
 FIRST_LOSS_TOLERANCE = 0.5  # nats
@@ -47,6 +48,25 @@ def run_summary(state: TrainState) -> list[str]:
         f"optimizer  {t.optimizer}, peak learning rate {plan.learning_rate:.2g}, {t.schedule}, "
         f"{plan.warmup_steps} warm-up steps"
         + ("; evaluating and saving averaged weights" if t.average_weights else ""),
+        *_repetition(state, tokens / max(1, train_tokens)),
+    ]
+
+
+def _repetition(state: TrainState, epochs: float) -> list[str]:
+    """How often the text is read, where that is more than once, and what is done about it."""
+    plan, run = state.plan, state.config.run
+    if epochs < REPEATED:
+        return []
+    measures = [f"weight decay {plan.weight_decay:g}"]
+    if plan.dropout:
+        measures.append(f"dropout {plan.dropout:g}")
+    if plan.input_noise:
+        measures.append(f"{plan.input_noise:.0%} of the input tokens replaced")
+    if run.patience and state.dataset.validation is not None:
+        measures.append("a stop once the held-out loss has turned")
+    return [
+        f"epochs     the text is read {epochs:.3g} times; against memorising it: "
+        + ", ".join(measures)
     ]
 
 
