@@ -12,8 +12,9 @@ import tomli_w
 import torch
 
 from jielong.cli.main import main, parse
+from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.load import load_config, preset_names
-from jielong.config.settings import BATCH_ALIASES, FIELDS
+from jielong.config.settings import FIELDS
 from jielong.model.transformer import Transformer
 from tiny import TEXTS, TINY_RUN
 

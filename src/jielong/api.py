@@ -13,7 +13,8 @@ from jielong.config.settings import Config
 from jielong.data.prepare.prepare import prepare as prepare_dataset
 from jielong.data.prepare.report import PrepareReport
 from jielong.errors import ConfigError
-from jielong.evaluation.likelihood import Likelihood, evaluate_documents
+from jielong.evaluation.likelihood import evaluate_documents
+from jielong.evaluation.sums import Likelihood
 from jielong.generation.generate import TextGenerator
 from jielong.interop.export import export_model
 from jielong.interop.minimind import import_minimind

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from jielong.config.model import ModelConfig
+from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
+from jielong.data.batches import Batches
 from jielong.errors import DataError
 from jielong.evaluation.likelihood import (
     EvaluationWindows,
@@ -237,7 +239,7 @@ def test_ranks_together_equal_one_process(model, tokenizer, world_size):
         evaluate_stream(model, stream, token_bytes, EvaluationWindows(8, 2), share)
         hook.remove()
     assert all(each == shapes[0] for each in shapes)
-    nats, tokens, text_bytes = np.sum(sums, axis=0)
+    nats, tokens, text_bytes, *_ = np.sum(sums, axis=0)
     assert (tokens, text_bytes) == (want.tokens, want.bytes)
     assert nats / tokens == pytest.approx(want.loss, rel=1e-6)
 
@@ -262,3 +264,26 @@ def test_a_stream_of_one_token_is_refused(model, tokenizer):
     stream = MemoryStream(np.array([1], np.uint16), np.array([0]), 0)
     with pytest.raises(DataError, match="no token to predict"):
         evaluate_stream(model, stream, tokenizer.token_bytes(), EvaluationWindows(16, 4))
+
+
+def test_the_standard_error_is_that_of_a_ratio_over_batches(model, tokenizer):
+    stream, token_bytes = stream_of(tokenizer, TEXTS * 4), tokenizer.token_bytes()
+    one_by_one = evaluate_stream(model, stream, token_bytes, EvaluationWindows(8, 1))
+    data = DataConfig(max_seq_len=8)
+    batches = Batches(stream, data, TrainingConfig(global_batch_size=1))
+    nats, sizes = [], []
+    for window in range(batches.windows):
+        batch = batches.load(np.array([window]))
+        with torch.no_grad():
+            loss = model(batch.tokens, targets=batch.targets, document_ids=batch.document_ids).loss
+        predicted = batch.targets[batch.targets != IGNORE_INDEX].numpy()
+        if len(predicted):
+            nats.append(float(loss))
+            sizes.append(float(token_bytes[predicted].sum()))
+    bits, sizes = np.array(nats) / np.log(2), np.array(sizes)
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, len(bits), (4000, len(bits)))
+    bootstrap = (bits[drawn].sum(1) / sizes[drawn].sum(1)).std()
+    assert one_by_one.bits_per_byte_error == pytest.approx(bootstrap, rel=0.1)
+    whole = evaluate_documents(model, tokenizer, TEXTS[:1], 64, batch_tokens=10**6)
+    assert whole.bits_per_byte_error is None  # one batch cannot be compared

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jielong.config.aliases import ALIASES, BATCH_ALIASES
 from jielong.config.fields import FieldSpec
-from jielong.config.settings import ALIASES, BATCH_ALIASES, FIELDS
+from jielong.config.settings import FIELDS
 from jielong.errors import ConfigError
 
 

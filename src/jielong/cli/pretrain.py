@@ -8,9 +8,10 @@ import shlex
 from pathlib import Path
 
 from jielong.cli.options import Commands, add_fields, field_values
+from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.fields import parse_bool
 from jielong.config.load import load_config, preset_names
-from jielong.config.settings import BATCH_ALIASES, FIELDS, Config
+from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError
 
 FINAL_SAMPLE_TOKENS = 96
@@ -54,10 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
     which = "" if step == result.step else f" (the best; the last is of step {result.step})"
     print(f"checkpoint  {result.checkpoint}{which}")
     if result.validation:
+        from jielong.observe.console import with_error
+
         v = result.validation
         print(
             f"held-out    loss {v['loss']:.4f} · perplexity {v['perplexity']:.2f} · "
-            f"{v['bits_per_byte']:.4f} bits per byte"
+            f"{with_error(v)} bits per byte"
         )
     folder = shlex.quote(str(result.folder))
     print("next steps")

@@ -7,8 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.fields import nearest
-from jielong.config.settings import BATCH_ALIASES, FIELDS, Config
+from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError
 
 PACKAGED_PRESETS = Path(__file__).parents[1] / "configs"  # where a wheel puts them

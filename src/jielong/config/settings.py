@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import tomli_w
 
+from jielong.config.aliases import with_global_batch_size
 from jielong.config.fields import FieldSpec, collect_fields, nearest, option
 from jielong.config.model import ModelConfig
 from jielong.errors import ConfigError
@@ -32,7 +32,13 @@ class DataConfig:
     tokenizer_sample_bytes: int = option(
         16 * 2**20, "Text a new tokenizer is trained on, in bytes.", low=1
     )
-    validation_fraction: float = option(0.01, "Share of documents held out.", low=0.0, high=0.5)
+    validation_fraction: float | None = option(
+        None,
+        "Share of the text held out; default: as much as tells bits per byte to about 1 %, at most "
+        "a tenth of a small text and 1 % of a large one.",
+        low=0.0,
+        high=0.5,
+    )
     validation_path: tuple[str, ...] = option((), "Held-out text of its own instead of a share.")
     max_seq_len: int = option(512, "Tokens in a training window.", low=2)
     packing: str = option(
@@ -264,50 +270,12 @@ class Config:
 
 FIELDS: dict[str, FieldSpec] = collect_fields(Config)
 # defaults that earlier versions stored with a run, of settings that now follow from the text
-FORMER_DEFAULTS = {"weight_decay": 0.1}
-# flag names of MiniMind's scripts
-ALIASES = {"warmup_iters": "warmup_steps", "wandb_project": "tracker_project"}
-# two more of its flags, which together set global_batch_size and micro_batch_size
-BATCH_ALIASES = {
-    name: FieldSpec("training", name, int, True, None, option(None, text, low=1).metadata)
-    for name, text in {
-        "batch_size": "Windows in a micro-batch: with accumulation_steps sets global_batch_size.",
-        "accumulation_steps": "Micro-batches in an update: multiplies batch_size.",
-    }.items()
-}
+FORMER_DEFAULTS = {"weight_decay": (0.1,), "validation_fraction": (0.01, 0.03)}
 
 
-def with_global_batch_size(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace `batch_size` and `accumulation_steps` by the global and micro-batch size.
-
-    The objective does not depend on how a global batch is split. So the two only determine the
-    size of an update, and the memory that a forward and backward pass needs.
-
-    Raises:
-        ConfigError: they are given together with `global_batch_size`, or `accumulation_steps` is
-            given without `batch_size`.
-    """
-    rest = {name: value for name, value in values.items() if name not in BATCH_ALIASES}
-    given = {name: spec.parse(values.get(name)) for name, spec in BATCH_ALIASES.items()}
-    for name, spec in BATCH_ALIASES.items():
-        spec.check(given[name])
-    size, count = given["batch_size"], given["accumulation_steps"] or 1
-    if size is None and count == 1:
-        return rest
-    if rest.get("global_batch_size") is not None:
-        raise ConfigError(
-            "training.global_batch_size and batch_size or accumulation_steps both set the batch: "
-            "give one"
-        )
-    if size is None:
-        raise ConfigError(
-            f"accumulation_steps={count} needs batch_size, the windows in a micro-batch; or set "
-            "global_batch_size, and micro_batch_size for less memory"
-        )
-    rest["global_batch_size"] = size * count
-    if count > 1 and rest.get("micro_batch_size") is None:
-        rest["micro_batch_size"] = size
-    return rest
+def same_setting(name: str, stored: Any, now: Any) -> bool:
+    """Whether a stored value means what the value now says: a former default is no choice."""
+    return stored == now or (now is None and stored in FORMER_DEFAULTS.get(name, ()))
 
 
 def _unknown(name: str) -> typing.NoReturn:

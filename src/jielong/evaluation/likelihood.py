@@ -7,7 +7,6 @@ a text is not predicted, and its bytes do not count.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,33 +20,13 @@ from torch import Tensor, nn
 from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
 from jielong.data.batches import Batches, Stream
 from jielong.errors import DataError
+from jielong.evaluation.sums import Likelihood, Sums
 from jielong.tokenization.tokenizer import Tokenizer
 
 ENCODE_CHARS = 2**20  # most characters encoded at once
 ENCODE_TEXTS = 1024  # most texts encoded at once
-MAX_EXPONENT = 700.0  # exp of a larger number overflows a float
+BATCHES_TO_COMPARE = 16  # of each rank, at least
 BUFFERED_BATCHES = 16  # batches of windows sorted by length together, to reduce padding
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """How well a model predicts a text.
-
-    Attributes:
-        loss: mean negative log-likelihood per predicted token, in nats.
-        perplexity: exp(loss).
-        bits_per_byte: total bits divided by UTF-8 bytes; comparable across tokenizers.
-        tokens: number of predicted tokens.
-        bytes: UTF-8 bytes of text that they encode.
-        seconds: wall-clock time.
-    """
-
-    loss: float
-    perplexity: float
-    bits_per_byte: float
-    tokens: int
-    bytes: int
-    seconds: float
 
 
 class HeldOutStream(Stream, Protocol):
@@ -114,16 +93,16 @@ def evaluate_documents(
         DataError: there is nothing to predict, or a text contains a lone surrogate.
     """
     started, device = time.perf_counter(), _device(model)
-    nats, tokens = 0.0, 0
+    sums, token_bytes = Sums(), tokenizer.token_bytes()
     documents = _Documents(tokenizer, texts)
     with _evaluating(model):
         for rows in _batches(_windows(documents, max_len), batch_tokens):
             inputs, targets = _padded(rows)
-            nats += _summed_nats(model, inputs, targets, None, device)
-            tokens += sum(len(row) - 1 for row in rows)
-    if not tokens:
+            nats = _summed_nats(model, inputs, targets, None, device)
+            sums.add(nats, targets[targets != IGNORE_INDEX].numpy(), token_bytes)
+    if not sums.tokens:
         raise DataError("nothing to evaluate: the data contains no text")
-    return _likelihood(nats, tokens, documents.bytes, started)
+    return sums.likelihood(documents.bytes, started)
 
 
 def evaluate_stream(
@@ -157,25 +136,26 @@ def evaluate_stream(
     data = DataConfig(max_seq_len=windows.seq_len, packing="pack", document_mask=True)
     batches = Batches(stream, data, TrainingConfig(global_batch_size=windows.batch_size))
     chosen = _evenly_spaced(batches.windows, windows)
-    batch_size = max(1, min(windows.batch_size, -(-len(chosen) // share.world_size)))
-    nats, tokens, text_bytes = 0.0, 0.0, 0.0
+    # not all at once, so that batches can be compared
+    at_most = -(-len(chosen) // (share.world_size * BATCHES_TO_COMPARE))
+    batch_size = max(1, min(windows.batch_size, at_most))
+    sums = Sums()
     with _evaluating(model), autocast or nullcontext():
         for first in range(0, len(chosen), batch_size * share.world_size):
             start = first + share.rank * batch_size
             own = chosen[start : start + batch_size]
             batch = batches.load(np.resize(own if len(own) else chosen[:1], batch_size))
             batch.targets[len(own) :] = IGNORE_INDEX  # repeated rows that fill the batch
-            nats += _summed_nats(model, batch.tokens, batch.targets, batch.document_ids, device)
-            predicted = batch.targets[batch.targets != IGNORE_INDEX].numpy()
-            tokens += len(predicted)
-            text_bytes += int(token_bytes[predicted].sum())
-    nats, tokens, text_bytes = (share.sum(value) for value in (nats, tokens, text_bytes))
-    if not tokens:
+            nats = _summed_nats(model, batch.tokens, batch.targets, batch.document_ids, device)
+            sums.add(nats, batch.targets[batch.targets != IGNORE_INDEX].numpy(), token_bytes)
+    sums = sums.over_ranks(share.sum)
+    if not sums.tokens:
         raise DataError("nothing to evaluate: the held-out split has no token to predict")
     begins_with_bos = not token_bytes[stream.read(0, 1)].any()
+    text_bytes = sums.bytes
     if len(chosen) == batches.windows and begins_with_bos:
         text_bytes = stream.text_bytes  # exact even if the tokenizer normalises the text
-    return _likelihood(nats, int(tokens), int(text_bytes), started)
+    return sums.likelihood(int(text_bytes), started)
 
 
 class _Documents:
@@ -282,15 +262,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
-
-
-def _likelihood(nats: float, tokens: int, text_bytes: int, started: float) -> Likelihood:
-    loss = nats / tokens
-    return Likelihood(
-        loss=loss,
-        perplexity=math.exp(loss) if loss < MAX_EXPONENT else math.inf,
-        bits_per_byte=nats / math.log(2) / text_bytes if text_bytes else math.nan,
-        tokens=tokens,
-        bytes=text_bytes,
-        seconds=time.perf_counter() - started,
-    )

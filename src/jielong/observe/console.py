@@ -66,7 +66,7 @@ class Console:
         """Show loss, perplexity and bits per byte of the held-out text."""
         self.line(
             f"── step {step} · {of} loss {likelihood['loss']:.4f} · perplexity "
-            f"{likelihood['perplexity']:.2f} · {likelihood['bits_per_byte']:.4f} bits/byte",
+            f"{likelihood['perplexity']:.2f} · {with_error(likelihood)} bits/byte",
             style="bold",
         )
 
@@ -79,6 +79,13 @@ class Console:
         """Stop the live bar."""
         if self.bar:
             self.bar.stop()
+
+
+def with_error(likelihood: Mapping[str, Any]) -> str:
+    """Format bits per byte with its standard error, where that is known."""
+    error = likelihood.get("bits_per_byte_error")
+    bits = f"{likelihood['bits_per_byte']:.4f}"
+    return bits if error is None else f"{bits} ± {error:.3f}"
 
 
 def one_line(text: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import filelock
 
 from jielong.config.load import load_toml
-from jielong.config.settings import FIELDS, FORMER_DEFAULTS, Config
+from jielong.config.settings import FIELDS, Config, same_setting
 from jielong.errors import ConfigError
 from jielong.runtime.atomic import write_file
 
@@ -87,9 +87,7 @@ class RunFolder:
             changes = [
                 f"  {FIELDS[name].label}: {stored[name]!r} in the run, now {value!r}"
                 for name, value in config.flat().items()
-                if value != stored[name]
-                and not FIELDS[name].metadata["free"]
-                and not (value is None and stored[name] == FORMER_DEFAULTS.get(name))
+                if not same_setting(name, stored[name], value) and not FIELDS[name].metadata["free"]
             ]
             if changes:
                 raise ConfigError(

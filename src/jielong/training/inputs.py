@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, latest_valid_checkpoint
 from jielong.checkpoint.folder import read_model_config
-from jielong.config.settings import Config
+from jielong.config.settings import Config, same_setting
 from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import Dataset, open_dataset, verify_dataset
 from jielong.data.sources.documents import DocumentTexts
@@ -164,7 +164,7 @@ def _trained_on(config: Config, run: RunFolder) -> bool:
         return False
     now, then = config.data, run.stored_config().data
     names = ("data_path", "text_field", "tokenizer", "validation_fraction", "validation_path")
-    return all(getattr(now, name) == getattr(then, name) for name in names)
+    return all(same_setting(name, getattr(then, name), getattr(now, name)) for name in names)
 
 
 def load_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Dataset:

@@ -12,10 +12,10 @@ from jielong.config.sampling import Sampling
 from jielong.data.shards import Dataset, TokenStream
 from jielong.evaluation.likelihood import (
     EvaluationWindows,
-    Likelihood,
     Share,
     evaluate_stream,
 )
+from jielong.evaluation.sums import Likelihood
 from jielong.generation.generate import TextGenerator
 from jielong.runtime.device import autocast
 from jielong.tokenization.tokenizer import Tokenizer
@@ -70,7 +70,7 @@ def _measure(state: TrainState, done: Mapping[str, Any]) -> None:
         passes["final_validation"] = None
     for kind, max_tokens in passes.items():
         if kind in done:
-            found = {f.name: done[kind][f.name] for f in dataclasses.fields(Likelihood)}
+            found = {f.name: done[kind].get(f.name) for f in dataclasses.fields(Likelihood)}
         else:
             found = dataclasses.asdict(_likelihood(state, stream, max_tokens))
             of = "held-out" if max_tokens else "whole held-out split:"

@@ -26,10 +26,10 @@ from jielong.data.prepare.provenance import (
     source_summaries,
 )
 from jielong.data.prepare.report import PrepareReport, describe
+from jielong.data.prepare.small_split import Split
 from jielong.data.prepare.split import (
     DistinctSample,
     EncodedDocuments,
-    HeldOutSplit,
     text_hash,
 )
 from jielong.data.shard_writer import HashedFile, ShardWriter
@@ -125,7 +125,8 @@ def _write_splits(
             distinct.add(documents.hashes)
             held_out.add(documents.hashes)
             documents.write(validation)
-    split = HeldOutSplit(train, validation, dataset_settings(config)["validation_fraction"])
+    share = dataset_settings(config)["validation_fraction"]
+    split = Split(train, validation, share, tokenizer.token_bytes())
     for documents in encoder.run(read_documents(sources.data, data.text_field)):
         distinct.add(documents.hashes)
         shared += held_out.count_in(documents.hashes)
@@ -142,6 +143,9 @@ def _write_splits(
         "duplicates_exact": distinct.exact,
         "shared_documents": round(shared),
         "marked_documents": encoder.had_bos_or_eos,
+        "held_out_pieces": split.pieces,
+        "too_small_to_hold_out": split.too_small,
+        "documents": encoder.documents,
     }
     return _manifest(config, tokenizer, sources, {"train": train, "validation": validation}, counts)
 
@@ -182,7 +186,7 @@ class _Encoder:
     def __init__(self, tokenizer: Tokenizer, bad: _BadLines, log: Callable[[str], None]) -> None:
         self.had_bos_or_eos = 0  # documents whose text already has bos or eos
         self._tokenizer, self._bad, self._log = tokenizer, bad, log
-        self._documents = self._bytes = 0
+        self.documents = self._bytes = 0
         self._start = self._logged = time.monotonic()
 
     def run(self, items: Iterable[Item]) -> Iterator[EncodedDocuments]:
@@ -228,14 +232,14 @@ class _Encoder:
         lengths = lengths[kept]
         tokens, lengths, had_one = _add_bos_eos(tokens, lengths, self._tokenizer)
         self.had_bos_or_eos += had_one
-        self._documents += len(lengths)
+        self.documents += len(lengths)
         self._bytes += int(sizes.sum())
         now = time.monotonic()
         if now - self._logged >= PROGRESS_S:
             self._logged = now
             rate = self._bytes / 1e6 / (now - self._start)
             self._log(
-                f"prepared {self._documents:,} documents, {self._bytes / 1e6:,.0f} MB "
+                f"prepared {self.documents:,} documents, {self._bytes / 1e6:,.0f} MB "
                 f"({rate:.1f} MB/s)"
             )
         return EncodedDocuments(tokens, lengths, sizes[kept], hashes[kept])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jielong.config.settings import Config, DataConfig
+from jielong.config.settings import Config, DataConfig, same_setting
 from jielong.data.shards import FORMAT
 from jielong.data.sources.documents import Source, expand_sources
 from jielong.tokenization.tokenizer import Tokenizer
@@ -73,8 +73,11 @@ def _changes(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     elif stored["special_ids"] != wanted["special_ids"]:
         found.append(f"its special tokens are {stored['special_ids']}, not {wanted['special_ids']}")
     for name, value in wanted["settings"].items():
-        if stored["settings"].get(name) != value:
-            found.append(f"its data.{name} is {stored['settings'].get(name)}, not {value}")
+        if not same_setting(name, stored["settings"].get(name), value):
+            before, now = (
+                "unset" if v is None else v for v in (stored["settings"].get(name), value)
+            )
+            found.append(f"its data.{name} is {before}, not {now}")
     for part in ("data", "validation"):
         found += _source_changes(stored[part], wanted[part])
     return found

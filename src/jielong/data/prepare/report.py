@@ -44,6 +44,8 @@ class PrepareReport:
     duplicates_exact: bool
     shared_documents: int
     marked_documents: int
+    held_out_pieces: int
+    too_small_to_hold_out: bool
     max_seq_len: int
     padding_share: float
     truncated_share: float
@@ -58,7 +60,11 @@ class PrepareReport:
         """Format the report."""
         p = self.length_percentiles
         repeats = f"{'' if self.duplicates_exact else 'about '}{self.duplicate_share:.1%}"
-        held = f"{self.validation_documents:,} documents, {self.validation_tokens:,} tokens"
+        kind = "pieces of documents" if self.held_out_pieces else "documents"
+        share = self.validation_tokens / self.tokens
+        held = (
+            f"{self.validation_documents:,} {kind}, {self.validation_tokens:,} tokens ({share:.1%})"
+        )
         lines = [
             f"dataset {self.folder}" + (" (already prepared: reused)" if self.reused else ""),
             f"  documents      {self.documents:,} ({repeats} duplicates)",
@@ -79,6 +85,11 @@ class PrepareReport:
             lines.append(
                 f"  note           {self.shared_documents:,} training documents also occur in the "
                 "held-out text: its loss will be too low"
+            )
+        if self.too_small_to_hold_out:
+            lines.append(
+                "  note           too little text to hold any out, or all of it repeated: nothing "
+                "tells learning from memorising; add text, or give --validation-path"
             )
         if self.marked_documents:
             lines.append(
@@ -106,7 +117,7 @@ def describe(
     return PrepareReport(
         folder=dataset.folder,
         reused=reused,
-        documents=documents,
+        documents=counts.get("documents", documents),
         bad_lines=counts["bad_lines"],
         tokens=tokens,
         text_bytes=sum(stream.text_bytes for stream in streams),
@@ -119,6 +130,8 @@ def describe(
         duplicates_exact=counts["duplicates_exact"],
         shared_documents=counts["shared_documents"],
         marked_documents=counts["marked_documents"],
+        held_out_pieces=counts.get("held_out_pieces", 0),
+        too_small_to_hold_out=counts.get("too_small_to_hold_out", False),
         max_seq_len=max_seq_len,
         padding_share=padded / (documents * max_seq_len),
         truncated_share=truncated / tokens,

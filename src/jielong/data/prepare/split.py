@@ -49,6 +49,13 @@ class EncodedDocuments:
         columns = [np.split(column, indices) for column in (self.lengths, self.sizes, self.hashes)]
         return list(map(EncodedDocuments, np.split(self.tokens, offsets), *columns))
 
+    @staticmethod
+    def concatenate(parts: Sequence[EncodedDocuments]) -> EncodedDocuments:
+        """Return the documents of all parts, in order."""
+        names = ("tokens", "lengths", "sizes", "hashes")
+        columns = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        return EncodedDocuments(*columns)
+
     def repeat(self, count: int) -> EncodedDocuments:
         """Return the documents `count` times over."""
         columns = (self.tokens, self.lengths, self.sizes, self.hashes)

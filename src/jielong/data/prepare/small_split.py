@@ -1,0 +1,182 @@
+"""The split of a text that is small enough to be seen whole before anything is held out.
+
+A share of its documents chosen one by one could be none of them or most of the text. Here the share
+is met as nearly as documents allow; where they do not, pieces of them are held out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jielong.data.prepare.split import EncodedDocuments, HeldOutSplit
+from jielong.data.shard_writer import ShardWriter
+
+SMALL_TOKENS = 2**22  # texts of up to so many tokens are split with all of them in memory
+LARGE_SHARE = 0.01  # held out of larger texts, where nothing is asked for
+# so many predict bits per byte to about 1 % (docs/experiments.md)
+ENOUGH_TOKENS = 2**15
+LARGEST_SHARE = 0.1  # of a small text
+FEWEST_TOKENS = 200  # fewer held-out tokens than these tell nothing
+FEWEST_DOCUMENTS = 4  # where fewer would be held out, pieces of more of them tell more
+PIECES = 8
+GAP_TOKENS = 32  # left out at both ends of a piece: what is next to it is too much like it
+
+
+class Split:
+    """Holds out a share of the documents: of a small text exactly, of a large one by hash.
+
+    Attributes:
+        pieces: how many pieces of documents were held out, where documents were too few.
+        too_small: there is too little text to hold any out.
+    """
+
+    def __init__(
+        self,
+        train: ShardWriter,
+        validation: ShardWriter,
+        share: float | None,
+        token_bytes: np.ndarray,
+    ) -> None:
+        """Start a split.
+
+        Args:
+            share: of the text; none: as much as its likelihood needs to be known to about 1 %, at
+                most a tenth.
+            token_bytes: (V,) bytes of text that each token encodes.
+        """
+        self.pieces, self.too_small = 0, False
+        self._train, self._validation = train, validation
+        self._share, self._token_bytes = share, token_bytes
+        self._small: list[EncodedDocuments] | None = []
+        self._tokens = 0
+        self._large: HeldOutSplit | None = None
+
+    def add(self, documents: EncodedDocuments) -> None:
+        """Take more documents; nothing is written while the text may still be small."""
+        if self._small is not None:
+            self._small.append(documents)
+            self._tokens += len(documents.tokens)
+            if self._tokens <= SMALL_TOKENS:
+                return
+            share = LARGE_SHARE if self._share is None else self._share
+            self._large = HeldOutSplit(self._train, self._validation, share)
+            for earlier in self._small:
+                self._large.add(earlier)
+            self._small = None
+        elif self._large is not None:
+            self._large.add(documents)
+
+    def finish(self) -> None:
+        """Write what is left."""
+        if self._large is not None:
+            self._large.finish()
+        elif self._small:
+            self._split_small(EncodedDocuments.concatenate(self._small))
+
+    def _split_small(self, documents: EncodedDocuments) -> None:
+        wanted = self._wanted()
+        held = choose_documents(documents, wanted)
+        cuts: list[Cut] = []
+        if held.sum() < FEWEST_DOCUMENTS:
+            cuts = choose_pieces(documents, wanted)
+        if sum(cut.stop - cut.start for cut in cuts) >= wanted / 2 > 0:
+            self.pieces = len(cuts)
+            _write_with_cuts(documents, cuts, self._token_bytes, self._train, self._validation)
+            return
+        self.too_small = self._share != 0 and not held.any()
+        documents.filter(~held).write(self._train)
+        documents.filter(held).write(self._validation)
+
+    def _wanted(self) -> int:
+        """Tokens to hold out."""
+        if self._share is not None:
+            return round(self._share * self._tokens)
+        wanted = round(min(ENOUGH_TOKENS, LARGEST_SHARE * self._tokens))
+        return wanted if wanted >= FEWEST_TOKENS else 0
+
+
+def choose_documents(documents: EncodedDocuments, wanted: int) -> np.ndarray:
+    """Choose whole documents of about `wanted` tokens, by their hashes; duplicates stay together.
+
+    Returns:
+        (documents,) bool; none where no choice of documents comes near, or none would be left.
+    """
+    hashes, group = np.unique(documents.hashes, return_inverse=True)
+    sizes = np.bincount(group, weights=documents.lengths).astype(np.int64)
+    chosen, taken = np.zeros(len(hashes), dtype=bool), 0
+    for i, size in enumerate(sizes.tolist()):
+        if taken >= wanted or chosen.sum() == len(hashes) - 1:
+            break
+        if taken + size <= 1.25 * wanted:
+            chosen[i], taken = True, taken + size
+    near = taken >= 0.5 * wanted
+    return chosen[group] & near
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A piece of a document: its tokens from `start` to `stop`, counted in the document."""
+
+    document: int
+    start: int
+    stop: int
+
+
+def choose_pieces(documents: EncodedDocuments, wanted: int) -> list[Cut]:
+    """Choose pieces, spread evenly over the documents that have no duplicate.
+
+    Returns:
+        The pieces in order, each with GAP_TOKENS of its document on both sides; none if nothing is
+        long enough.
+    """
+    if not wanted:
+        return []
+    _, group, counts = np.unique(documents.hashes, return_inverse=True, return_counts=True)
+    count = max(1, min(PIECES, wanted // (4 * GAP_TOKENS)))
+    length = wanted // count
+    single = np.where(counts[group] == 1, documents.lengths, 0)  # tokens that may be held out
+    ends = np.cumsum(single)
+    cuts: list[Cut] = []
+    for i in range(count):
+        middle = (2 * i + 1) * int(ends[-1]) // (2 * count)
+        document = int(np.searchsorted(ends, middle, side="right"))
+        if document == len(ends):
+            break  # no document is single
+        size = int(single[document])
+        start = middle - int(ends[document] - size) - length // 2
+        stop = min(max(GAP_TOKENS, start) + length, size - GAP_TOKENS)
+        start = max(GAP_TOKENS, stop - length)
+        if cuts and cuts[-1].document == document:
+            start = max(start, cuts[-1].stop + GAP_TOKENS)
+        if stop - start >= GAP_TOKENS:
+            cuts.append(Cut(document, start, stop))
+    return cuts
+
+
+def _write_with_cuts(
+    documents: EncodedDocuments,
+    cuts: list[Cut],
+    token_bytes: np.ndarray,
+    train: ShardWriter,
+    validation: ShardWriter,
+) -> None:
+    """Write the pieces to one split and what is left, but for the gaps, to the other."""
+    by_document: dict[int, list[Cut]] = {}
+    for cut in cuts:
+        by_document.setdefault(cut.document, []).append(cut)
+    kept, held = [], []
+    ends = np.cumsum(documents.lengths)
+    for number, (end, length) in enumerate(zip(ends, documents.lengths, strict=True)):
+        tokens = documents.tokens[end - length : end]
+        position = 0
+        for cut in by_document.get(number, []):
+            kept.append(tokens[position : cut.start - GAP_TOKENS])
+            held.append(tokens[cut.start : cut.stop])
+            position = cut.stop + GAP_TOKENS
+        kept.append(tokens[position:])
+    for parts, writer in ((kept, train), (held, validation)):
+        whole = [part for part in parts if len(part)]
+        joined = np.concatenate(whole)
+        writer.write(joined, [len(part) for part in whole], int(token_bytes[joined].sum()))
