@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jielong.checkpoint.checkpoint import find_model_folder, load_model
-from jielong.config.load import load_config
+from jielong.config.load import load_config, with_default_budget
 from jielong.config.sampling import make_sampling
 from jielong.config.settings import Config
 from jielong.data.prepare.prepare import prepare as prepare_dataset
@@ -107,7 +107,9 @@ def pretrain(
         JielongError: in plain words, what is wrong with settings, data or checkpoints.
     """
     if isinstance(config, Mapping):
-        config = load_config(**config)
+        given = {k: v for k, v in config.items() if k not in ("preset", "file")}
+        preset, file = config.get("preset"), config.get("file")
+        config = load_config(preset, file, **with_default_budget(given, preset, file))
     elif not isinstance(config, Config):
         config = load_config(file=config)
     return train(config, override, quiet, verify)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from jielong.checkpoint.checkpoint import load_model, load_weights, write_model_folder
 from jielong.checkpoint.folder import read_model_config
+from jielong.config.load import load_config
 from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
 from jielong.data.batches import Batches
 from jielong.errors import CheckpointError
@@ -304,3 +305,15 @@ def test_the_checksum_changes_with_any_bit_of_any_weight(hidden_size):
             assert model.checksum() != before
             flat[place] ^= 1
     assert model.checksum() == before
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "moe", "minimind"])
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False, "qk_norm": False}])
+def test_parameters_are_counted_without_making_them(preset: str, changes: dict[str, bool]) -> None:
+    config = load_config(preset, **changes).model
+    assert config.parameter_count == Transformer(config).num_parameters()
+
+
+def test_parameters_of_shared_experts_are_counted() -> None:
+    config = load_config("moe", num_shared_experts=1, moe_intermediate_size=96).model
+    assert config.parameter_count == Transformer(config).num_parameters()

@@ -10,7 +10,7 @@ from pathlib import Path
 from jielong.cli.options import Commands, add_fields, field_values
 from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.fields import parse_bool
-from jielong.config.load import load_config, preset_names
+from jielong.config.load import load_config, preset_names, with_default_budget
 from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError
 
@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
             values["tracker"] = "wandb" if parse_bool(arguments.use_wandb) else "none"
         except ValueError:
             raise ConfigError(f"use_wandb={arguments.use_wandb!r}: use true or false") from None
+    values = with_default_budget(values, arguments.preset, arguments.config)
     config = load_config(arguments.preset, arguments.config, **values)
     result = pretrain(config, arguments.override, verify=arguments.verify)
     if result.signal:

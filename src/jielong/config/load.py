@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.fields import nearest
+from jielong.config.model import MODEL_FIELDS
 from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError
 
 PACKAGED_PRESETS = Path(__file__).parents[1] / "configs"  # where a wheel puts them
+DEFAULT_MINUTES = 10.0  # of a run for which nothing is said but its text
 SOURCE_PRESETS = Path(__file__).parents[3] / "configs"
 
 
@@ -60,6 +63,30 @@ def load_toml(path: str | Path) -> dict[str, Any]:
                     f"{path}: unknown setting {section}.{name}{home or nearest(name, known)}"
                 )
             values[name] = value
+    return values
+
+
+def with_default_budget(
+    values: Mapping[str, Any], preset: str | None, file: str | Path | None
+) -> dict[str, Any]:
+    """Add what follows where no preset, size or budget is given: the best model in 10 minutes.
+
+    Raises:
+        ConfigError: `minutes` is given beside another budget.
+    """
+    values = dict(values)
+    if values.get("minutes") is not None:
+        if others := [name for name in ("epochs", "tokens", "steps") if name in values]:
+            raise ConfigError(f"minutes and {others[0]} both set a budget: give one")
+    elif preset or file or any(name in values for name in ("epochs", "tokens", "steps")):
+        return values
+    sized = (
+        preset or file or values.get("init_from") or any(name in values for name in MODEL_FIELDS)
+    )
+    if values.get("minutes") is None and not sized:
+        values["minutes"] = DEFAULT_MINUTES
+    if values.get("minutes") is not None and not sized:
+        values.setdefault("auto_size", True)
     return values
 
 

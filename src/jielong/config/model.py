@@ -115,6 +115,20 @@ class ModelConfig:
         return self.moe_intermediate_size or self.mlp_size
 
     @property
+    def parameter_count(self) -> int:
+        """Parameters of the model, buffers not counted; tied embedding and head count once."""
+        H, D = self.hidden_size, self.head_size
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
+        attention = 2 * H * D * (heads + kv_heads) + (2 * D if self.qk_norm else 0)
+        feed_forward = 3 * H * self.mlp_size
+        if self.use_moe:
+            experts = self.num_experts + self.num_shared_experts
+            feed_forward = 3 * H * self.expert_size * experts + H * self.num_experts
+        layer = attention + feed_forward + 2 * H  # with its two norms
+        matrices = 1 if self.tie_word_embeddings else 2  # of the vocabulary
+        return self.num_hidden_layers * layer + matrices * self.vocab_size * H + H
+
+    @property
     def normalizes_topk(self) -> bool:
         return self.num_experts_per_tok > 1 if self.norm_topk_prob is None else self.norm_topk_prob
 

@@ -59,6 +59,17 @@ class TrainingConfig:
 
     epochs: float = option(1.0, "Passes over the data, unless steps or tokens is set.", low=0.0)
     steps: int | None = option(None, "Budget in optimizer steps.", low=1)
+    minutes: float | None = option(
+        None,
+        "Budget in minutes from the start: this machine's speed is measured once, and the tokens "
+        "that fit are kept with the run.",
+        low=0.1,
+    )
+    auto_size: bool = option(
+        False,
+        "Choose model, vocabulary and window by the text and --minutes; the default with --minutes "
+        "where no preset and no size is given.",
+    )
     tokens: int | None = option(None, "Budget in training tokens.", low=1)
     global_batch_size: int | None = option(
         None,
@@ -237,6 +248,10 @@ class Config:
         m.validated()
         if t.steps is not None and t.tokens is not None:
             raise ConfigError("training.steps and training.tokens both set a budget: give one")
+        if t.minutes is not None and t.steps is not None:
+            raise ConfigError("training.minutes and training.steps both set a budget: give one")
+        if t.auto_size and t.minutes is None:
+            raise ConfigError("training.auto_size needs a time: give --minutes")
         if self.run.on_loss_spike == "rewind" and self.run.keep_checkpoints < 2:
             raise ConfigError(
                 "run.on_loss_spike=rewind needs run.keep_checkpoints=2 or more: the newest "

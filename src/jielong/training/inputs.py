@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, latest_valid_checkpoint
 from jielong.checkpoint.folder import read_model_config
@@ -18,6 +21,7 @@ from jielong.data.sources.documents import DocumentTexts
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
+from jielong.training.minutes import choose_size, choose_tokens
 
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
 
@@ -69,8 +73,12 @@ def spool_stdin(config: Config, run: RunFolder) -> Config:
 
 
 def prepare_inputs(
-    config: Config, folder: RunFolder, log: Callable[[str], None], verify: bool = False
-) -> StartingPoint:
+    config: Config,
+    folder: RunFolder,
+    device: torch.device,
+    log: Callable[[str], None],
+    verify: bool = False,
+) -> tuple[Config, StartingPoint]:
     """Make the tokenizer and the dataset of a run where they are missing; rank 0 alone does so.
 
     Args:
@@ -78,18 +86,26 @@ def prepare_inputs(
         verify: compare every file of the dataset with its SHA-256, however unchanged it seems.
 
     Returns:
-        What the run goes on from.
+        The config, with what `--minutes` leaves to be chosen, and what the run goes on from.
 
     Raises:
         JielongError: text, tokenizer, dataset or model is missing, damaged or does not fit.
     """
+    started = time.monotonic()
     start = find_starting_point(config, folder)
     found = spool_stdin(config, folder)
+    found = choose_size(found, folder, device, started, log)
     if _tokenizer_folder(found, folder, start) == folder.tokenizer:
         ensure_tokenizer(found, folder, log)
     ensure_dataset(found, load_tokenizer(found, folder, start), folder, log)
     verify_dataset(dataset_folder(found, folder), again=verify)
-    return start
+    if found.training.minutes is not None:
+        tokenizer = load_tokenizer(found, folder, start)
+        dataset = load_dataset(found, tokenizer, folder)
+        sized = with_architecture(found, tokenizer, start)
+        found = found.with_values(tokens=choose_tokens(sized, dataset, folder, device, started))
+    data = dataclasses.replace(found.data, data_path=config.data.data_path)
+    return dataclasses.replace(found, data=data), start
 
 
 def ensure_tokenizer(config: Config, folder: RunFolder, log: Callable[[str], None]) -> None:

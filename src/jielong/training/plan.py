@@ -93,7 +93,7 @@ def resolve(
 
     # Regularisation: none to speak of for a text read once, more the more often it is read.
     epochs = batches.windows_before(total_steps) / batches.windows
-    regular = _regularisation(asked, epochs, resumed)
+    regular = _regularisation(asked, epochs, len(train), resumed)
 
     # Schedule: warm-up and decay as shares of the run, unless given in steps.
     schedule = Schedule.of(t, total_steps)
@@ -121,10 +121,11 @@ def resolve(
 
 
 def _regularisation(
-    asked: Config, epochs: float, resumed: Mapping[str, Any] | None
+    asked: Config, epochs: float, tokens: int, resumed: Mapping[str, Any] | None
 ) -> Regularisation:
     """What is asked for, else what follows from the epochs; runs of earlier versions had little."""
-    values = dataclasses.asdict(default_regularisation(epochs))
+    parameters = asked.model.parameter_count
+    values = dataclasses.asdict(default_regularisation(epochs, parameters, tokens))
     if resumed is not None:
         values |= resumed.get("earlier_regularisation", {})
     given = {name: getattr(asked.training, name) for name in values}

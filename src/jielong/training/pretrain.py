@@ -88,15 +88,15 @@ def pretrain(
                 check_tracker(config.run.tracker)
                 stack.enter_context(folder.locked())
                 folder.check_config(config, override)
-                start = prepare_inputs(config, folder, console.line, verify)
+                inputs = prepare_inputs(config, folder, device, console.line, verify)
             else:
-                start = StartingPoint()
-        start = world.all_gather(start)[0]
-        state = build(config, folder, start, console, world, device, dtype)
+                inputs = config, StartingPoint()
+        chosen, start = world.all_gather(inputs)[0]
+        state = build(chosen, folder, start, console, world, device, dtype)
         notes = restore(state, start)
         if world.is_main:
             folder.write_config(config)  # with --override the new settings, now that they fit
-        for line in [*run_summary(state), *settings_not_used(config, state.config), *notes]:
+        for line in [*run_summary(state), *settings_not_used(chosen, state.config), *notes]:
             console.line(line)
         received, progress = None, state.progress
         complete = progress.step >= state.plan.total_steps

@@ -5,6 +5,7 @@ The constants were measured on small models (docs/experiments.md); all can be se
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -20,6 +21,43 @@ CPU_TOKENS = 2**11  # at once: with these its caches do best
 
 
 @dataclass(frozen=True)
+class ModelSize:
+    """A decoder's shape: one of a ladder, from which `--minutes` chooses."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_seq_len: int = 256
+
+    def values(self) -> dict[str, int]:
+        """Return the settings, by name."""
+        return dataclasses.asdict(self)
+
+
+MODEL_SIZES = (
+    ModelSize(64, 3, 2, 1),
+    ModelSize(128, 4, 4, 2),
+    ModelSize(192, 4, 6, 2),
+    ModelSize(256, 6, 8, 4),
+    ModelSize(384, 8, 6, 2),
+    ModelSize(512, 8, 8, 4),
+    ModelSize(768, 12, 12, 4),
+    ModelSize(1024, 16, 16, 4, 512),
+)
+
+
+def tokens_for(parameters: int, text_tokens: int) -> float:
+    """Return the tokens from which on a model of that size is worth its cost (see docs)."""
+    return 1.0 * parameters
+
+
+def vocabulary_for(text_bytes: int) -> int:
+    """Return the tokens of a vocabulary: each must occur often enough to be learnt."""
+    return max(512, min(6400, 64 * round(4 * text_bytes**0.5 / 64)))
+
+
+@dataclass(frozen=True)
 class Regularisation:
     """What keeps a model from memorising its text."""
 
@@ -28,15 +66,23 @@ class Regularisation:
     input_noise: float  # share of the input tokens
 
 
-def default_regularisation(epochs: float) -> Regularisation:
-    """Return the regularisation for a text that is read `epochs` times.
+def default_regularisation(epochs: float, parameters: int, tokens: int) -> Regularisation:
+    """Return the regularisation for a text of `tokens` that is read `epochs` times.
 
-    Read once, a text cannot be memorised, and regularisation only slows learning. Each further
-    epoch can teach less, and needs more of it (docs/experiments.md).
+    Read once, a text cannot be memorised, and regularisation only slows learning. Beyond that, what
+    is needed grows slowly with how easily the model can memorise the text: with the epochs and with
+    the parameters that it has for each token. The constants are those of texts of 0.06 and 0.6 MB
+    (docs/experiments.md).
     """
     if epochs < REPEATED:
         return Regularisation(weight_decay=0.1, dropout=0.0, input_noise=0.0)
-    return Regularisation(weight_decay=1.0, dropout=0.1, input_noise=0.05)
+    ease = epochs * parameters / max(1, tokens)
+    strength = min(2.0, (ease / 50) ** 0.3)
+    return Regularisation(
+        weight_decay=float(f"{max(0.1, strength):.2g}"),
+        dropout=float(f"{0.1 * strength:.2g}"),
+        input_noise=float(f"{0.05 * strength:.2g}"),
+    )
 
 
 def default_learning_rate(config: Config) -> float:

@@ -1,0 +1,183 @@
+"""A run of `--minutes`: which model the text and the time allow, and how long it trains.
+
+Decided once, by measuring this machine for some seconds, and kept in the run's `chosen.toml`: a
+resumed run goes on with the same choice wherever it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from jielong.config.load import load_toml
+from jielong.config.settings import FIELDS, Config
+from jielong.data.batches import Batch
+from jielong.data.shards import Dataset
+from jielong.data.sources.documents import expand_sources
+from jielong.model.transformer import Transformer
+from jielong.runtime.atomic import write_file
+from jielong.runtime.run_folder import RunFolder
+from jielong.training.optimizer import Optimizer
+from jielong.training.scaling import (
+    CPU_TOKENS,
+    MICRO_BATCH_TOKENS,
+    MODEL_SIZES,
+    ModelSize,
+    default_learning_rate,
+    default_regularisation,
+    default_tokens_per_step,
+    tokens_for,
+    vocabulary_for,
+)
+from jielong.training.step import TrainStep
+
+CHOSEN = "chosen.toml"
+UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
+BYTES_PER_TOKEN = 3.0  # about, before there is a tokenizer
+USED_SHARE = 0.93  # of the time; the rest is for noise, samples and the last checkpoint
+REPEATS = 3  # passes that are timed
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What training costs on this machine, in seconds."""
+
+    token: float  # forward and backward
+    update: float  # of the optimizer
+
+    def of_run(self, tokens: float, tokens_per_step: float) -> float:
+        """Seconds that training on `tokens` takes."""
+        return tokens * self.token + tokens / tokens_per_step * self.update
+
+
+def choose_size(
+    config: Config,
+    folder: RunFolder,
+    device: torch.device,
+    started: float,
+    log: Callable[[str], None],
+) -> Config:
+    """Choose the model, its vocabulary and its window, unless that has been done or is not wished.
+
+    The largest model is taken that sees enough tokens in the time (`tokens_for`).
+
+    Args:
+        started: when the run began, as `time.monotonic` says.
+        log: takes a line for the user.
+    """
+    if not config.training.auto_size:
+        return config
+    file = folder.path / CHOSEN
+    if file.exists():
+        return config.with_values(**load_toml(file))
+    text_bytes = sum(
+        UNKNOWN_BYTES if source.size is None else source.size
+        for source in expand_sources(config.data.data_path)
+    )
+    vocabulary = vocabulary_for(text_bytes)
+    text_tokens = max(1, round(text_bytes / BYTES_PER_TOKEN))
+    seconds = _seconds_left(config, started)
+    best: tuple[ModelSize, float] | None = None
+    for size in MODEL_SIZES:
+        values = size.values() | {"vocab_size": vocabulary}
+        candidate = config.with_values(**values)
+        speed = measure_speed(candidate, device)
+        tokens = tokens_in(candidate, speed, seconds, text_tokens)
+        if best is not None and tokens < tokens_for(candidate.model.parameter_count, text_tokens):
+            break
+        best = size, tokens
+    assert best is not None
+    size, tokens = best
+    log(
+        f"chosen     {size.hidden_size} wide, {size.num_hidden_layers} layers, vocabulary "
+        f"{vocabulary}: the largest that can see enough tokens in {config.training.minutes:g} "
+        f"minutes here, {tokens / 1e6:.1f}M of a text of about {text_tokens / 1e6:.2g}M"
+    )
+    values = size.values() | {"vocab_size": vocabulary}
+    _write(file, values)
+    return config.with_values(**values)
+
+
+def choose_tokens(
+    config: Config, dataset: Dataset, folder: RunFolder, device: torch.device, started: float
+) -> int:
+    """Turn the minutes that are left into a budget of tokens, unless that has been done."""
+    file = folder.path / CHOSEN
+    values = load_toml(file) if file.exists() else {}
+    if "tokens" not in values:
+        held_out = 0 if dataset.validation is None else len(dataset.validation)
+        speed = measure_speed(config, device)
+        seconds = _seconds_left(config, started)
+        held_out = min(held_out, config.run.eval_tokens)
+        tokens = tokens_in(config, speed, seconds, len(dataset.train), held_out)
+        values["tokens"] = max(config.data.max_seq_len, round(tokens))
+        _write(file, values)
+    return int(values["tokens"])
+
+
+def tokens_in(
+    config: Config, speed: Speed, seconds: float, text_tokens: int, held_out: int = 0
+) -> float:
+    """Tokens that can be trained on in `seconds`, validations included, by bisection."""
+    low, high = 0.0, max(1.0, seconds / speed.token)
+    for _ in range(40):
+        tokens = (low + high) / 2
+        step = default_tokens_per_step(tokens, config.model.hidden_size)
+        validations = max(10.0, 2 * tokens / text_tokens)
+        measuring = validations * (held_out * speed.token / 3)
+        if speed.of_run(tokens, max(step, 1.0)) + measuring <= seconds * USED_SHARE:
+            low = tokens
+        else:
+            high = tokens
+    return low
+
+
+def measure_speed(config: Config, device: torch.device) -> Speed:
+    """Time passes and updates of a model on random tokens; takes some seconds."""
+    state = torch.get_rng_state()
+    model = Transformer(config.model).to(device)
+    torch.set_rng_state(state)
+    window = config.data.max_seq_len
+    at_once = CPU_TOKENS if device.type == "cpu" else MICRO_BATCH_TOKENS
+    rows = max(1, at_once // window)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.model.vocab_size, (rows, window + 1), generator=generator)
+    seeds = torch.arange(rows)
+    batch = Batch(ids[:, :-1], ids[:, 1:], None, seeds.numpy(), seeds)
+    training = config.with_values(weight_decay=0.1).training
+    optimizer = Optimizer(model, training, default_learning_rate(config))
+    dropout = default_regularisation(10, 10, 1).dropout  # any: it costs the same
+    step = TrainStep(model, optimizer, grad_clip=1.0, dtype=torch.float32, dropout=dropout)
+    whole = _seconds(lambda: step([batch], 0.0), device)
+    update = _seconds(lambda: optimizer.step(0.0), device)
+    return Speed(token=max(1e-9, whole - update) / (rows * window), update=update)
+
+
+def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """The median time of some repetitions, after a first one."""
+    times = []
+    for _ in range(REPEATS + 1):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return sorted(times[1:])[REPEATS // 2]
+
+
+def _seconds_left(config: Config, started: float) -> float:
+    assert config.training.minutes is not None
+    return max(1.0, config.training.minutes * 60 - (time.monotonic() - started))
+
+
+def _write(file: Path, values: dict[str, Any]) -> None:
+    tables: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        tables.setdefault(FIELDS[name].section, {})[name] = value
+    write_file(file, tomli_w.dumps(tables).encode())
