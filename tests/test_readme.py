@@ -97,7 +97,7 @@ def test_the_demo_prints_what_it_learnt_and_what_to_try_next(
     assert main([*words, "--sample-tokens", "4"]) == 0
     said = capsys.readouterr().out
     assert len(prompts) == 3 and all(f"── {prompt}" in said for prompt in prompts)
-    assert re.search(r"held-out +loss [\d.]+ · perplexity [\d.]+ · [\d.]+ bits per byte", said)
+    assert re.search(r"held-out +loss [\d.]+ · perplexity [\d.]+ · [\d. ±]+ bits per byte", said)
     offers = said.split("\nnext steps\n")[1].splitlines()
     offered = [commands(re.sub(r" {2,}.*", "", line.strip()))[0] for line in offers]
     assert [command[:2] for command in offered] == [

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jielong.cli.options import Commands, add_fields, field_values
 from jielong.config.aliases import BATCH_ALIASES
@@ -13,6 +15,9 @@ from jielong.config.fields import parse_bool
 from jielong.config.load import load_config, preset_names, with_default_budget
 from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jielong.training.pretrain import RunResult
 
 FINAL_SAMPLE_TOKENS = 96
 
@@ -29,6 +34,9 @@ def add(commands: Commands) -> None:
     p.add_argument("--use-wandb", nargs="?", const="true", metavar="BOOL", help="--tracker wandb")
     p.add_argument("--override", action="store_true", help="resume with changed settings")
     p.add_argument("--verify", action="store_true", help="check the SHA-256 of the whole dataset")
+    p.add_argument(
+        "--json", action="store_true", help="print nothing but one JSON object, at the end"
+    )
     add_fields(p, [*FIELDS, *BATCH_ALIASES])
     p.set_defaults(command=run)
 
@@ -45,11 +53,14 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"use_wandb={arguments.use_wandb!r}: use true or false") from None
     values = with_default_budget(values, arguments.preset, arguments.config)
     config = load_config(arguments.preset, arguments.config, **values)
-    result = pretrain(config, arguments.override, verify=arguments.verify)
+    result = pretrain(config, arguments.override, arguments.json, arguments.verify)
     if result.signal:
         return 128 + result.signal
     if int(os.environ.get("RANK", "0")):
         return 0  # rank 0 prints the result
+    if arguments.json:
+        print(json.dumps(_as_json(result)))
+        return 0
     _continue_prompts(result.checkpoint, config)
     print(f"run         {result.folder}")
     step = int(result.checkpoint.name.removeprefix("step-"))
@@ -69,6 +80,23 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"  jielong generate {folder}                   continue lines that you type")
     print(f"  jielong evaluate {folder} --data-path FILE  measure loss on another text")
     return 0
+
+
+def _as_json(result: RunResult) -> dict[str, Any]:
+    """What a program wants to know of a run: `seconds` are of this start, the rest of the run."""
+    likelihood = result.validation or {}
+    names = ("loss", "perplexity", "bits_per_byte", "bits_per_byte_error")
+    return {
+        "run": str(result.folder),
+        "checkpoint": str(result.checkpoint),
+        "step": result.step,
+        "total_steps": result.total_steps,
+        **{name: likelihood.get(name) for name in names},
+        "seconds": round(result.seconds, 3),
+        "tokens": result.tokens,
+        "parameters": result.parameters,
+        "choices": result.plan,
+    }
 
 
 def _continue_prompts(checkpoint: Path, config: Config) -> None:

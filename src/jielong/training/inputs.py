@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, latest_valid_checkpoint
 from jielong.checkpoint.folder import read_model_config
 from jielong.config.settings import Config, same_setting
@@ -21,7 +19,7 @@ from jielong.data.sources.documents import DocumentTexts
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
-from jielong.training.minutes import choose_size, choose_tokens
+from jielong.training.minutes import Machine, choose_size, choose_tokens
 
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
 
@@ -75,7 +73,7 @@ def spool_stdin(config: Config, run: RunFolder) -> Config:
 def prepare_inputs(
     config: Config,
     folder: RunFolder,
-    device: torch.device,
+    machine: Machine,
     log: Callable[[str], None],
     verify: bool = False,
 ) -> tuple[Config, StartingPoint]:
@@ -94,7 +92,7 @@ def prepare_inputs(
     started = time.monotonic()
     start = find_starting_point(config, folder)
     found = spool_stdin(config, folder)
-    found = choose_size(found, folder, device, started, log)
+    found = choose_size(found, folder, machine, started, log)
     if _tokenizer_folder(found, folder, start) == folder.tokenizer:
         ensure_tokenizer(found, folder, log)
     ensure_dataset(found, load_tokenizer(found, folder, start), folder, log)
@@ -103,7 +101,7 @@ def prepare_inputs(
         tokenizer = load_tokenizer(found, folder, start)
         dataset = load_dataset(found, tokenizer, folder)
         sized = with_architecture(found, tokenizer, start)
-        found = found.with_values(tokens=choose_tokens(sized, dataset, folder, device, started))
+        found = found.with_values(tokens=choose_tokens(sized, dataset, folder, machine, started))
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
     return dataclasses.replace(found, data=data), start
 

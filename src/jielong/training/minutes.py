@@ -45,6 +45,15 @@ REPEATS = 3  # passes that are timed
 
 
 @dataclass(frozen=True)
+class Machine:
+    """Where a run trains."""
+
+    device: torch.device
+    dtype: torch.dtype
+    processes: int = 1
+
+
+@dataclass(frozen=True)
 class Speed:
     """What training costs on this machine, in seconds."""
 
@@ -59,7 +68,7 @@ class Speed:
 def choose_size(
     config: Config,
     folder: RunFolder,
-    device: torch.device,
+    machine: Machine,
     started: float,
     log: Callable[[str], None],
 ) -> Config:
@@ -87,7 +96,7 @@ def choose_size(
     for size in MODEL_SIZES:
         values = size.values() | {"vocab_size": vocabulary}
         candidate = config.with_values(**values)
-        speed = measure_speed(candidate, device)
+        speed = measure_speed(candidate, machine)
         tokens = tokens_in(candidate, speed, seconds, text_tokens)
         if best is not None and tokens < tokens_for(candidate.model.parameter_count, text_tokens):
             break
@@ -105,14 +114,14 @@ def choose_size(
 
 
 def choose_tokens(
-    config: Config, dataset: Dataset, folder: RunFolder, device: torch.device, started: float
+    config: Config, dataset: Dataset, folder: RunFolder, machine: Machine, started: float
 ) -> int:
     """Turn the minutes that are left into a budget of tokens, unless that has been done."""
     file = folder.path / CHOSEN
     values = load_toml(file) if file.exists() else {}
     if "tokens" not in values:
         held_out = 0 if dataset.validation is None else len(dataset.validation)
-        speed = measure_speed(config, device)
+        speed = measure_speed(config, machine)
         seconds = _seconds_left(config, started)
         held_out = min(held_out, config.run.eval_tokens)
         tokens = tokens_in(config, speed, seconds, len(dataset.train), held_out)
@@ -138,8 +147,9 @@ def tokens_in(
     return low
 
 
-def measure_speed(config: Config, device: torch.device) -> Speed:
+def measure_speed(config: Config, machine: Machine) -> Speed:
     """Time passes and updates of a model on random tokens; takes some seconds."""
+    device = machine.device
     state = torch.get_rng_state()
     model = Transformer(config.model).to(device)
     torch.set_rng_state(state)
@@ -153,10 +163,11 @@ def measure_speed(config: Config, device: torch.device) -> Speed:
     training = config.with_values(weight_decay=0.1).training
     optimizer = Optimizer(model, training, default_learning_rate(config))
     dropout = default_regularisation(10, 10, 1).dropout  # any: it costs the same
-    step = TrainStep(model, optimizer, grad_clip=1.0, dtype=torch.float32, dropout=dropout)
+    step = TrainStep(model, optimizer, grad_clip=1.0, dtype=machine.dtype, dropout=dropout)
     whole = _seconds(lambda: step([batch], 0.0), device)
     update = _seconds(lambda: optimizer.step(0.0), device)
-    return Speed(token=max(1e-9, whole - update) / (rows * window), update=update)
+    token = max(1e-9, whole - update) / (rows * window * machine.processes)
+    return Speed(token, update)
 
 
 def _seconds(work: Callable[[], Any], device: torch.device) -> float:

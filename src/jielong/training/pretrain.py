@@ -19,6 +19,7 @@ from jielong.runtime.distributed import init_world
 from jielong.runtime.run_folder import RunFolder, StopSignals
 from jielong.training.compilation import compile_layers, wants_compile
 from jielong.training.inputs import StartingPoint, prepare_inputs
+from jielong.training.minutes import Machine
 from jielong.training.recovery import (
     LossSpikeError,
     choose_micro_batch_size,
@@ -54,6 +55,10 @@ class RunResult:
     total_steps: int
     validation: dict[str, Any] | None  # held-out likelihood of the model, and its `step`
     signal: int | None  # of SIGINT, SIGTERM, SIGUSR1; none if the budget was spent
+    tokens: int  # targets trained on, over all starts of the run
+    parameters: int
+    seconds: float  # of this start
+    plan: dict[str, Any]  # what followed from settings, text and model, by name
 
 
 def pretrain(
@@ -71,6 +76,7 @@ def pretrain(
     Raises:
         JielongError: ConfigError, DataError, CheckpointError or TrainingError, in plain words.
     """
+    started = time.monotonic()
     device_type = choose_device(config.training.device).type
     with (
         init_world(device_type) as world,
@@ -82,13 +88,13 @@ def pretrain(
         console = Console(shown=world.is_main and not quiet)
         stack.callback(console.close)
         console.line(f"device     {describe(device, dtype)}")
-        folder = RunFolder(config.run.out_dir)
+        folder, machine = RunFolder(config.run.out_dir), Machine(device, dtype, world.world_size)
         with world.barrier_after():
             if world.is_main:
                 check_tracker(config.run.tracker)
                 stack.enter_context(folder.locked())
                 folder.check_config(config, override)
-                inputs = prepare_inputs(config, folder, device, console.line, verify)
+                inputs = prepare_inputs(config, folder, machine, console.line, verify)
             else:
                 inputs = config, StartingPoint()
         chosen, start = world.all_gather(inputs)[0]
@@ -119,6 +125,10 @@ def pretrain(
             total_steps=state.plan.total_steps,
             validation=progress.best_validation or progress.validation,
             signal=received,
+            tokens=progress.tokens,
+            parameters=state.model.num_parameters(),
+            seconds=time.monotonic() - started,
+            plan=state.plan.to_json(),
         )
 
 

@@ -1,0 +1,122 @@
+"""`--minutes`: a model and a budget that fit the time, chosen once and kept."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from jielong.checkpoint import checkpoint as ckpt
+from jielong.config.load import load_config, with_default_budget
+from jielong.errors import ConfigError
+from jielong.training import minutes
+from jielong.training.minutes import Machine, Speed, measure_speed, tokens_in
+from tiny import TEXTS, in_this_process
+
+CPU = Machine(torch.device("cpu"), torch.float32)
+
+
+def test_the_time_is_used_and_not_exceeded() -> None:
+    config = load_config("small")
+    speed = Speed(token=1e-4, update=0.05)
+    for seconds in (30.0, 300.0, 3000.0):
+        tokens = tokens_in(config, speed, seconds, text_tokens=200_000, held_out=20_000)
+        step = minutes.default_tokens_per_step(tokens, config.model.hidden_size)
+        spent = speed.of_run(tokens, step)
+        assert 0.5 * seconds < spent < minutes.USED_SHARE * seconds
+    more = tokens_in(config, Speed(1e-5, 0.05), 300.0, 200_000)
+    assert more > 2 * tokens_in(config, speed, 300.0, 200_000)
+
+
+def test_a_speed_is_positive_and_leaves_random_numbers_alone() -> None:
+    config = load_config("tiny", vocab_size=128, max_seq_len=64)
+    before = torch.get_rng_state()
+    speed = measure_speed(config, CPU)
+    assert speed.token > 0 and speed.update > 0
+    assert torch.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize(
+    ("values", "preset", "minutes", "auto"),
+    [
+        ({"data_path": "x"}, None, 10.0, True),
+        ({"minutes": 3}, None, 3, True),
+        ({"minutes": 3}, "small", 3, False),
+        ({"minutes": 3, "hidden_size": 64}, None, 3, False),
+        ({"epochs": 2}, None, None, False),
+        ({"hidden_size": 64}, None, None, False),
+        ({"init_from": "model"}, None, None, False),
+        ({}, "tiny", None, False),
+    ],
+)
+def test_when_time_is_the_budget_and_when_the_size_is_chosen(
+    values: dict[str, object], preset: str | None, minutes: float | None, auto: bool
+) -> None:
+    found = with_default_budget(values, preset, None)
+    assert found.get("minutes") == minutes and found.get("auto_size", False) == auto
+
+
+def test_two_budgets_are_refused() -> None:
+    for other in ("epochs", "tokens", "steps"):
+        with pytest.raises(ConfigError, match=f"minutes and {other} both set a budget"):
+            with_default_budget({"minutes": 3, other: 4}, None, None)
+    with pytest.raises(ConfigError, match="auto_size needs a time"):
+        load_config(auto_size=True)
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A run of some seconds, on a machine whose speed is made up."""
+
+    def speed(config: object, machine: Machine) -> Speed:
+        return Speed(token=0.1 / 60, update=1e-4)
+
+    monkeypatch.setattr(minutes, "measure_speed", speed)
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(TEXTS))
+    words = ["pretrain", "--data-path", str(text), "--out-dir", str(tmp_path / "run")]
+    return [*words, "--minutes", "0.1", "--sample-tokens", "0", "--device", "cpu"]
+
+
+def test_what_was_chosen_is_kept_and_a_resumed_run_measures_nothing(
+    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, said = in_this_process(words)
+    assert status == 0, said
+    assert "chosen     64 wide, 3 layers" in said
+    run = tmp_path / "run"
+    chosen = tomllib.loads((run / "chosen.toml").read_text())
+    assert chosen["model"]["hidden_size"] == 64 and chosen["training"]["tokens"] > 0
+    model = ckpt.load_model(ckpt.find_model_folder(run))[0]
+    assert model.config.hidden_size == 64
+    last = ckpt.find_model_folder(run, "last")
+
+    def never(config: object, machine: Machine) -> Speed:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(minutes, "measure_speed", never)
+    before = (last / "model.safetensors").read_bytes()
+    step = ckpt.step_of(last)
+    for path in ckpt.checkpoints(run / "checkpoints"):
+        if path == last:
+            for file in path.iterdir():
+                file.unlink()
+            path.rmdir()
+    status, said = in_this_process(words)
+    assert status == 0, said
+    assert "chosen  " not in said
+    again = ckpt.find_model_folder(run, "last")
+    assert ckpt.step_of(again) == step
+    assert (again / "model.safetensors").read_bytes() == before
+
+
+def test_json_is_all_that_is_printed_and_says_what_came_out(words: list[str]) -> None:
+    status, said = in_this_process([*words, "--json"])
+    assert status == 0
+    found = json.loads(said)
+    assert found["bits_per_byte"] > 0 and found["seconds"] > 0 and found["tokens"] > 0
+    assert found["choices"]["model"]["hidden_size"] == 64
+    assert Path(found["checkpoint"]).is_dir() and found["step"] == found["total_steps"]
