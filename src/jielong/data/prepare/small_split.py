@@ -85,6 +85,8 @@ class Split:
             self.pieces = len(cuts)
             _write_with_cuts(documents, cuts, self._token_bytes, self._train, self._validation)
             return
+        if self._share and not held.any():
+            held = one_document(documents)  # a share that is asked for holds out something
         self.too_small = self._share != 0 and not held.any()
         documents.filter(~held).write(self._train)
         documents.filter(held).write(self._validation)
@@ -113,6 +115,15 @@ def choose_documents(documents: EncodedDocuments, wanted: int) -> np.ndarray:
             chosen[i], taken = True, taken + size
     near = taken >= 0.5 * wanted
     return chosen[group] & near
+
+
+def one_document(documents: EncodedDocuments) -> np.ndarray:
+    """Choose one document, and its duplicates, of at most half the text: (documents,) bool."""
+    for found in np.unique(documents.hashes):
+        held = documents.hashes == found
+        if documents.lengths[held].sum() <= len(documents.tokens) / 2:
+            return held
+    return np.zeros(len(documents), dtype=bool)
 
 
 @dataclass(frozen=True)
