@@ -20,21 +20,29 @@ class Console:
         self.shown = shown
         self.first_step, self.total_steps = 0, 0
         self.work: Callable[[int], float] = float
-        self.trained_s = 0.0  # since the start, without validations
+        self.pauses_left: Callable[[int], int] = lambda step: 0
+        self.trained_s = 0.0  # since the start, without validations and checkpoints
+        self.pauses: list[float] = []  # seconds of each validation and checkpoint
         self.bar: Progress | None = None
         self.task = TaskID(0)
 
     def start(
-        self, step: int, total_steps: int, work: Callable[[int], float] | None = None
+        self,
+        step: int,
+        total_steps: int,
+        work: Callable[[int], float] | None = None,
+        pauses_left: Callable[[int], int] | None = None,
     ) -> None:
         """Start the progress display at `step` of `total_steps`.
 
         Args:
-            work: the windows processed before a step. Used to estimate the time left, since early
-                batches are smaller.
+            work: the work done before a step, in any unit: the time left follows from it, since
+                early batches are smaller.
+            pauses_left: how many validations and checkpoints come after a step.
         """
         self.total_steps, self.first_step, self.work = total_steps, step, work or float
-        self.trained_s = 0.0
+        self.pauses_left = pauses_left or (lambda step: 0)
+        self.trained_s, self.pauses = 0.0, []
         if self.shown and self.terminal.is_terminal:
             self.bar = Progress(
                 BarColumn(bar_width=24), TextColumn("{task.description}"), console=self.terminal
@@ -53,6 +61,8 @@ class Console:
         self.trained_s += means.seconds
         done = self.work(step) - self.work(self.first_step)
         left = (self.work(self.total_steps) - self.work(step)) * self.trained_s / max(1.0, done)
+        if self.pauses:
+            left += self.pauses_left(step) * sum(self.pauses) / len(self.pauses)
         text = (
             f"step {step}/{self.total_steps} · loss {means.loss:.4f} · lr {learning_rate:.2e} · "
             f"grad {grad_norm:.2f} · {means.tokens_per_second:,.0f} tok/s · {duration(left)} left"
@@ -61,6 +71,10 @@ class Console:
             self.bar.update(self.task, completed=step, description=text)
         else:
             self.line(text)
+
+    def pause(self, seconds: float) -> None:
+        """Count the time of a validation or checkpoint, of which more will come."""
+        self.pauses.append(seconds)
 
     def validation(self, step: int, likelihood: Mapping[str, Any], of: str = "held-out") -> None:
         """Show loss, perplexity and bits per byte of the held-out text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +181,10 @@ def train(state: TrainState, signals: StopSignals) -> None:
     """The loop: step, log, validate, save; until the budget is spent or a signal asks to stop."""
     c, total, world = state.config, state.plan.total_steps, state.world
     progress, console = state.progress, state.console
-    console.start(progress.step, total, state.batches.windows_before)
+    interval = state.plan.eval_interval
+    console.start(
+        progress.step, total, state.work_before, lambda step: math.ceil((total - step) / interval)
+    )
     if is_missing(state):
         catch_up(state)
         if progress.step == total:
@@ -206,6 +210,7 @@ def train(state: TrainState, signals: StopSignals) -> None:
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
             stop, overdue = world.any_rank(signals.received is not None, overdue)
             ends = stop or done == total
+            paused = time.perf_counter()
             # saved before it is measured: what goes wrong in validation costs no training
             saves = done % state.plan.save_interval == 0 or ends or overdue
             if saves:
@@ -222,6 +227,7 @@ def train(state: TrainState, signals: StopSignals) -> None:
                 last_save = time.monotonic()
             if saves or is_due(state, done):
                 means.restart_clock()
+                console.pause(time.perf_counter() - paused)
             if stop:
                 console.line(f"stopped after step {done}; the same command goes on from there")
                 break

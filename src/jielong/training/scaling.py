@@ -14,6 +14,7 @@ import torch
 from jielong.config.settings import Config
 
 REPEATED = 1.5  # epochs from which on a text counts as read more than once
+UPDATE_TOKENS = 4  # that training takes as long as an update of Muon, for each unit of width
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
 FIRST_BATCHES = 5.0  # tokens of a batch over the root of the tokens before it
 MICRO_BATCH_TOKENS = 2**15  # more at once needs memory and gains no speed

@@ -37,7 +37,7 @@ from jielong.training.inputs import (
 )
 from jielong.training.optimizer import Optimizer
 from jielong.training.plan import RunPlan, resolve, saved_plan
-from jielong.training.scaling import first_batches
+from jielong.training.scaling import UPDATE_TOKENS, first_batches
 from jielong.training.schedule import Schedule
 from jielong.training.step import TrainStep
 
@@ -93,6 +93,11 @@ class TrainState:
     def micro_batch_size(self) -> int:
         """Windows in a forward pass, over all ranks: what is known to fit, else the plan's."""
         return self.progress.micro_batch_size or self.plan.micro_batch_size
+
+    def work_before(self, step: int) -> float:
+        """The work of all steps before `step`, in windows: an update costs some by itself."""
+        update = UPDATE_TOKENS * self.config.model.hidden_size / self.config.data.max_seq_len
+        return self.batches.windows_before(step) + step * update
 
     def micro_batches(self, batch: Batch, step: int) -> list[Batch]:
         """This rank's batch of a step, split into as many forward passes as it needs."""
