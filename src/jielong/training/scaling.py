@@ -49,8 +49,8 @@ MODEL_SIZES = (
 
 
 def tokens_for(parameters: int, text_tokens: int) -> float:
-    """Return the tokens from which on a model of that size is worth its cost (see docs)."""
-    return 1.0 * parameters
+    """Return the tokens from which on a model of that size is worth its cost."""
+    return 0.6 * parameters
 
 
 def vocabulary_for(text_bytes: int) -> int:

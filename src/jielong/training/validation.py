@@ -139,9 +139,12 @@ def _likelihood(state: TrainState, stream: TokenStream, max_tokens: int | None) 
 
 
 def _sample(state: TrainState) -> None:
-    """Continue the run's prompts, or how the first held-out texts begin; on rank 0."""
-    run = state.config.run
-    if not state.world.is_main or not run.sample_tokens:
+    """Continue the run's prompts, or how the first held-out texts begin, about ten times a run."""
+    run, step = state.config.run, state.progress.step
+    total, interval = state.plan.total_steps, state.plan.eval_interval
+    tenths = [10 * s // total for s in (step - interval, step)]  # of the run that is done
+    seldom = tenths[0] < tenths[1] or step == total
+    if not state.world.is_main or not run.sample_tokens or not seldom:
         return
     prompts = list(run.sample_prompts) or openings(state.dataset, state.tokenizer)
     sampling = Sampling(seed=state.config.training.seed)
@@ -149,7 +152,7 @@ def _sample(state: TrainState) -> None:
     texts = generator.batch(prompts, run.sample_tokens, sampling)
     for prompt, text in zip(prompts, texts, strict=True):
         state.console.sample(prompt, text)
-        state.metrics.write("sample", state.progress.step, prompt=prompt, text=text)
+        state.metrics.write("sample", step, prompt=prompt, text=text)
 
 
 def openings(dataset: Dataset, tokenizer: Tokenizer, count: int = 2) -> list[str]:
