@@ -101,7 +101,8 @@ def prepare_inputs(
         tokenizer = load_tokenizer(found, folder, start)
         dataset = load_dataset(found, tokenizer, folder)
         sized = with_architecture(found, tokenizer, start)
-        found = found.with_values(tokens=choose_tokens(sized, dataset, folder, machine, started))
+        tokens = choose_tokens(sized, dataset, folder, machine, started, log)
+        found = found.with_values(tokens=tokens)
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
     return dataclasses.replace(found, data=data), start
 

@@ -28,6 +28,7 @@ from jielong.training.scaling import (
     CPU_TOKENS,
     MICRO_BATCH_TOKENS,
     MODEL_SIZES,
+    MOST_EPOCHS,
     ModelSize,
     default_learning_rate,
     default_regularisation,
@@ -40,7 +41,8 @@ from jielong.training.step import TrainStep
 CHOSEN = "chosen.toml"
 UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 BYTES_PER_TOKEN = 3.0  # about, before there is a tokenizer
-USED_SHARE = 0.93  # of the time; the rest is for noise, samples and the last checkpoint
+USED_SHARE = 0.92  # of the time; the rest is for the end of the run, and for other work's noise
+PAUSE_S = 0.5  # for the checkpoint and the sample of each validation
 REPEATS = 3  # passes that are timed
 
 
@@ -97,8 +99,8 @@ def choose_size(
         values = size.values() | {"vocab_size": vocabulary}
         candidate = config.with_values(**values)
         speed = measure_speed(candidate, machine)
-        tokens = tokens_in(candidate, speed, seconds, text_tokens)
-        if best is not None and tokens < tokens_for(candidate.model.parameter_count, text_tokens):
+        tokens = min(tokens_in(candidate, speed, seconds, text_tokens), MOST_EPOCHS * text_tokens)
+        if best is not None and tokens < tokens_for(candidate.model.parameter_count):
             break
         best = size, tokens
     assert best is not None
@@ -114,9 +116,17 @@ def choose_size(
 
 
 def choose_tokens(
-    config: Config, dataset: Dataset, folder: RunFolder, machine: Machine, started: float
+    config: Config,
+    dataset: Dataset,
+    folder: RunFolder,
+    machine: Machine,
+    started: float,
+    log: Callable[[str], None],
 ) -> int:
-    """Turn the minutes that are left into a budget of tokens, unless that has been done."""
+    """Turn the minutes that are left into a budget of tokens, unless that has been done.
+
+    A text is read MOST_EPOCHS times at most: the run of a small one then ends sooner.
+    """
     file = folder.path / CHOSEN
     values = load_toml(file) if file.exists() else {}
     if "tokens" not in values:
@@ -125,7 +135,13 @@ def choose_tokens(
         seconds = _seconds_left(config, started)
         held_out = min(held_out, config.run.eval_tokens)
         tokens = tokens_in(config, speed, seconds, len(dataset.train), held_out)
-        values["tokens"] = max(config.data.max_seq_len, round(tokens))
+        most = MOST_EPOCHS * len(dataset.train)
+        if tokens > most:
+            log(
+                f"the text is read {MOST_EPOCHS} times, not {tokens / len(dataset.train):.0f} as "
+                "the time would allow: more would only memorise it, so the run ends sooner"
+            )
+        values["tokens"] = max(config.data.max_seq_len, round(min(tokens, most)))
         _write(file, values)
     return int(values["tokens"])
 
@@ -139,7 +155,7 @@ def tokens_in(
         tokens = (low + high) / 2
         step = default_tokens_per_step(tokens, config.model.hidden_size)
         validations = max(10.0, 2 * tokens / text_tokens)
-        measuring = validations * (held_out * speed.token / 3)
+        measuring = validations * (held_out * speed.token / 3 + PAUSE_S)
         if speed.of_run(tokens, max(step, 1.0)) + measuring <= seconds * USED_SHARE:
             low = tokens
         else:

@@ -15,6 +15,7 @@ from jielong.config.settings import Config
 
 REPEATED = 1.5  # epochs from which on a text counts as read more than once
 UPDATE_TOKENS = 4  # that training takes as long as an update of Muon, for each unit of width
+MOST_EPOCHS = 30  # that --minutes has a text read: what more would teach, it would only memorise
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
 FIRST_BATCHES = 5.0  # tokens of a batch over the root of the tokens before it
 MICRO_BATCH_TOKENS = 2**15  # more at once needs memory and gains no speed
@@ -48,8 +49,12 @@ MODEL_SIZES = (
 )
 
 
-def tokens_for(parameters: int, text_tokens: int) -> float:
-    """Return the tokens from which on a model of that size is worth its cost."""
+def tokens_for(parameters: int) -> float:
+    """Return the tokens from which on a model of that size is better than a smaller one.
+
+    Below, the smaller one sees so many more tokens in the same time that it ends lower
+    (docs/experiments.md).
+    """
     return 0.6 * parameters
 
 
