@@ -90,6 +90,7 @@ def test_two_processes_train_what_one_does(
         "data_path": str(corpus_file),
         "tokenizer": str(tokenizer_dir),
         "packing": packing,
+        "validation_fraction": 0.15,
     }
     one, two = tmp_path / "one", tmp_path / "two"
     assert main(words_of(shared | {"out_dir": str(one)})) == 0

@@ -34,6 +34,8 @@ def random_words(folder: Path) -> list[str]:
         "hidden_size": 64,
         "eval_interval": 5,
         "weight_decay": 0.0,
+        "dropout": 0.0,
+        "input_noise": 0.0,
     }
     return ["pretrain", *flags(settings)]
 
