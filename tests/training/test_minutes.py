@@ -71,7 +71,7 @@ def test_two_budgets_are_refused() -> None:
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A run of some seconds, on a machine whose speed is made up."""
 
-    def speed(config: object, machine: Machine) -> Speed:
+    def speed(config: object, machine: Machine, epochs: float = 1.0) -> Speed:
         return Speed(token=0.1 / 60, update=1e-4)
 
     monkeypatch.setattr(minutes, "measure_speed", speed)
@@ -94,7 +94,7 @@ def test_what_was_chosen_is_kept_and_a_resumed_run_measures_nothing(
     assert model.config.hidden_size == 64
     last = ckpt.find_model_folder(run, "last")
 
-    def never(config: object, machine: Machine) -> Speed:
+    def never(config: object, machine: Machine, epochs: float = 1.0) -> Speed:
         raise AssertionError("measured again")
 
     monkeypatch.setattr(minutes, "measure_speed", never)

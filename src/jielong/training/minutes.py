@@ -6,6 +6,7 @@ resumed run goes on with the same choice wherever it is.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from jielong.training.scaling import (
     MICRO_BATCH_TOKENS,
     MODEL_SIZES,
     MOST_EPOCHS,
+    REPEATED,
     ModelSize,
     default_learning_rate,
     default_regularisation,
@@ -43,7 +45,7 @@ UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 BYTES_PER_TOKEN = 3.0  # about, before there is a tokenizer
 USED_SHARE = 0.92  # of the time; the rest is for the end of the run, and for other work's noise
 PAUSE_S = 0.5  # for the checkpoint and the sample of each validation
-REPEATS = 3  # passes that are timed
+LEAST_REPEATS, LEAST_S = 3, 1.0  # of what is timed
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,18 @@ def choose_size(
     text_tokens = max(1, round(text_bytes / BYTES_PER_TOKEN))
     seconds = _seconds_left(config, started)
     best: tuple[ModelSize, float] | None = None
+    smaller = 0
     for size in MODEL_SIZES:
         values = size.values() | {"vocab_size": vocabulary}
         candidate = config.with_values(**values)
+        parameters = candidate.model.parameter_count
+        if best is not None and 2 * best[1] * smaller / parameters < tokens_for(parameters):
+            break  # too slow, even if the arithmetic is done twice as fast: not worth measuring
         speed = measure_speed(candidate, machine)
         tokens = min(tokens_in(candidate, speed, seconds, text_tokens), MOST_EPOCHS * text_tokens)
-        if best is not None and tokens < tokens_for(candidate.model.parameter_count):
+        if best is not None and tokens < tokens_for(parameters):
             break
-        best = size, tokens
+        best, smaller = (size, tokens), parameters
     assert best is not None
     size, tokens = best
     log(
@@ -131,10 +137,15 @@ def choose_tokens(
     values = load_toml(file) if file.exists() else {}
     if "tokens" not in values:
         held_out = 0 if dataset.validation is None else len(dataset.validation)
-        speed = measure_speed(config, machine)
-        seconds = _seconds_left(config, started)
         held_out = min(held_out, config.run.eval_tokens)
-        tokens = tokens_in(config, speed, seconds, len(dataset.train), held_out)
+        epochs = 1.0
+        for _ in range(2):  # the second time as the first one's epochs ask for
+            speed = measure_speed(config, machine, epochs)
+            seconds = _seconds_left(config, started)
+            tokens = tokens_in(config, speed, seconds, len(dataset.train), held_out)
+            epochs = tokens / len(dataset.train)
+            if epochs < REPEATED:
+                break
         most = MOST_EPOCHS * len(dataset.train)
         if tokens > most:
             log(
@@ -163,8 +174,12 @@ def tokens_in(
     return low
 
 
-def measure_speed(config: Config, machine: Machine) -> Speed:
-    """Time passes and updates of a model on random tokens; takes some seconds."""
+def measure_speed(config: Config, machine: Machine, epochs: float = 1.0) -> Speed:
+    """Time passes and updates of a model on random tokens; takes some seconds.
+
+    Args:
+        epochs: where a text is read more than once, passes have dropout.
+    """
     device = machine.device
     state = torch.get_rng_state()
     model = Transformer(config.model).to(device)
@@ -178,7 +193,8 @@ def measure_speed(config: Config, machine: Machine) -> Speed:
     batch = Batch(ids[:, :-1], ids[:, 1:], None, seeds.numpy(), seeds)
     training = config.with_values(weight_decay=0.1).training
     optimizer = Optimizer(model, training, default_learning_rate(config))
-    dropout = default_regularisation(10, 10, 1).dropout  # any: it costs the same
+    parameters = config.model.parameter_count
+    dropout = default_regularisation(epochs, parameters, parameters).dropout
     step = TrainStep(model, optimizer, grad_clip=1.0, dtype=machine.dtype, dropout=dropout)
     whole = _seconds(lambda: step([batch], 0.0), device)
     update = _seconds(lambda: optimizer.step(0.0), device)
@@ -188,14 +204,14 @@ def measure_speed(config: Config, machine: Machine) -> Speed:
 
 def _seconds(work: Callable[[], Any], device: torch.device) -> float:
     """The median time of some repetitions, after a first one."""
-    times = []
-    for _ in range(REPEATS + 1):
+    times: list[float] = []
+    while len(times) <= LEAST_REPEATS or sum(times[1:]) < LEAST_S:
         started = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started)
-    return sorted(times[1:])[REPEATS // 2]
+    return statistics.median(times[1:])
 
 
 def _seconds_left(config: Config, started: float) -> float:

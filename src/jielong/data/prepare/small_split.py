@@ -16,7 +16,7 @@ from jielong.data.shard_writer import ShardWriter
 SMALL_TOKENS = 2**22  # texts of up to so many tokens are split with all of them in memory
 LARGE_SHARE = 0.01  # held out of larger texts, where nothing is asked for
 # so many predict bits per byte to about 1 % (docs/experiments.md)
-ENOUGH_TOKENS = 2**15
+ENOUGH_TOKENS = 2**16
 LARGEST_SHARE = 0.1  # of a small text
 FEWEST_TOKENS = 200  # fewer held-out tokens than these tell nothing
 FEWEST_DOCUMENTS = 4  # where fewer would be held out, pieces of more of them tell more
