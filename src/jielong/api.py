@@ -184,17 +184,15 @@ def export(
     dtype: str | None = None,
     license: str | None = None,
     push_to_hub: str | None = None,
-    checkpoint: str = "best",
 ) -> Path:
     """Write a model as Hugging Face folder, GGUF or MiniMind .pth: `jielong export`.
 
     Args:
-        run_or_checkpoint: as in `load`.
+        run_or_checkpoint: a run (its best checkpoint), a checkpoint or any model folder.
         format: hf, gguf or minimind.
         dtype: hf: bfloat16 (default), float16, float32; gguf: f16 (default), f32, q8_0.
         license: hf: license id for the model card, such as apache-2.0.
         push_to_hub: hf: the repository "user/name" to upload the folder to.
-        checkpoint: as in `load`.
 
     Returns:
         The folder, or the file.
@@ -203,7 +201,7 @@ def export(
         CheckpointError: there is no valid model, or the format cannot represent it.
         ConfigError: an argument is invalid, or an optional library is missing.
     """
-    return export_model(run_or_checkpoint, out_dir, format, dtype, license, push_to_hub, checkpoint)
+    return export_model(run_or_checkpoint, out_dir, format, dtype, license, push_to_hub)
 
 
 def _paths(data_path: str | Path | Sequence[str | Path]) -> tuple[str, ...]:

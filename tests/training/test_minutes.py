@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import jielong
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.load import load_config, with_default_budget
 from jielong.errors import ConfigError
+from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training import minutes
 from jielong.training.minutes import Machine, Speed, measure_speed, tokens_in
 from tiny import TEXTS, in_this_process
@@ -120,3 +122,14 @@ def test_json_is_all_that_is_printed_and_says_what_came_out(words: list[str]) ->
     assert found["bits_per_byte"] > 0 and found["seconds"] > 0 and found["tokens"] > 0
     assert found["choices"]["model"]["hidden_size"] == 64
     assert Path(found["checkpoint"]).is_dir() and found["step"] == found["total_steps"]
+
+
+def test_a_prepared_dataset_and_its_tokenizer_are_taken_as_they_are(
+    words: list[str], tmp_path: Path, corpus_file: Path, tokenizer_dir: Path
+) -> None:
+    jielong.prepare(corpus_file, tokenizer_dir, tmp_path / "data")
+    words[words.index("--data-path") + 1] = str(tmp_path / "data")
+    status, said = in_this_process(words)
+    assert status == 0, said
+    size = Tokenizer.load(tokenizer_dir).vocab_size
+    assert f"vocabulary {size}: the largest" in said and "ignored:" not in said

@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from jielong.api import evaluate, load
-    from jielong.data.sources.documents import DocumentTexts
+    from jielong.data.sources.documents import DocumentTexts, expand_sources
     from jielong.observe.console import with_error
 
     config = load_config(**field_values(arguments))
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.batch_tokens < 1:
         raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
     model, tokenizer = load(find_model(arguments), arguments.device)
-    texts = DocumentTexts(config.data.data_path, config.data.text_field)
+    texts = DocumentTexts(expand_sources(config.data.data_path), config.data.text_field)
     with texts.naming_first_bad_line():
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
     if texts.bad:

@@ -20,17 +20,15 @@ def export_model(
     dtype: str | None = None,
     license: str | None = None,
     push_to_hub: str | None = None,
-    checkpoint: str = "best",
 ) -> Path:
     """Write a model as Hugging Face folder, GGUF or MiniMind .pth.
 
     Args:
-        model: a run, a checkpoint or any model folder.
+        model: a run (its best checkpoint), a checkpoint or any model folder.
         format: hf, gguf or minimind.
         dtype: of the weights; none: the format's usual one.
         license: hf: an identifier for the model card.
         push_to_hub: hf: the repository to upload the folder to.
-        checkpoint: of a run: best, last or a step.
 
     Raises:
         CheckpointError: there is no valid model, or the format cannot represent it.
@@ -43,7 +41,7 @@ def export_model(
         raise ConfigError(f"--license and --push-to-hub need --format hf, not {format}")
     if format == "minimind" and dtype != "float16":
         raise ConfigError(f"dtype={dtype}: MiniMind's files are float16")
-    folder = find_model_folder(model, checkpoint)
+    folder = find_model_folder(model)
     if format == "hf":
         return export_hf(folder, out_dir, dtype, license, push_to_hub)
     loaded, tokenizer = load_model(folder)

@@ -37,6 +37,7 @@ def new_files(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     temporary = folder / f".export.{os.getpid()}.partial"
     made = [path for path in (folder, *folder.parents) if not path.exists()]
+    moved: list[Path] = []
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -45,11 +46,14 @@ def new_files(folder: str | Path) -> Iterator[Path]:
                 raise CheckpointError(f"{folder / path.name}: exists; choose another folder")
         for path in temporary.iterdir():
             path.rename(folder / path.name)
-        made = []
+            moved.append(folder / path.name)
+        made, moved = [], []
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for path in moved:  # all of them, or none
+            path.unlink(missing_ok=True)
         for path in made:  # deepest first
             with contextlib.suppress(OSError):
                 path.rmdir()

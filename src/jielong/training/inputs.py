@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 import sys
 import time
@@ -14,13 +15,15 @@ from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, latest
 from jielong.checkpoint.folder import read_model_config
 from jielong.config.settings import Config, same_setting
 from jielong.data.prepare.prepare import prepare
+from jielong.data.prepare.provenance import Sources
 from jielong.data.shards import Dataset, open_dataset, verify_dataset
 from jielong.data.sources.documents import DocumentTexts
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
-from jielong.training.minutes import Machine, choose_size, choose_tokens
+from jielong.training.minutes import Machine, TextSize, choose_size, choose_tokens
 
+UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
 
 
@@ -92,10 +95,12 @@ def prepare_inputs(
     started = time.monotonic()
     start = find_starting_point(config, folder)
     found = spool_stdin(config, folder)
-    found = choose_size(found, folder, machine, started, log)
+    sources = functools.cache(lambda: _find_sources(found))  # once, and only if they are needed
+    text = functools.partial(_text_size, found, sources)
+    found = choose_size(found, text, folder, machine, started, log)
     if _tokenizer_folder(found, folder, start) == folder.tokenizer:
-        ensure_tokenizer(found, folder, log)
-    ensure_dataset(found, load_tokenizer(found, folder, start), folder, log)
+        ensure_tokenizer(found, folder, sources, log)
+    ensure_dataset(found, load_tokenizer(found, folder, start), folder, sources, log)
     verify_dataset(dataset_folder(found, folder), again=verify)
     if found.training.minutes is not None:
         tokenizer = load_tokenizer(found, folder, start)
@@ -107,7 +112,12 @@ def prepare_inputs(
     return dataclasses.replace(found, data=data), start
 
 
-def ensure_tokenizer(config: Config, folder: RunFolder, log: Callable[[str], None]) -> None:
+def ensure_tokenizer(
+    config: Config,
+    folder: RunFolder,
+    sources: Callable[[], Sources],
+    log: Callable[[str], None],
+) -> None:
     """Train the run's own tokenizer on the corpus, unless it has one.
 
     Raises:
@@ -115,9 +125,9 @@ def ensure_tokenizer(config: Config, folder: RunFolder, log: Callable[[str], Non
     """
     if (folder.tokenizer / "tokenizer.json").exists():
         return
-    _need_data(config)
+    found = sources()
     log(f"training a tokenizer of {config.model.vocab_size} tokens …")
-    tokenizer = train_on_corpus(config)
+    tokenizer = train_on_corpus(config, found)
     tokenizer.save(folder.tokenizer)
     log(about_tokenizer(tokenizer, config.model.vocab_size, folder.tokenizer))
 
@@ -138,14 +148,17 @@ def _tokenizer_folder(config: Config, folder: RunFolder, start: StartingPoint) -
     return given or folder.tokenizer
 
 
-def train_on_corpus(config: Config) -> Tokenizer:
+def train_on_corpus(config: Config, sources: Sources | None = None) -> Tokenizer:
     """A byte-level BPE tokenizer of the corpus at `data_path`.
+
+    Args:
+        sources: those of `config.data`, where they have been found already.
 
     Raises:
         DataError: there is no text; it says what the first bad line is instead.
     """
-    _need_data(config)
-    texts = DocumentTexts(config.data.data_path, config.data.text_field)
+    found = sources or _find_sources(config)
+    texts = DocumentTexts(found.data, config.data.text_field)
     size = config.model.vocab_size
     with texts.naming_first_bad_line():
         return train_tokenizer(iter(texts), size, config.data.tokenizer_sample_bytes)
@@ -158,7 +171,11 @@ def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:
 
 
 def ensure_dataset(
-    config: Config, tokenizer: Tokenizer, run: RunFolder, log: Callable[[str], None]
+    config: Config,
+    tokenizer: Tokenizer,
+    run: RunFolder,
+    sources: Callable[[], Sources],
+    log: Callable[[str], None],
 ) -> None:
     """Prepare the dataset where it is missing; one given as `data_path` is used as it is.
 
@@ -167,8 +184,7 @@ def ensure_dataset(
     if _trained_on(config, run) and (run.data / "dataset.json").is_file():
         log(f"dataset {run.data} (the run's own)")
     elif prepared_folder(config) is None:
-        _need_data(config)
-        report = prepare(config, tokenizer, run.data, log)
+        report = prepare(config, tokenizer, run.data, log, sources())
         for line in report.lines()[: 1 if report.reused else None]:
             log(line)
 
@@ -238,9 +254,27 @@ def _beside_dataset(config: Config) -> Path | None:
     return None
 
 
-def _need_data(config: Config) -> None:
+def _text_size(config: Config, sources: Callable[[], Sources]) -> TextSize:
+    """How large the text is, and the vocabulary of its tokenizer where that is not to be made."""
+    given = config.data.tokenizer or _beside_dataset(config)
+    vocabulary = Tokenizer.load(given).vocab_size if given else None
+    prepared = prepared_folder(config)
+    if prepared is not None:
+        return TextSize(open_dataset(prepared, verify=False).train.text_bytes, vocabulary)
+    sizes = [UNKNOWN_BYTES if s.size is None else s.size for s in sources().data]
+    return TextSize(sum(sizes), vocabulary)
+
+
+def _find_sources(config: Config) -> Sources:
+    """Find the sources that the settings name.
+
+    Raises:
+        ConfigError: there are none.
+        DataError: a path does not exist, matches nothing, or is of an unknown kind.
+    """
     if not config.data.data_path:
         raise ConfigError(
             "data.data_path is missing: give --data-path FILE (JSONL, Parquet, text, a folder), "
             "or sample:shakespeare to try"
         )
+    return Sources.of(config.data)

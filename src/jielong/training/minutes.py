@@ -20,7 +20,6 @@ from jielong.config.load import load_toml
 from jielong.config.settings import FIELDS, Config
 from jielong.data.batches import Batch
 from jielong.data.shards import Dataset
-from jielong.data.sources.documents import expand_sources
 from jielong.model.transformer import Transformer
 from jielong.runtime.atomic import write_file
 from jielong.runtime.run_folder import RunFolder
@@ -41,11 +40,18 @@ from jielong.training.scaling import (
 from jielong.training.step import TrainStep
 
 CHOSEN = "chosen.toml"
-UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 BYTES_PER_TOKEN = 3.0  # about, before there is a tokenizer
 USED_SHARE = 0.92  # of the time; the rest is for the end of the run, and for other work's noise
 PAUSE_S = 0.5  # for the checkpoint and the sample of each validation
 LEAST_REPEATS, LEAST_S = 3, 1.0  # of what is timed
+
+
+@dataclass(frozen=True)
+class TextSize:
+    """What is known of a text before it is read."""
+
+    bytes: int
+    vocabulary: int | None = None  # of its tokenizer, if it has one
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Speed:
 
 def choose_size(
     config: Config,
+    text: Callable[[], TextSize],
     folder: RunFolder,
     machine: Machine,
     started: float,
@@ -81,6 +88,7 @@ def choose_size(
     The largest model is taken that sees enough tokens in the time (`tokens_for`).
 
     Args:
+        text: measures the text; called only where nothing has been chosen.
         started: when the run began, as `time.monotonic` says.
         log: takes a line for the user.
     """
@@ -89,12 +97,9 @@ def choose_size(
     file = folder.path / CHOSEN
     if file.exists():
         return config.with_values(**load_toml(file))
-    text_bytes = sum(
-        UNKNOWN_BYTES if source.size is None else source.size
-        for source in expand_sources(config.data.data_path)
-    )
-    vocabulary = vocabulary_for(text_bytes)
-    text_tokens = max(1, round(text_bytes / BYTES_PER_TOKEN))
+    measured = text()
+    vocabulary = measured.vocabulary or vocabulary_for(measured.bytes)
+    text_tokens = max(1, round(measured.bytes / BYTES_PER_TOKEN))
     seconds = _seconds_left(config, started)
     best: tuple[ModelSize, float] | None = None
     smaller = 0

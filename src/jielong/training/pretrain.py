@@ -99,7 +99,7 @@ def pretrain(
             else:
                 inputs = config, StartingPoint()
         chosen, start = world.all_gather(inputs)[0]
-        state = build(chosen, folder, start, console, world, device, dtype)
+        state = build(chosen, folder, start, console, world, machine)
         notes = restore(state, start)
         if world.is_main:
             folder.write_config(config)  # with --override the new settings, now that they fit

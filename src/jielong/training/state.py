@@ -35,6 +35,7 @@ from jielong.training.inputs import (
     load_tokenizer,
     with_architecture,
 )
+from jielong.training.minutes import Machine
 from jielong.training.optimizer import Optimizer
 from jielong.training.plan import RunPlan, resolve, saved_plan
 from jielong.training.scaling import UPDATE_TOKENS, first_batches
@@ -111,14 +112,14 @@ def build(
     start: StartingPoint,
     console: Console,
     world: World,
-    device: torch.device,
-    dtype: torch.dtype,
+    machine: Machine,
 ) -> TrainState:
     """Model, optimizer and data of a run at step 0: the same on every rank.
 
     Raises:
         JielongError: the tokenizer or dataset is missing, damaged or does not fit.
     """
+    device, dtype = machine.device, machine.dtype
     tokenizer = load_tokenizer(config, folder, start)
     dataset = load_dataset(config, tokenizer, folder)
     config = with_architecture(config, tokenizer, start)

@@ -59,6 +59,7 @@ def prepare(
     tokenizer: Tokenizer,
     out_dir: Path,
     log: Callable[[str], None] = lambda line: None,
+    sources: Sources | None = None,
 ) -> PrepareReport:
     """Prepare the dataset of `config.data` in `out_dir`, or reuse the one already there.
 
@@ -66,12 +67,13 @@ def prepare(
 
     Args:
         log: called with progress lines.
+        sources: those of `config.data`, where they have been found already.
 
     Raises:
         DataError: the text cannot be read or is empty, or `out_dir` holds something else.
     """
     out_dir = Path(out_dir)
-    sources = Sources.of(config.data)
+    sources = sources or Sources.of(config.data)
     wanted = provenance(config, tokenizer, sources)
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         return _reused(config, tokenizer, out_dir, wanted)

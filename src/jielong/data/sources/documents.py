@@ -115,8 +115,8 @@ def read_documents(sources: Sequence[Source], text_field: str) -> Iterator[Item]
 class DocumentTexts:
     """Iterates over the texts of `read_documents`; counts bad lines and remembers the first one."""
 
-    def __init__(self, paths: Sequence[str], text_field: str) -> None:
-        self.sources, self.text_field = expand_sources(paths), text_field
+    def __init__(self, sources: Sequence[Source], text_field: str) -> None:
+        self.sources, self.text_field = sources, text_field
         self.bad = 0
         self.first_bad: BadLine | None = None
 
