@@ -56,8 +56,8 @@ $(VENV)/installed-dev: $(VENV)/installed
 install: $(VENV)/installed
 
 demo: $(VENV)/installed
-	@$(BIN)/jielong pretrain --preset small --data-path sample:shakespeare --out-dir runs/demo \
-		--tokens 1.9e6 --sample-prompts "To be, or not to be" "Enter the King" "My love is"
+	@$(BIN)/jielong pretrain --data-path sample:shakespeare --out-dir runs/demo \
+		--minutes 4 --sample-prompts "To be, or not to be" "Enter the King" "My love is"
 
 demo-zh: $(VENV)/installed
 	@$(BIN)/jielong pretrain --preset small --data-path sample:poems --out-dir runs/demo-zh \
