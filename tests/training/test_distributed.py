@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from jielong.cli.main import main
 from jielong.data.shards import open_dataset
-from tiny import TINY_RUN, environment, flags
+from tiny import REGULARISED, TINY_RUN, environment, flags
 
 STEPS = 13
 CHANGES = {
@@ -91,6 +91,7 @@ def test_two_processes_train_what_one_does(
         "tokenizer": str(tokenizer_dir),
         "packing": packing,
         "validation_fraction": 0.15,
+        **REGULARISED,
     }
     one, two = tmp_path / "one", tmp_path / "two"
     assert main(words_of(shared | {"out_dir": str(one)})) == 0

@@ -14,7 +14,7 @@ import pytest
 
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.load import load_config
-from tiny import TINY_RUN, flags, in_this_process, jielong
+from tiny import REGULARISED, TINY_RUN, flags, in_this_process, jielong
 
 STEPS = TINY_RUN["steps"]
 
@@ -24,7 +24,8 @@ class Launch:
 
     def __init__(self, folder: Path, corpus: Path, tokenizer: Path) -> None:
         self.folder = folder
-        self.settings = TINY_RUN | {"data_path": str(corpus), "tokenizer": str(tokenizer)}
+        self.settings = TINY_RUN | REGULARISED
+        self.settings |= {"data_path": str(corpus), "tokenizer": str(tokenizer)}
 
     def words(self, name: str, **changes: Any) -> list[str]:
         settings = self.settings | {"out_dir": str(self.folder / name)} | changes
