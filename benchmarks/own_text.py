@@ -24,7 +24,7 @@ from typing import Any
 
 import matplotlib
 import orjson
-from common import SCRATCH, corpus, save
+from common import RESULTS, SCRATCH, corpus, save
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -66,7 +66,7 @@ def main() -> None:
         row, curves[contender] = run(contender, folder, arguments.minutes)
         rows.append(row)
         print(row, flush=True)
-    draw(curves, SCRATCH.parent / "results" / f"{name}.png", name)
+    draw(curves, RESULTS / f"{name}.png", name)
     print(save(name, {"table": rows, "curves": curves}))
 
 
