@@ -16,7 +16,7 @@ from jielong.errors import ConfigError
 from jielong.evaluation.likelihood import evaluate_documents
 from jielong.evaluation.sums import Likelihood
 from jielong.generation.generate import TextGenerator
-from jielong.interop.export import export_model
+from jielong.interop.export import export
 from jielong.interop.minimind import import_minimind
 from jielong.model.transformer import Transformer, context_length
 from jielong.runtime.device import choose_device
@@ -175,33 +175,6 @@ def prepare(
     """
     config = load_config(data_path=_paths(data_path), tokenizer=str(tokenizer), **settings)
     return prepare_dataset(config, Tokenizer.load(tokenizer), Path(out_dir), log)
-
-
-def export(
-    run_or_checkpoint: str | Path,
-    out_dir: str | Path,
-    format: str = "hf",
-    dtype: str | None = None,
-    license: str | None = None,
-    push_to_hub: str | None = None,
-) -> Path:
-    """Write a model as Hugging Face folder, GGUF or MiniMind .pth: `jielong export`.
-
-    Args:
-        run_or_checkpoint: a run (its best checkpoint), a checkpoint or any model folder.
-        format: hf, gguf or minimind.
-        dtype: hf: bfloat16 (default), float16, float32; gguf: f16 (default), f32, q8_0.
-        license: hf: license id for the model card, such as apache-2.0.
-        push_to_hub: hf: the repository "user/name" to upload the folder to.
-
-    Returns:
-        The folder, or the file.
-
-    Raises:
-        CheckpointError: there is no valid model, or the format cannot represent it.
-        ConfigError: an argument is invalid, or an optional library is missing.
-    """
-    return export_model(run_or_checkpoint, out_dir, format, dtype, license, push_to_hub)
 
 
 def _paths(data_path: str | Path | Sequence[str | Path]) -> tuple[str, ...]:

@@ -75,17 +75,17 @@ def with_default_budget(
         ConfigError: `minutes` is given beside another budget.
     """
     values = dict(values)
-    if values.get("minutes") is not None:
-        if others := [name for name in ("epochs", "tokens", "steps") if name in values]:
-            raise ConfigError(f"minutes and {others[0]} both set a budget: give one")
-    elif preset or file or any(name in values for name in ("epochs", "tokens", "steps")):
-        return values
+    budget = [name for name in ("epochs", "tokens", "steps") if name in values]
     sized = (
         preset or file or values.get("init_from") or any(name in values for name in MODEL_FIELDS)
     )
-    if values.get("minutes") is None and not sized:
+    if values.get("minutes") is None:
+        if budget or sized:
+            return values
         values["minutes"] = DEFAULT_MINUTES
-    if values.get("minutes") is not None and not sized:
+    elif budget:
+        raise ConfigError(f"minutes and {budget[0]} both set a budget: give one")
+    if not sized:
         values.setdefault("auto_size", True)
     return values
 

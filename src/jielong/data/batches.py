@@ -188,17 +188,17 @@ class Batches:
         """Return the documents, by index in the split, that have tokens in an epoch's windows."""
         if self.data.packing == "pad":
             return sorted(int(w) for w in windows)
-        starts, found = self.stream.documents, set[int]()
+        starts, found, offset = self.stream.documents, set[int](), self.offset(epoch)
         for window in windows:
-            for start, stop in self._stretches(int(window), epoch):
+            for start, stop in self._stretches(int(window), offset):
                 first = int(np.searchsorted(starts, start, side="right")) - 1
                 found.update(range(first, int(np.searchsorted(starts, stop))))
         return sorted(found)
 
     def load(self, windows: np.ndarray, epoch: int = 0) -> Batch:
         """Return the batch of the given windows of an epoch."""
-        padded = self.data.packing == "pad"
-        rows = [self._padded_row(w) if padded else self._packed_row(w, epoch) for w in windows]
+        padded, offset = self.data.packing == "pad", self.offset(epoch)
+        rows = [self._padded_row(w) if padded else self._packed_row(w, offset) for w in windows]
         tokens, targets, ids = (np.stack(column) for column in zip(*rows, strict=True))
         if self.noise:
             T = tokens.shape[1]
@@ -221,9 +221,9 @@ class Batches:
             return 0
         return int(random_bits(np.array(epoch), self.seed, _OFFSET)) % len(self.stream)
 
-    def _stretches(self, window: int, epoch: int) -> list[tuple[int, int]]:
+    def _stretches(self, window: int, offset: int) -> list[tuple[int, int]]:
         """Return where a packed window's tokens are in the stream: one stretch, or two."""
-        T, total, offset = self.data.max_seq_len, len(self.stream), self.offset(epoch)
+        T, total = self.data.max_seq_len, len(self.stream)
         first = window * T
         # after the last token comes the ring's first one, unless the epoch ends where the text does
         last = min(first + T + 1, total + 1 if offset else total)
@@ -232,10 +232,10 @@ class Batches:
             return [(start - total, stop - total)]
         return [(start, stop)] if stop <= total else [(start, total), (0, stop - total)]
 
-    def _packed_row(self, window: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _packed_row(self, window: int, offset: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         T, documents = self.data.max_seq_len, self.stream.documents
         parts, begins, length = [], [], 0
-        for start, stop in self._stretches(int(window), epoch):
+        for start, stop in self._stretches(int(window), offset):
             parts.append(self.stream.read(start, stop).astype(np.int64))
             first, last = np.searchsorted(documents, [start, stop])
             begins.append(np.asarray(documents[first:last]) - start + length)

@@ -13,22 +13,25 @@ from jielong.interop.minimind import export_minimind
 EXPORT_DTYPES = {"hf": "bfloat16", "gguf": "f16", "minimind": "float16"}  # default of each format
 
 
-def export_model(
-    model: str | Path,
+def export(
+    run_or_checkpoint: str | Path,
     out_dir: str | Path,
     format: str = "hf",
     dtype: str | None = None,
     license: str | None = None,
     push_to_hub: str | None = None,
 ) -> Path:
-    """Write a model as Hugging Face folder, GGUF or MiniMind .pth.
+    """Write a model as Hugging Face folder, GGUF or MiniMind .pth: `jielong export`.
 
     Args:
-        model: a run (its best checkpoint), a checkpoint or any model folder.
+        run_or_checkpoint: a run (its best checkpoint), a checkpoint or any model folder.
         format: hf, gguf or minimind.
-        dtype: of the weights; none: the format's usual one.
-        license: hf: an identifier for the model card.
-        push_to_hub: hf: the repository to upload the folder to.
+        dtype: hf: bfloat16 (default), float16, float32; gguf: f16 (default), f32, q8_0.
+        license: hf: license id for the model card, such as apache-2.0.
+        push_to_hub: hf: the repository "user/name" to upload the folder to.
+
+    Returns:
+        The folder, or the file.
 
     Raises:
         CheckpointError: there is no valid model, or the format cannot represent it.
@@ -41,7 +44,7 @@ def export_model(
         raise ConfigError(f"--license and --push-to-hub need --format hf, not {format}")
     if format == "minimind" and dtype != "float16":
         raise ConfigError(f"dtype={dtype}: MiniMind's files are float16")
-    folder = find_model_folder(model)
+    folder = find_model_folder(run_or_checkpoint)
     if format == "hf":
         return export_hf(folder, out_dir, dtype, license, push_to_hub)
     loaded, tokenizer = load_model(folder)
