@@ -222,24 +222,23 @@ def prune(folder: Path, keep: int, best: int | None, step: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def record_best(folder: Path, step: int, loss: float, bits_per_byte: float | None) -> None:
-    """Write `best.json`, which names the run's best checkpoint by held-out loss.
+def record_best(checkpoint: Path, loss: float, bits_per_byte: float) -> None:
+    """Write `best.json` beside a checkpoint, which names it the run's best by held-out loss.
 
     Raises:
         CheckpointError: the disk refuses.
     """
     values = {
-        "step": step,
-        "checkpoint": step_name(step),
+        "step": step_of(checkpoint),
+        "checkpoint": checkpoint.name,
         "loss": loss,
         "bits_per_byte": bits_per_byte,
     }
+    file = checkpoint.parent / BEST
     try:
-        write_file(folder / BEST, (json.dumps(values, indent=1) + "\n").encode())
+        write_file(file, (json.dumps(values, indent=1) + "\n").encode())
     except OSError as error:
-        raise CheckpointError(
-            f"{folder / BEST}: cannot be written: {error.strerror or error}"
-        ) from error
+        raise CheckpointError(f"{file}: cannot be written: {error.strerror or error}") from error
 
 
 def best_checkpoint(folder: Path) -> Path | None:

@@ -6,7 +6,6 @@ resumed run goes on with the same choice wherever it is.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -165,14 +164,18 @@ def choose_tokens(
 def tokens_in(
     config: Config, speed: Speed, seconds: float, text_tokens: int, held_out: int = 0
 ) -> float:
-    """Tokens that can be trained on in `seconds`, validations included, by bisection."""
+    """Tokens that can be trained on in `seconds`, validations included, by bisection.
+
+    At least half of the time is for training, however long validations seem to take.
+    """
     low, high = 0.0, max(1.0, seconds / speed.token)
     for _ in range(40):
         tokens = (low + high) / 2
         step = default_tokens_per_step(tokens, config.model.hidden_size)
         validations = max(10.0, 2 * tokens / text_tokens)
         measuring = validations * (held_out * speed.token / 3 + PAUSE_S)
-        if speed.of_run(tokens, max(step, 1.0)) + measuring <= seconds * USED_SHARE:
+        training = max(seconds * USED_SHARE - measuring, seconds / 2)
+        if speed.of_run(tokens, max(step, 1.0)) <= training:
             low = tokens
         else:
             high = tokens
@@ -208,7 +211,7 @@ def measure_speed(config: Config, machine: Machine, epochs: float = 1.0) -> Spee
 
 
 def _seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """The median time of some repetitions, after a first one."""
+    """The shortest time of some repetitions, after a first one: other work only adds to it."""
     times: list[float] = []
     while len(times) <= LEAST_REPEATS or sum(times[1:]) < LEAST_S:
         started = time.perf_counter()
@@ -216,7 +219,7 @@ def _seconds(work: Callable[[], Any], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+    return min(times[1:])
 
 
 def _seconds_left(config: Config, started: float) -> float:

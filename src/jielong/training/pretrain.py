@@ -118,13 +118,14 @@ def pretrain(
         progress = state.progress
         if received is None and (about_best := explain_best(state)):
             console.line(about_best, "yellow")
-        best = progress.step if progress.best_step is None else progress.best_step
+        best = state.best_checkpoint()
+        last = folder.checkpoints / step_name(progress.step)
         return RunResult(
             folder=folder.path,
-            checkpoint=folder.checkpoints / step_name(best),
+            checkpoint=best or last,
             step=progress.step,
             total_steps=state.plan.total_steps,
-            validation=progress.best_validation or progress.validation,
+            validation=progress.best_validation if best else progress.validation,
             signal=received,
             tokens=progress.tokens,
             parameters=state.model.num_parameters(),

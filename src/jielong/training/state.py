@@ -90,6 +90,12 @@ class TrainState:
         """Give the model, within, the weights that are evaluated, sampled and saved."""
         return self.average.in_place() if self.average else contextlib.nullcontext()
 
+    def best_checkpoint(self) -> Path | None:
+        """The folder of the best checkpoint, once it has been saved."""
+        step = self.progress.best_step
+        folder = None if step is None else self.folder.checkpoints / ckpt.step_name(step)
+        return folder if folder is not None and folder.is_dir() else None
+
     @property
     def micro_batch_size(self) -> int:
         """Windows in a forward pass, over all ranks: what is known to fit, else the plan's."""
@@ -213,12 +219,9 @@ def save(state: TrainState) -> None:
 
 def record_best(state: TrainState) -> None:
     """Name the best checkpoint in `best.json`, once it has been saved; rank 0 alone does so."""
-    step, found = state.progress.best_step, state.progress.best_validation
-    folder = state.folder.checkpoints
-    if not state.world.is_main or step is None or not (folder / ckpt.step_name(step)).is_dir():
-        return
-    bits = None if found is None else found["bits_per_byte"]
-    ckpt.record_best(folder, step, state.progress.best_loss or 0.0, bits)
+    best, found = state.best_checkpoint(), state.progress.best_validation
+    if state.world.is_main and best is not None and found is not None:
+        ckpt.record_best(best, found["loss"], found["bits_per_byte"])
 
 
 def restore(state: TrainState, start: StartingPoint) -> list[str]:

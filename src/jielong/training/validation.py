@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jielong.checkpoint.checkpoint import load_weights, step_name
+from jielong.checkpoint.checkpoint import load_weights
 from jielong.config.sampling import Sampling
 from jielong.data.shards import Dataset, TokenStream
 from jielong.evaluation.likelihood import (
@@ -104,11 +104,11 @@ def measure_best(state: TrainState) -> None:
     Leaves the model with the best checkpoint's weights.
     """
     stream, progress, best = state.dataset.validation, state.progress, state.progress.best_step
-    if stream is None or best in (None, progress.step):
+    folder = state.best_checkpoint()
+    if stream is None or folder is None or best in (None, progress.step):
         return
-    folder = state.folder.checkpoints / step_name(best)
-    if not folder.is_dir() or len(stream) <= state.config.run.eval_tokens:
-        return  # not saved, or all of the split is measured each time
+    if len(stream) <= state.config.run.eval_tokens:
+        return  # all of the split is measured each time
     load_weights(state.model, folder)
     found = dataclasses.asdict(_likelihood(state, stream, None))
     progress.best_validation = {"step": best, **found}
