@@ -76,6 +76,15 @@ def test_two_budgets_are_refused() -> None:
         load_config(auto_size=True)
 
 
+def test_two_budgets_in_a_file_are_refused_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[training]\nminutes = 3\ntokens = 1000\n")
+    with pytest.raises(ConfigError, match=r"mine\.toml: minutes and tokens both set a budget"):
+        load_config(file=file)
+    file.write_text(load_config(minutes=3.0, auto_size=True).to_toml())
+    assert load_config(file=file).training.minutes == 3
+
+
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A run of some seconds, on a machine whose speed is made up."""
@@ -120,6 +129,23 @@ def test_what_was_chosen_is_kept_and_a_resumed_run_measures_nothing(
     again = ckpt.find_model_folder(run, "last")
     assert ckpt.step_of(again) == step
     assert (again / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_that_goes_on_with_more_minutes_trains_on_more_tokens(
+    tmp_path: Path, words: list[str]
+) -> None:
+    assert in_this_process(words)[0] == 0
+    run = tmp_path / "run"
+    chosen = run / "chosen.toml"
+    first = tomllib.loads(chosen.read_text())
+    ended = ckpt.step_of(ckpt.find_model_folder(run, "last"))
+    words[words.index("0.1")] = "0.2"
+    status, said = in_this_process([*words, "--override"])
+    assert status == 0, said
+    second = tomllib.loads(chosen.read_text())
+    assert second["training"]["tokens"] > 1.5 * first["training"]["tokens"]
+    assert second["model"] == first["model"]
+    assert ckpt.step_of(ckpt.find_model_folder(run, "last")) > ended
 
 
 def test_json_is_all_that_is_printed_and_says_what_came_out(words: list[str]) -> None:

@@ -95,7 +95,10 @@ def choose_size(
         return config
     file = folder.path / CHOSEN
     if file.exists():
-        return config.with_values(**load_toml(file))
+        kept = load_toml(file)
+        return config.with_values(
+            **{k: v for k, v in kept.items() if k not in ("minutes", "tokens")}
+        )
     measured = text()
     vocabulary = measured.vocabulary or vocabulary_for(measured.bytes)
     text_tokens = max(1, round(measured.bytes / BYTES_PER_TOKEN))
@@ -108,7 +111,7 @@ def choose_size(
         parameters = candidate.model.parameter_count
         if best is not None and 2 * best[1] * smaller / parameters < tokens_for(parameters):
             break  # too slow, even if the arithmetic is done twice as fast: not worth measuring
-        speed = measure_speed(candidate, machine)
+        speed = measure_speed(candidate, machine, REPEATED)  # most texts will be read again
         tokens = min(tokens_in(candidate, speed, seconds, text_tokens), MOST_EPOCHS * text_tokens)
         if best is not None and tokens < tokens_for(parameters):
             break
@@ -135,11 +138,12 @@ def choose_tokens(
 ) -> int:
     """Turn the minutes that are left into a budget of tokens, unless that has been done.
 
-    A text is read MOST_EPOCHS times at most: the run of a small one then ends sooner.
+    A text is read MOST_EPOCHS times at most: the run of a small one then ends sooner. A run that
+    goes on with other minutes gets another budget; its model stays the one it has.
     """
-    file = folder.path / CHOSEN
+    file, minutes = folder.path / CHOSEN, config.training.minutes
     values = load_toml(file) if file.exists() else {}
-    if "tokens" not in values:
+    if "tokens" not in values or values.get("minutes", minutes) != minutes:
         held_out = 0 if dataset.validation is None else len(dataset.validation)
         held_out = min(held_out, config.run.eval_tokens)
         epochs = 1.0
@@ -157,6 +161,7 @@ def choose_tokens(
                 "the time would allow: more would only memorise it, so the run ends sooner"
             )
         values["tokens"] = max(config.data.max_seq_len, round(min(tokens, most)))
+        values["minutes"] = minutes
         _write(file, values)
     return int(values["tokens"])
 
