@@ -54,7 +54,12 @@ TINY_RUN: dict[str, Any] = {
     "device": "cpu",
 }
 # what a text that is read many times gets
-REGULARISED: dict[str, Any] = {"weight_decay": 1.0, "dropout": 0.2, "input_noise": 0.1}
+REGULARISED: dict[str, Any] = {
+    "weight_decay": 1.0,
+    "dropout": 0.2,
+    "input_noise": 0.1,
+    "bpe_dropout": 0.1,
+}
 SOURCE = Path(__file__).parents[1] / "src"
 
 

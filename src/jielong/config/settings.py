@@ -120,6 +120,13 @@ class TrainingConfig:
         low=0.0,
         high=0.9,
     )
+    bpe_dropout: float | None = option(
+        None,
+        "Share of the tokens split into the two that they were merged from, in training; default "
+        "0, more where the text is read often.",
+        low=0.0,
+        high=0.9,
+    )
     muon_momentum: float = option(0.8, "Muon's Nesterov momentum.", low=0.0, high=1.0)
     average_weights: bool = option(
         True, "Measure, sample and keep a running average of the weights, not the latest."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,10 +15,10 @@ import torch
 from torch import Tensor
 
 from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
-from jielong.data.noise import InputNoise
+from jielong.data.noise import SPLIT_ROUNDS, BpeDropout, InputNoise
 from jielong.data.shuffle import permute, random_bits
 
-_OFFSET, _NOISE, _DROPOUT = 1, 2, 3  # keys that set random bits for different ends apart
+_OFFSET, _NOISE, _DROPOUT, _SPLIT = 1, 2, 3, 4  # keys that set random bits for different ends apart
 
 
 class Stream(Protocol):
@@ -96,6 +97,7 @@ class Batches:
         training: TrainingConfig,
         first_steps: Sequence[int] = (),
         noise: InputNoise | None = None,
+        bpe_dropout: BpeDropout | None = None,
     ) -> None:
         """Lay out the epochs.
 
@@ -103,9 +105,11 @@ class Batches:
             training: only `seed` and `global_batch_size`, the windows of a step, are used.
             first_steps: windows in each of the first steps, if a run starts with smaller batches.
             noise: replaces some input tokens.
+            bpe_dropout: splits some tokens. What then no longer fits into its window is left out;
+                another epoch's windows end elsewhere.
         """
         self.stream, self.data, self.seed = stream, data, training.seed
-        self.noise = noise
+        self.noise, self.bpe_dropout = noise, bpe_dropout
         assert training.global_batch_size is not None, "resolve() fills it in"
         self.global_batch_size = training.global_batch_size
         if data.packing == "pad":
@@ -198,7 +202,8 @@ class Batches:
     def load(self, windows: np.ndarray, epoch: int = 0) -> Batch:
         """Return the batch of the given windows of an epoch."""
         padded, offset = self.data.packing == "pad", self.offset(epoch)
-        rows = [self._padded_row(w) if padded else self._packed_row(w, offset) for w in windows]
+        row = self._padded_row if padded else functools.partial(self._packed_row, offset=offset)
+        rows = [row(int(window), epoch=epoch) for window in windows]
         tokens, targets, ids = (np.stack(column) for column in zip(*rows, strict=True))
         if self.noise:
             T = tokens.shape[1]
@@ -232,16 +237,20 @@ class Batches:
             return [(start - total, stop - total)]
         return [(start, stop)] if stop <= total else [(start, total), (0, stop - total)]
 
-    def _packed_row(self, window: int, offset: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _packed_row(
+        self, window: int, epoch: int, offset: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         T, documents = self.data.max_seq_len, self.stream.documents
         parts, begins, length = [], [], 0
-        for start, stop in self._stretches(int(window), offset):
+        for start, stop in self._stretches(window, offset):
             parts.append(self.stream.read(start, stop).astype(np.int64))
             first, last = np.searchsorted(documents, [start, stop])
             begins.append(np.asarray(documents[first:last]) - start + length)
             length += stop - start
-        read, begin = np.concatenate(parts), np.concatenate(begins)
-        begin = begin[begin > 0]  # in 1 … T
+        read, origin = self._split(np.concatenate(parts), window, epoch)
+        read = read[: T + 1]
+        begin = np.searchsorted(origin, np.concatenate(begins))
+        begin = begin[(begin > 0) & (begin < len(read))]  # in 1 … T
         targets = np.full(T, IGNORE_INDEX, np.int64)
         targets[: len(read) - 1] = read[1:]
         tokens = np.zeros(T, np.int64)  # only the last window can be shorter
@@ -251,13 +260,26 @@ class Batches:
         ids[begin] = 1
         return tokens, targets, ids[:T].cumsum(dtype=np.int32)
 
-    def _padded_row(self, document: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _split(self, tokens: np.ndarray, window: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a window's tokens, some of them split, and where each was before."""
+        if self.bpe_dropout is None:
+            return tokens, np.arange(len(tokens))
+        most = (self.data.max_seq_len + 1) << SPLIT_ROUNDS
+
+        def bits(number: int, count: int) -> np.ndarray:
+            return random_bits(window * most + np.arange(count), self.seed, epoch, _SPLIT, number)
+
+        return self.bpe_dropout.split(tokens, bits)
+
+    def _padded_row(self, document: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         T, starts = self.data.max_seq_len, self.stream.documents
         start = int(starts[document])
         stop = int(starts[document + 1]) if document + 1 < len(starts) else len(self.stream)
+        last = self.stream.read(stop - 1, stop)[0]
         read = self.stream.read(start, min(stop, start + T)).astype(np.int64)
-        if stop - start > T:
-            read[-1] = self.stream.read(stop - 1, stop)[0]
+        read = self._split(read, document, epoch)[0][:T]
+        if stop - start > T or len(read) == T:
+            read[-1] = last
         row = np.full(T, IGNORE_INDEX, np.int64)
         row[: len(read)] = read
         return np.maximum(row[:-1], 0), row[1:], np.zeros(T - 1, np.int32)

@@ -23,6 +23,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.atomic import write_file
 from jielong.tokenization.batch_encoding import BatchEncoder
+from jielong.tokenization.merges import merged_from
 from jielong.tokenization.text_pieces import sample, short_runs
 
 PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # ids 0, 1, 2, as MiniMind has them
@@ -147,6 +148,10 @@ class Tokenizer:
         for i, piece in self._pieces.items():
             count[i] = 0 if i in self.special_tokens else len(piece)
         return count
+
+    def merged_from(self) -> np.ndarray:
+        """Return (vocab_size, 2) int64, the tokens that each was merged from; -1 if it was not."""
+        return merged_from(self._backend.to_str(), self.vocab_size)
 
     @cached_property
     def special_tokens(self) -> frozenset[int]:

@@ -41,6 +41,7 @@ class RunPlan:
     weight_decay: float
     dropout: float
     input_noise: float
+    bpe_dropout: float
     total_steps: int
     warmup_steps: int
     decay_steps: int
@@ -93,7 +94,7 @@ def resolve(
 
     # Regularisation: none to speak of for a text read once, more the more often it is read.
     epochs = batches.windows_before(total_steps) / batches.windows
-    regular = _regularisation(asked, epochs, len(train), resumed)
+    regular = _regularisation(asked, epochs, len(train), total_steps, resumed)
 
     # Schedule: warm-up and decay as shares of the run, unless given in steps.
     schedule = Schedule.of(t, total_steps)
@@ -112,6 +113,7 @@ def resolve(
         weight_decay=regular.weight_decay,
         dropout=regular.dropout,
         input_noise=regular.input_noise,
+        bpe_dropout=regular.bpe_dropout,
         total_steps=total_steps,
         warmup_steps=schedule.warmup_steps,
         decay_steps=schedule.decay_steps,
@@ -121,13 +123,16 @@ def resolve(
 
 
 def _regularisation(
-    asked: Config, epochs: float, tokens: int, resumed: Mapping[str, Any] | None
+    asked: Config, epochs: float, tokens: int, total_steps: int, resumed: Mapping[str, Any] | None
 ) -> Regularisation:
-    """What is asked for, else what follows from the epochs; runs of earlier versions had little."""
+    """What is asked for, else what follows from the epochs; a run keeps it unless its budget does.
+
+    So a run that an earlier version began goes on as it began.
+    """
     parameters = asked.model.parameter_count
     values = dataclasses.asdict(default_regularisation(epochs, parameters, tokens))
-    if resumed is not None:
-        values |= resumed.get("earlier_regularisation", {})
+    if resumed is not None and resumed.get("total_steps", total_steps) == total_steps:
+        values = {name: resumed.get(name, 0.0) for name in values}
     given = {name: getattr(asked.training, name) for name in values}
     return Regularisation(**(values | {k: v for k, v in given.items() if v is not None}))
 
@@ -174,8 +179,7 @@ def saved_plan(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
     old = state["config"]["training"]
     plan = {}
     if state.get("format", 1) < 3:  # weight_decay was a plain setting, and there was nothing else
-        earlier = {"weight_decay": old["weight_decay"], "dropout": 0.0, "input_noise": 0.0}
-        plan["earlier_regularisation"] = earlier
+        plan["weight_decay"] = old["weight_decay"]
     if "plan" in state:
         return plan | state["plan"]
     return plan | {

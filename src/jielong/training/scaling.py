@@ -70,6 +70,7 @@ class Regularisation:
     weight_decay: float  # decoupled, on matrices
     dropout: float  # share of each layer's output
     input_noise: float  # share of the input tokens
+    bpe_dropout: float  # share of the tokens that are split
 
 
 def default_regularisation(epochs: float, parameters: int, tokens: int) -> Regularisation:
@@ -81,13 +82,14 @@ def default_regularisation(epochs: float, parameters: int, tokens: int) -> Regul
     (docs/experiments.md).
     """
     if epochs < REPEATED:
-        return Regularisation(weight_decay=0.1, dropout=0.0, input_noise=0.0)
+        return Regularisation(weight_decay=0.1, dropout=0.0, input_noise=0.0, bpe_dropout=0.0)
     ease = epochs * parameters / max(1, tokens)
     strength = min(2.0, (ease / 50) ** 0.3)
     return Regularisation(
         weight_decay=float(f"{max(0.1, strength):.2g}"),
         dropout=float(f"{0.1 * strength:.2g}"),
         input_noise=float(f"{0.05 * strength:.2g}"),
+        bpe_dropout=float(f"{0.05 * strength:.2g}"),
     )
 
 

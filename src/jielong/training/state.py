@@ -19,7 +19,7 @@ from jielong.checkpoint import checkpoint as ckpt
 from jielong.checkpoint.weights import load_tensors
 from jielong.config.settings import Config
 from jielong.data.batches import Batch, Batches
-from jielong.data.noise import InputNoise
+from jielong.data.noise import BpeDropout, InputNoise
 from jielong.data.shards import Dataset
 from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
@@ -137,6 +137,7 @@ def build(
         weight_decay=plan.weight_decay,
         dropout=plan.dropout,
         input_noise=plan.input_noise,
+        bpe_dropout=plan.bpe_dropout,
     )
     config = dataclasses.replace(config, training=training)
     sizes = first_batches(config, plan.global_batch_size) if plan.batch_warmup else ()
@@ -163,7 +164,14 @@ def build(
             dropout=plan.dropout,
         ),
         average=WeightAverage(model) if training.average_weights else None,
-        batches=Batches(dataset.train, config.data, training, sizes, _noise(plan, tokenizer)),
+        batches=Batches(
+            dataset.train,
+            config.data,
+            training,
+            sizes,
+            _noise(plan, tokenizer),
+            BpeDropout(plan.bpe_dropout, tokenizer.merged_from()) if plan.bpe_dropout else None,
+        ),
         schedule=Schedule.of(training, plan.total_steps),
         console=console,
         metrics=MetricsFile(folder.metrics_file, enabled=world.is_main),
