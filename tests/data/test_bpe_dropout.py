@@ -107,8 +107,22 @@ def test_a_padded_row_keeps_its_end_of_text(stream: ListStream, words: Tokenizer
 
 
 def test_only_byte_pair_encoding_has_merges() -> None:
+    pieces = dict.fromkeys(range(5), b"x")
     word_level = tokenizers.Tokenizer(models.WordLevel({"a": 0, "ab": 1, "b": 2}, unk_token="a"))
-    assert (merged_from(word_level.to_str(), 3) == -1).all()
+    assert (merged_from(word_level.to_str(), pieces, 3) == -1).all()
     vocabulary = {"a": 0, "b": 1, "ab": 2, "c": 3, "abc": 4}
     bpe = tokenizers.Tokenizer(models.BPE(vocabulary, [("a", "b"), ("ab", "c")]))
-    assert merged_from(bpe.to_str(), 5).tolist() == [[-1, -1], [-1, -1], [0, 1], [-1, -1], [2, 3]]
+    expected = [[-1, -1], [-1, -1], [0, 1], [-1, -1], [2, 3]]
+    assert merged_from(bpe.to_str(), pieces, 5).tolist() == expected
+
+
+def test_no_character_is_split() -> None:
+    words = train_tokenizer(["春江潮水连海平，海上明月共潮生。" * 20], 320, 2**20)
+    parts = words.merged_from()
+    whole = words.encode("潮水连海平")
+    assert len(whole) < 5 and (parts[whole, 0] >= 0).any()
+    for token in np.flatnonzero(parts[:, 0] >= 0):
+        for part in parts[token]:
+            assert "\ufffd" not in words.decode([int(part)])
+    one = words.encode("海")
+    assert len(one) == 1 and parts[one[0], 0] == -1

@@ -143,6 +143,18 @@ class TrainingConfig:
     min_lr_ratio: float = option(
         0.0, "Final learning rate as a share of the peak.", low=0.0, high=1.0
     )
+    teacher: str | None = option(
+        None,
+        "A trained model, or its run, of the same tokenizer: half of what is learnt is what it "
+        "predicts.",
+    )
+    teachers: int | None = option(
+        None,
+        "Models to train first, each a teacher of the next, the last one's of this run; each with "
+        "the same budget, or with its share of --minutes. Default 0; with --minutes, what the time "
+        "allows once a text has been read often enough.",
+        low=0,
+    )
     init_from: str | None = option(
         None, "Model folder whose architecture and weights a new run starts from."
     )

@@ -40,6 +40,7 @@ class Console:
                 early batches are smaller.
             pauses_left: how many validations and checkpoints come after a step.
         """
+        self.close()  # an earlier run's
         self.total_steps, self.first_step, self.work = total_steps, step, work or float
         self.pauses_left = pauses_left or (lambda step: 0)
         self.trained_s, self.pauses = 0.0, []

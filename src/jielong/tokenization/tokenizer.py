@@ -151,7 +151,7 @@ class Tokenizer:
 
     def merged_from(self) -> np.ndarray:
         """Return (vocab_size, 2) int64, the tokens that each was merged from; -1 if it was not."""
-        return merged_from(self._backend.to_str(), self.vocab_size)
+        return merged_from(self._backend.to_str(), self._pieces, self.vocab_size)
 
     @cached_property
     def special_tokens(self) -> frozenset[int]:

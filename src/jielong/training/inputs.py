@@ -98,7 +98,7 @@ def prepare_inputs(
     sources = functools.cache(lambda: _find_sources(found))  # once, and only if they are needed
     text = functools.partial(_text_size, found, sources)
     found = choose_size(found, text, folder, machine, started, log)
-    if _tokenizer_folder(found, folder, start) == folder.tokenizer:
+    if tokenizer_folder(found, folder, start) == folder.tokenizer:
         ensure_tokenizer(found, folder, sources, log)
     ensure_dataset(found, load_tokenizer(found, folder, start), folder, sources, log)
     verify_dataset(dataset_folder(found, folder), again=verify)
@@ -106,8 +106,8 @@ def prepare_inputs(
         tokenizer = load_tokenizer(found, folder, start)
         dataset = load_dataset(found, tokenizer, folder)
         sized = with_architecture(found, tokenizer, start)
-        tokens = choose_tokens(sized, dataset, folder, machine, started, log)
-        found = found.with_values(tokens=tokens)
+        budget = choose_tokens(sized, dataset, folder, machine, started, log).training
+        found = found.with_values(tokens=budget.tokens, teachers=budget.teachers)
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
     return dataclasses.replace(found, data=data), start
 
@@ -138,10 +138,11 @@ def load_tokenizer(config: Config, folder: RunFolder, start: StartingPoint) -> T
     Raises:
         DataError: it is missing or damaged.
     """
-    return Tokenizer.load(_tokenizer_folder(config, folder, start))
+    return Tokenizer.load(tokenizer_folder(config, folder, start))
 
 
-def _tokenizer_folder(config: Config, folder: RunFolder, start: StartingPoint) -> str | Path:
+def tokenizer_folder(config: Config, folder: RunFolder, start: StartingPoint) -> str | Path:
+    """Where the tokenizer of a run is: one that was given, or the run's own."""
     given = config.data.tokenizer or _beside_dataset(config)
     if given is None and config.training.init_from is not None:
         given = start.model_folder

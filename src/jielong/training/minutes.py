@@ -39,8 +39,11 @@ from jielong.training.scaling import (
 from jielong.training.step import TrainStep
 
 CHOSEN = "chosen.toml"
+BUDGET = ("minutes", "tokens", "teachers")  # of what is in it; the rest is the model's size
 BYTES_PER_TOKEN = 3.0  # about, before there is a tokenizer
 USED_SHARE = 0.92  # of the time; the rest is for the end of the run, and for other work's noise
+TAUGHT = 1.4  # times as long takes training with a teacher, which predicts as well
+MOST_TEACHERS = 3
 PAUSE_S = 0.5  # for the checkpoint and the sample of each validation
 LEAST_REPEATS, LEAST_S = 3, 1.0  # of what is timed
 
@@ -96,9 +99,7 @@ def choose_size(
     file = folder.path / CHOSEN
     if file.exists():
         kept = load_toml(file)
-        return config.with_values(
-            **{k: v for k, v in kept.items() if k not in ("minutes", "tokens")}
-        )
+        return config.with_values(**{k: v for k, v in kept.items() if k not in BUDGET})
     measured = text()
     vocabulary = measured.vocabulary or vocabulary_for(measured.bytes)
     text_tokens = max(1, round(measured.bytes / BYTES_PER_TOKEN))
@@ -135,35 +136,56 @@ def choose_tokens(
     machine: Machine,
     started: float,
     log: Callable[[str], None],
-) -> int:
-    """Turn the minutes that are left into a budget of tokens, unless that has been done.
+) -> Config:
+    """Turn the minutes that are left into tokens and teachers, unless that has been done.
 
-    A text is read MOST_EPOCHS times at most: the run of a small one then ends sooner. A run that
-    goes on with other minutes gets another budget; its model stays the one it has.
+    A text is read MOST_EPOCHS times at most. If there is time for more, it is for teachers, each of
+    which reads it as often. A run that goes on with other minutes gets another budget; its model
+    and its teachers stay those it has.
     """
     file, minutes = folder.path / CHOSEN, config.training.minutes
     values = load_toml(file) if file.exists() else {}
     if "tokens" not in values or values.get("minutes", minutes) != minutes:
-        held_out = 0 if dataset.validation is None else len(dataset.validation)
-        held_out = min(held_out, config.run.eval_tokens)
-        epochs = 1.0
-        for _ in range(2):  # the second time as the first one's epochs ask for
-            speed = measure_speed(config, machine, epochs)
-            seconds = _seconds_left(config, started)
-            tokens = tokens_in(config, speed, seconds, len(dataset.train), held_out)
-            epochs = tokens / len(dataset.train)
-            if epochs < REPEATED:
-                break
-        most = MOST_EPOCHS * len(dataset.train)
-        if tokens > most:
+        asked = values.get("teachers", config.training.teachers)
+        tokens, teachers = _budget(config, dataset, machine, started, asked)
+        values |= {"tokens": max(config.data.max_seq_len, round(tokens)), "minutes": minutes}
+        values["teachers"] = teachers
+        epochs = tokens / len(dataset.train)
+        if epochs > 0.99 * MOST_EPOCHS:
             log(
-                f"the text is read {MOST_EPOCHS} times, not {tokens / len(dataset.train):.0f} as "
-                "the time would allow: more would only memorise it, so the run ends sooner"
+                f"the text is read {MOST_EPOCHS} times: more would only memorise it. "
+                + (
+                    f"The time is also for {teachers} models to learn from"
+                    if teachers
+                    else "So the run ends sooner"
+                )
             )
-        values["tokens"] = max(config.data.max_seq_len, round(min(tokens, most)))
-        values["minutes"] = minutes
         _write(file, values)
-    return int(values["tokens"])
+    return config.with_values(tokens=values["tokens"], teachers=values.get("teachers", 0))
+
+
+def _budget(
+    config: Config, dataset: Dataset, machine: Machine, started: float, asked: int | None
+) -> tuple[float, int]:
+    """Tokens of a run and the number of its teachers, as asked for or as many as there is time for.
+
+    Each teacher trains on as many tokens. A model that has a teacher takes TAUGHT as long.
+    """
+    held_out = 0 if dataset.validation is None else len(dataset.validation)
+    held_out = min(held_out, config.run.eval_tokens)
+    text, most = len(dataset.train), MOST_EPOCHS * len(dataset.train)
+    teachers = asked or 0
+    epochs = 1.0
+    for _ in range(2):  # the second time as the first one's epochs ask for
+        speed = measure_speed(config, machine, epochs)
+        seconds = _seconds_left(config, started)
+        tokens = tokens_in(config, speed, seconds / (1 + TAUGHT * teachers), text, held_out)
+        epochs = tokens / text
+        if epochs < REPEATED:
+            break
+    if asked is None:
+        teachers = max(0, min(MOST_TEACHERS, int((tokens / most - 1) / TAUGHT)))
+    return min(tokens, most), teachers
 
 
 def tokens_in(

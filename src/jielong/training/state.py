@@ -41,6 +41,7 @@ from jielong.training.plan import RunPlan, resolve, saved_plan
 from jielong.training.scaling import UPDATE_TOKENS, first_batches
 from jielong.training.schedule import Schedule
 from jielong.training.step import TrainStep
+from jielong.training.teacher import Teacher
 
 # of training_state.json; 1, without a number, shuffled the text in another way; 2 cut each epoch's
 # windows in the same places
@@ -146,6 +147,9 @@ def build(
     if start.init_from is not None:
         ckpt.load_weights(model, start.init_from)
     model.to(device)
+    teacher = None
+    if training.teacher is not None:
+        teacher = Teacher.load(training.teacher, tokenizer, config.model.vocab_size, device)
     return TrainState(
         config=config,
         plan=plan,
@@ -162,6 +166,7 @@ def build(
             world=world,
             scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
             dropout=plan.dropout,
+            teacher=teacher,
         ),
         average=WeightAverage(model) if training.average_weights else None,
         batches=Batches(
@@ -210,6 +215,7 @@ def save(state: TrainState) -> None:
         "peak_learning_rate": train_step.optimizer.peak,
         "dataset": state.dataset.fingerprint,
         "tokenizer": state.tokenizer.fingerprint,
+        "teacher": _teacher_checksum(state),
         "config": state.config.to_tables(),
         "scaler": train_step.scaler.state_dict(),
         "torch": torch.__version__,
@@ -223,6 +229,11 @@ def save(state: TrainState) -> None:
         ckpt.save_checkpoint(folder, state.model, state.tokenizer, optimizer, saved, latest)
     ckpt.prune(folder, state.config.run.keep_checkpoints, progress.best_step, progress.step)
     record_best(state)
+
+
+def _teacher_checksum(state: TrainState) -> int | None:
+    teacher = state.train_step.teacher
+    return None if teacher is None else teacher.model.checksum()
 
 
 def record_best(state: TrainState) -> None:
@@ -277,6 +288,11 @@ def _restore_saved(state: TrainState, found: Path, saved: ckpt.SavedState) -> No
         raise CheckpointError(
             f"{found} was trained on another dataset than the one in {state.folder.data}: "
             "the text, tokenizer or split has changed; use another --out-dir"
+        )
+    if values.get("teacher") != _teacher_checksum(state):
+        raise CheckpointError(
+            f"{found} had another teacher, or none: its weights have changed since, or --teacher "
+            "has; use another --out-dir"
         )
     ckpt.load_weights(state.model, found)
     if state.average:

@@ -49,6 +49,10 @@ def run_summary(state: TrainState) -> list[str]:
         f"{plan.warmup_steps} warm-up steps"
         + ("; evaluating and saving averaged weights" if t.average_weights else ""),
         *_repetition(state, tokens / max(1, train_tokens)),
+        *(
+            [f"teacher    {t.teacher}: half of what is learnt is what it predicts"]
+            * bool(t.teacher)
+        ),
     ]
 
 
