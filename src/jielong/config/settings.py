@@ -16,6 +16,7 @@ import tomli_w
 from jielong.config.aliases import with_global_batch_size
 from jielong.config.fields import FieldSpec, collect_fields, nearest, option
 from jielong.config.model import ModelConfig
+from jielong.config.replay import check_replay
 from jielong.errors import ConfigError
 
 IGNORE_INDEX = -100  # a target that does not count (torch's value), such as padding
@@ -40,6 +41,12 @@ class DataConfig:
         high=0.5,
     )
     validation_path: tuple[str, ...] = option((), "Held-out text of its own instead of a share.")
+    replay: str | None = option(
+        None,
+        "PATH=SHARE: older text mixed in, so that a model that goes on (init_from) keeps what it "
+        "knew. SHARE, such as 0.2, is its share of the run's tokens: --tokens, --steps and "
+        "--minutes count both texts, --epochs the new text, with the older on top.",
+    )
     max_seq_len: int = option(512, "Tokens in a training window.", low=2)
     packing: str = option(
         "pack",
@@ -250,6 +257,8 @@ class Config:
             raise ConfigError("training.steps and training.tokens both set a budget: give one")
         if t.minutes is not None and t.steps is not None:
             raise ConfigError("training.minutes and training.steps both set a budget: give one")
+        if self.data.replay is not None:
+            check_replay(self.data.replay, self.data.data_path)
         if t.auto_size and t.minutes is None:
             raise ConfigError("training.auto_size needs a time: give --minutes")
         if self.run.on_loss_spike == "rewind" and self.run.keep_checkpoints < 2:

@@ -16,6 +16,7 @@ import tomli_w
 import torch
 
 from jielong.config.load import load_toml
+from jielong.config.replay import replay_share
 from jielong.config.settings import FIELDS, Config
 from jielong.data.batches import Batch
 from jielong.data.shards import Dataset
@@ -128,6 +129,7 @@ def choose_size(
 def choose_tokens(
     config: Config,
     dataset: Dataset,
+    replay: Dataset | None,
     folder: RunFolder,
     machine: Machine,
     started: float,
@@ -136,24 +138,28 @@ def choose_tokens(
     """Turn the minutes that are left into a budget of tokens, unless that has been done.
 
     A text is read MOST_EPOCHS times at most: the run of a small one then ends sooner.
+
+    Args:
+        replay: older text, whose share of the tokens comes on top of an epoch.
     """
     file = folder.path / CHOSEN
     values = load_toml(file) if file.exists() else {}
     if "tokens" not in values:
-        held_out = 0 if dataset.validation is None else len(dataset.validation)
-        held_out = min(held_out, config.run.eval_tokens)
+        splits = [d.validation for d in (dataset, replay) if d is not None]
+        held_out = sum(min(len(s), config.run.eval_tokens) for s in splits if s is not None)
+        epoch = len(dataset.train) / (1 - replay_share(config.data.replay))  # in tokens
         epochs = 1.0
         for _ in range(2):  # the second time as the first one's epochs ask for
             speed = measure_speed(config, machine, epochs)
             seconds = _seconds_left(config, started)
-            tokens = tokens_in(config, speed, seconds, len(dataset.train), held_out)
-            epochs = tokens / len(dataset.train)
+            tokens = tokens_in(config, speed, seconds, epoch, held_out)
+            epochs = tokens / epoch
             if epochs < REPEATED:
                 break
-        most = MOST_EPOCHS * len(dataset.train)
+        most = MOST_EPOCHS * epoch
         if tokens > most:
             log(
-                f"the text is read {MOST_EPOCHS} times, not {tokens / len(dataset.train):.0f} as "
+                f"the text is read {MOST_EPOCHS} times, not {epochs:.0f} as "
                 "the time would allow: more would only memorise it, so the run ends sooner"
             )
         values["tokens"] = max(config.data.max_seq_len, round(min(tokens, most)))
@@ -162,7 +168,7 @@ def choose_tokens(
 
 
 def tokens_in(
-    config: Config, speed: Speed, seconds: float, text_tokens: int, held_out: int = 0
+    config: Config, speed: Speed, seconds: float, text_tokens: float, held_out: int = 0
 ) -> float:
     """Tokens that can be trained on in `seconds`, validations included, by bisection.
 

@@ -46,7 +46,7 @@ def step_with_recovery(state: TrainState, batch: Batch, lr_scale: float) -> Step
     progress = state.progress
     if progress.step in progress.omitted:
         documents, _ = _documents_of_step(state)
-        state.metrics.write("omitted", progress.step + 1, documents=documents)
+        state.metrics.write("omitted", progress.step + 1, **documents)
         return StepResult(math.nan, 0, math.nan, applied=False)
     result = _step_that_fits(state, batch, lr_scale)
     if result.applied:
@@ -146,13 +146,20 @@ def translate_out_of_memory() -> Iterator[None]:
         ) from None
 
 
-def _documents_of_step(state: TrainState) -> tuple[list[int], str]:
+def _documents_of_step(state: TrainState) -> tuple[dict[str, list[int]], str]:
     """The documents that the next step's batch, of all ranks, has text of; and in words."""
     step, batches = state.progress.step, state.batches
-    documents = batches.documents_of(batches.step_windows(step), batches.span(step).epoch)
-    more = " …" if len(documents) > NAMED else ""
-    names = ", ".join(map(str, documents[:NAMED]))
-    return documents, f"documents {names}{more} of the training split"
+    windows, epoch = batches.step_windows(step), batches.span(step).epoch
+    documents = {"documents": batches.documents_of(windows, epoch)}
+    where = f"documents {_named(documents['documents'])} of the training split"
+    if replayed := batches.replayed_documents_of(windows, epoch):
+        documents["replayed_documents"] = replayed
+        where += f" and {_named(replayed)} of the replayed text"
+    return documents, where
+
+
+def _named(documents: list[int]) -> str:
+    return ", ".join(map(str, documents[:NAMED])) + (" …" if len(documents) > NAMED else "")
 
 
 def _count_refused(state: TrainState, result: StepResult) -> None:
@@ -160,7 +167,7 @@ def _count_refused(state: TrainState, result: StepResult) -> None:
     progress, step = state.progress, state.progress.step + 1
     progress.skipped += 1
     documents, where = _documents_of_step(state)
-    state.metrics.write("skipped", step, documents=documents)
+    state.metrics.write("skipped", step, **documents)
     what = f"loss {result.loss}, gradient norm {result.grad_norm}"
     state.console.line(f"step {step}: {what} at {where}: update skipped", style="yellow")
     scaled = state.train_step.scaler.is_enabled()  # a scaler finds its scale by refusals
@@ -184,7 +191,7 @@ def _watch_loss(state: TrainState, loss: float) -> None:
     if not begins:
         return
     documents, where = _documents_of_step(state)
-    state.metrics.write("spike", step, loss=loss, deviations=deviations, documents=documents)
+    state.metrics.write("spike", step, loss=loss, deviations=deviations, **documents)
     state.console.line(
         f"step {step}: the loss jumps to {loss:.4f}, {deviations:.0f} deviations above the "
         f"latest, at {where}",

@@ -17,9 +17,11 @@ import torch
 
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.checkpoint.weights import load_tensors
+from jielong.config.replay import replay_share
 from jielong.config.settings import Config
 from jielong.data.batches import Batch, Batches
 from jielong.data.noise import InputNoise
+from jielong.data.replay import Replay
 from jielong.data.shards import Dataset
 from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
@@ -29,12 +31,8 @@ from jielong.runtime.distributed import World, data_parallel
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
-from jielong.training.inputs import (
-    StartingPoint,
-    load_dataset,
-    load_tokenizer,
-    with_architecture,
-)
+from jielong.training.datasets import load_dataset, load_replay
+from jielong.training.inputs import StartingPoint, load_tokenizer, with_architecture
 from jielong.training.minutes import Machine
 from jielong.training.optimizer import Optimizer
 from jielong.training.plan import RunPlan, resolve, saved_plan
@@ -77,6 +75,7 @@ class TrainState:
     world: World
     tokenizer: Tokenizer
     dataset: Dataset
+    replay: Dataset | None  # the older text that is mixed in
     model: Transformer
     train_step: TrainStep  # has the optimizer, and the model wrapped where there are several ranks
     average: WeightAverage | None  # of the weights, if the settings want it
@@ -128,8 +127,11 @@ def build(
     device, dtype = machine.device, machine.dtype
     tokenizer = load_tokenizer(config, folder, start)
     dataset = load_dataset(config, tokenizer, folder)
+    replay = load_replay(config, tokenizer, folder)
+    mixed_in = _mixed_in(config, replay)
     config = with_architecture(config, tokenizer, start)
-    plan = resolve(config, dataset.train, device, world.world_size, _plan_of(start.checkpoint))
+    resumed = _plan_of(start.checkpoint)
+    plan = resolve(config, dataset.train, device, world.world_size, resumed, mixed_in)
     training = dataclasses.replace(
         config.training,
         global_batch_size=plan.global_batch_size,
@@ -140,6 +142,7 @@ def build(
     )
     config = dataclasses.replace(config, training=training)
     sizes = first_batches(config, plan.global_batch_size) if plan.batch_warmup else ()
+    noise = _noise(plan, tokenizer)
     torch.manual_seed(training.seed)
     model = Transformer(config.model)
     if start.init_from is not None:
@@ -152,6 +155,7 @@ def build(
         world=world,
         tokenizer=tokenizer,
         dataset=dataset,
+        replay=replay,
         model=model,
         train_step=TrainStep(
             model=data_parallel(model, world),
@@ -163,11 +167,18 @@ def build(
             dropout=plan.dropout,
         ),
         average=WeightAverage(model) if training.average_weights else None,
-        batches=Batches(dataset.train, config.data, training, sizes, _noise(plan, tokenizer)),
+        batches=Batches(dataset.train, config.data, training, sizes, noise, mixed_in),
         schedule=Schedule.of(training, plan.total_steps),
         console=console,
         metrics=MetricsFile(folder.metrics_file, enabled=world.is_main),
     )
+
+
+def _mixed_in(config: Config, replay: Dataset | None) -> Replay | None:
+    """The older text with its share, if the run replays any."""
+    if replay is None:
+        return None
+    return Replay(replay.train, replay_share(config.data.replay))
 
 
 def _noise(plan: RunPlan, tokenizer: Tokenizer) -> InputNoise | None:
@@ -201,6 +212,7 @@ def save(state: TrainState) -> None:
         "total_steps": state.schedule.total_steps,
         "peak_learning_rate": train_step.optimizer.peak,
         "dataset": state.dataset.fingerprint,
+        "replay": None if state.replay is None else state.replay.fingerprint,
         "tokenizer": state.tokenizer.fingerprint,
         "config": state.config.to_tables(),
         "scaler": train_step.scaler.state_dict(),
@@ -269,6 +281,13 @@ def _restore_saved(state: TrainState, found: Path, saved: ckpt.SavedState) -> No
         raise CheckpointError(
             f"{found} was trained on another dataset than the one in {state.folder.data}: "
             "the text, tokenizer or split has changed; use another --out-dir"
+        )
+    replayed = None if state.replay is None else state.replay.fingerprint
+    if values.get("replay") != replayed:
+        raise CheckpointError(
+            f"{found} was trained with other older text than data.replay="
+            f"{state.config.data.replay!r}: that text, the tokenizer or the split has changed; use "
+            "another --out-dir"
         )
     ckpt.load_weights(state.model, found)
     if state.average:
