@@ -103,7 +103,10 @@ class TrainingConfig:
         choices=("muon", "adamw"),
     )
     learning_rate: float | None = option(
-        None, "Peak learning rate; default follows from the optimizer and model size.", low=0.0
+        None,
+        "Peak learning rate; default follows from the optimizer and model size, and with init_from "
+        "from a short trial.",
+        low=0.0,
     )
     beta1: float = option(0.8, "AdamW's first decay rate.", low=0.0, high=1.0)
     beta2: float = option(0.99, "AdamW's second decay rate.", low=0.0, high=1.0)

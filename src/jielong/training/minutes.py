@@ -29,6 +29,7 @@ from jielong.training.scaling import (
     MICRO_BATCH_TOKENS,
     MODEL_SIZES,
     MOST_EPOCHS,
+    RATE_TRIAL_SHARE,
     REPEATED,
     ModelSize,
     default_learning_rate,
@@ -152,6 +153,8 @@ def choose_tokens(
         for _ in range(2):  # the second time as the first one's epochs ask for
             speed = measure_speed(config, machine, epochs)
             seconds = _seconds_left(config, started)
+            if config.training.init_from is not None and config.training.learning_rate is None:
+                seconds *= 1 - RATE_TRIAL_SHARE
             tokens = tokens_in(config, speed, seconds, epoch, held_out)
             epochs = tokens / epoch
             if epochs < REPEATED:

@@ -73,11 +73,6 @@ def resolve(
     """
     t, window = asked.training, asked.data.max_seq_len
 
-    # Peak learning rate: scale / √hidden_size, since wide layers need smaller steps.
-    learning_rate = t.learning_rate
-    if learning_rate is None:
-        learning_rate = default_learning_rate(asked)
-
     global_batch_size, batch_warmup = _global_batch(asked, train, resumed, replay)
 
     # Micro-batch: what a device does best, in equal parts of the global batch. Memory may ask for
@@ -109,7 +104,7 @@ def resolve(
         eval_interval = min(eval_interval, math.ceil(batches.steps_per_epoch / 2))
     return RunPlan(
         model=asked.model,
-        learning_rate=learning_rate,
+        learning_rate=_learning_rate(asked, resumed),
         global_batch_size=global_batch_size,
         batch_warmup=batch_warmup,
         micro_batch_size=micro_batch_size,
@@ -122,6 +117,17 @@ def resolve(
         eval_interval=eval_interval,
         save_interval=asked.run.save_interval or eval_interval,
     )
+
+
+def _learning_rate(asked: Config, resumed: Mapping[str, Any] | None) -> float:
+    """The peak: scale / √hidden_size unless given, since wide layers need smaller steps.
+
+    A run that goes on from a model keeps what it chose at its start (`rate_trial`).
+    """
+    given = asked.training.learning_rate
+    if given is None and asked.training.init_from is not None and resumed is not None:
+        given = resumed.get("learning_rate")
+    return default_learning_rate(asked) if given is None else given
 
 
 def _regularisation(

@@ -21,6 +21,7 @@ from jielong.runtime.run_folder import RunFolder, StopSignals
 from jielong.training.compilation import compile_layers, wants_compile
 from jielong.training.inputs import StartingPoint, prepare_inputs
 from jielong.training.minutes import Machine
+from jielong.training.rate_trial import choose_learning_rate
 from jielong.training.recovery import (
     LossSpikeError,
     choose_micro_batch_size,
@@ -100,7 +101,7 @@ def pretrain(
                 inputs = config, StartingPoint()
         chosen, start = world.all_gather(inputs)[0]
         state = build(chosen, folder, start, console, world, machine)
-        notes = restore(state, start)
+        notes = [*restore(state, start), *choose_learning_rate(state, start)]
         if world.is_main:
             folder.write_config(config)  # with --override the new settings, now that they fit
         for line in [*run_summary(state), *settings_not_used(chosen, state.config), *notes]:

@@ -48,7 +48,7 @@ def step_with_recovery(state: TrainState, batch: Batch, lr_scale: float) -> Step
         documents, _ = _documents_of_step(state)
         state.metrics.write("omitted", progress.step + 1, **documents)
         return StepResult(math.nan, 0, math.nan, applied=False)
-    result = _step_that_fits(state, batch, lr_scale)
+    result = step_that_fits(state, batch, lr_scale)
     if result.applied:
         progress.skipped = 0
         if result.expert_load is not None:
@@ -61,7 +61,7 @@ def step_with_recovery(state: TrainState, batch: Batch, lr_scale: float) -> Step
     return result
 
 
-def _step_that_fits(state: TrainState, batch: Batch, lr_scale: float) -> StepResult:
+def step_that_fits(state: TrainState, batch: Batch, lr_scale: float) -> StepResult:
     """Take the step in micro-batches that fit; where memory runs out, halve them and repeat."""
     progress, world = state.progress, state.world
     step, load = progress.step + 1, _reference_load(state)
