@@ -71,8 +71,8 @@ def tried(said: str) -> tuple[float, int, dict[float, float]]:
     found = re.match(r"rate +(\S+), by a trial of (\d+) steps", line)
     assert found, line
     chosen, steps = found.groups()
-    losses = re.findall(r"([\d.e-]+) → ([\d.]+)", line.split("held-out loss")[1].split(" → ", 1)[1])
-    return float(chosen), int(steps), {float(rate): float(loss) for rate, loss in losses}
+    losses = re.findall(r"([\d.]+) at ([\d.e-]+)", line.split("then")[1])
+    return float(chosen), int(steps), {float(rate): float(loss) for loss, rate in losses}
 
 
 def test_a_new_kind_of_text_gets_a_higher_rate_than_more_of_the_same(place: Place) -> None:

@@ -65,10 +65,10 @@ def choose_learning_rate(state: TrainState, start: StartingPoint) -> list[str]:
     chosen = state.world.all_gather(_highest_good(rates, losses))[0]
     state.plan = dataclasses.replace(state.plan, learning_rate=chosen)
     state.train_step.optimizer.peak = chosen
-    tried = ", ".join(f"{r:.2g} → {loss:.4f}" for r, loss in zip(rates, losses, strict=True))
+    tried = ", ".join(f"{loss:.4f} at {r:.2g}" for r, loss in zip(rates, losses, strict=True))
     return [
         f"rate       {chosen:.2g}, by a trial of {steps} steps at each of {len(rates)} rates: "
-        f"held-out loss {before:.4f} → {tried} (--learning-rate sets it)"
+        f"held-out loss {before:.4f}, then {tried} (--learning-rate sets it)"
     ]
 
 
