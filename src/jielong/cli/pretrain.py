@@ -70,10 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
         from jielong.observe.console import with_error
 
         v = result.validation
-        print(
-            f"held-out    loss {v['loss']:.4f} · perplexity {v['perplexity']:.2f} · "
-            f"{with_error(v)} bits per byte"
-        )
+        for label, found in (("held-out", v), ("older text", v.get("replay"))):
+            if found:
+                print(
+                    f"{label:11s} loss {found['loss']:.4f} · perplexity "
+                    f"{found['perplexity']:.2f} · {with_error(found)} bits per byte"
+                )
     folder = shlex.quote(str(result.folder))
     print("next steps")
     print(f'  jielong generate {folder} --prompt "…"      continue a text')
@@ -85,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _as_json(result: RunResult) -> dict[str, Any]:
     """What a program wants to know of a run: `seconds` are of this start, the rest of the run."""
     likelihood = result.validation or {}
+    older = likelihood.get("replay")
     names = ("loss", "perplexity", "bits_per_byte", "bits_per_byte_error")
     return {
         "run": str(result.folder),
@@ -92,6 +95,7 @@ def _as_json(result: RunResult) -> dict[str, Any]:
         "step": result.step,
         "total_steps": result.total_steps,
         **{name: likelihood.get(name) for name in names},
+        **({"replay": {name: older.get(name) for name in names}} if older else {}),
         "seconds": round(result.seconds, 3),
         "tokens": result.tokens,
         "parameters": result.parameters,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from jielong.config.replay import replay_share
 from jielong.config.settings import Config
 from jielong.runtime.run_folder import RunFolder
-from jielong.training.inputs import StartingPoint, dataset_folder, tokenizer_folder
+from jielong.training.datasets import dataset_folder, replay_folder
+from jielong.training.inputs import StartingPoint, tokenizer_folder
 
 
 def teacher_runs(config: Config, folder: RunFolder, start: StartingPoint) -> list[Config]:
@@ -33,6 +35,9 @@ def teacher_runs(config: Config, folder: RunFolder, start: StartingPoint) -> lis
             "teacher": found[-1].run.out_dir if found else config.training.teacher,
             "tracker": "none",
         }
+        if config.data.replay is not None:
+            share = replay_share(config.data.replay)
+            values["replay"] = f"{replay_folder(config, folder)}={share}"
         found.append(config.with_values(**values))
     return found
 

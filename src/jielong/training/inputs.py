@@ -11,16 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, latest_valid_checkpoint
+from jielong.checkpoint.checkpoint import find_model_folder, latest_valid_checkpoint
 from jielong.checkpoint.folder import read_model_config
-from jielong.config.settings import Config, same_setting
-from jielong.data.prepare.prepare import prepare
+from jielong.config.settings import Config
 from jielong.data.prepare.provenance import Sources
-from jielong.data.shards import Dataset, open_dataset, verify_dataset
+from jielong.data.shards import open_dataset
 from jielong.data.sources.documents import DocumentTexts
-from jielong.errors import ConfigError, DataError
+from jielong.errors import ConfigError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
+from jielong.training.datasets import (
+    ensure_datasets,
+    find_older_text,
+    load_dataset,
+    load_replay,
+    prepared_folder,
+)
 from jielong.training.minutes import Machine, TextSize, choose_size, choose_tokens
 
 UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
@@ -96,17 +102,20 @@ def prepare_inputs(
     start = find_starting_point(config, folder)
     found = spool_stdin(config, folder)
     sources = functools.cache(lambda: _find_sources(found))  # once, and only if they are needed
+    older = functools.cache(lambda: find_older_text(found, sources))
+    if found.data.replay is not None and not (folder.replay / "dataset.json").is_file():
+        older()  # a mistake in its path is told before anything is made
     text = functools.partial(_text_size, found, sources)
     found = choose_size(found, text, folder, machine, started, log)
     if tokenizer_folder(found, folder, start) == folder.tokenizer:
         ensure_tokenizer(found, folder, sources, log)
-    ensure_dataset(found, load_tokenizer(found, folder, start), folder, sources, log)
-    verify_dataset(dataset_folder(found, folder), again=verify)
+    tokenizer = load_tokenizer(found, folder, start)
+    ensure_datasets(found, tokenizer, folder, sources, older, log, verify)
     if found.training.minutes is not None:
-        tokenizer = load_tokenizer(found, folder, start)
         dataset = load_dataset(found, tokenizer, folder)
+        replay = load_replay(found, tokenizer, folder)
         sized = with_architecture(found, tokenizer, start)
-        budget = choose_tokens(sized, dataset, folder, machine, started, log).training
+        budget = choose_tokens(sized, dataset, replay, folder, machine, started, log).training
         found = found.with_values(tokens=budget.tokens, teachers=budget.teachers)
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
     return dataclasses.replace(found, data=data), start
@@ -171,50 +180,6 @@ def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:
     return f"tokenizer of {tokenizer.vocab_size} tokens{fewer}: {folder}"
 
 
-def ensure_dataset(
-    config: Config,
-    tokenizer: Tokenizer,
-    run: RunFolder,
-    sources: Callable[[], Sources],
-    log: Callable[[str], None],
-) -> None:
-    """Prepare the dataset where it is missing; one given as `data_path` is used as it is.
-
-    A run that has trained goes on with the tokens it has, wherever its text is by now.
-    """
-    if _trained_on(config, run) and (run.data / "dataset.json").is_file():
-        log(f"dataset {run.data} (the run's own)")
-    elif prepared_folder(config) is None:
-        report = prepare(config, tokenizer, run.data, log, sources())
-        for line in report.lines()[: 1 if report.reused else None]:
-            log(line)
-
-
-def _trained_on(config: Config, run: RunFolder) -> bool:
-    """Whether the run has trained on the text that the config names."""
-    if not checkpoints(run.checkpoints) or not run.config_file.exists():
-        return False
-    now, then = config.data, run.stored_config().data
-    names = ("data_path", "text_field", "tokenizer", "validation_fraction", "validation_path")
-    return all(same_setting(name, getattr(then, name), getattr(now, name)) for name in names)
-
-
-def load_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Dataset:
-    """The prepared dataset of a run, its files of the right sizes.
-
-    Raises:
-        DataError: it is damaged, or was made with another tokenizer.
-    """
-    folder = dataset_folder(config, run)
-    dataset = open_dataset(folder, verify=False)
-    if dataset.manifest["tokenizer_fingerprint"] != tokenizer.fingerprint:
-        raise DataError(
-            f"{folder}: made with the tokenizer {dataset.manifest['tokenizer_fingerprint'][:12]}, "
-            f"not with {tokenizer.fingerprint[:12]}: give its own --tokenizer, or prepare it again"
-        )
-    return dataset
-
-
 def with_architecture(config: Config, tokenizer: Tokenizer, start: StartingPoint) -> Config:
     """The config with what follows from the tokenizer, the window and `init_from` filled in.
 
@@ -233,19 +198,6 @@ def with_architecture(config: Config, tokenizer: Tokenizer, start: StartingPoint
                 f"{model.vocab_size}, the tokenizer {tokenizer.vocab_size}: use its own tokenizer"
             )
     return dataclasses.replace(config, model=model).validated()
-
-
-def dataset_folder(config: Config, run: RunFolder) -> Path:
-    """Where the tokens of a run are: a prepared dataset that was given, or the run's own."""
-    return prepared_folder(config) or run.data
-
-
-def prepared_folder(config: Config) -> Path | None:
-    """The folder of a dataset that `jielong prepare` made, if that is what `data_path` names."""
-    paths = config.data.data_path
-    if len(paths) == 1 and (Path(paths[0]) / "dataset.json").is_file():
-        return Path(paths[0])
-    return None
 
 
 def _beside_dataset(config: Config) -> Path | None:

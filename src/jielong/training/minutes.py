@@ -16,6 +16,7 @@ import tomli_w
 import torch
 
 from jielong.config.load import load_toml
+from jielong.config.replay import replay_share
 from jielong.config.settings import FIELDS, Config
 from jielong.data.batches import Batch
 from jielong.data.shards import Dataset
@@ -28,6 +29,7 @@ from jielong.training.scaling import (
     MICRO_BATCH_TOKENS,
     MODEL_SIZES,
     MOST_EPOCHS,
+    RATE_TRIAL_SHARE,
     REPEATED,
     ModelSize,
     default_learning_rate,
@@ -132,6 +134,7 @@ def choose_size(
 def choose_tokens(
     config: Config,
     dataset: Dataset,
+    replay: Dataset | None,
     folder: RunFolder,
     machine: Machine,
     started: float,
@@ -142,16 +145,21 @@ def choose_tokens(
     A text is read MOST_EPOCHS times at most. If there is time for more, it is for teachers, each of
     which reads it as often. A run that goes on with other minutes gets another budget; its model
     and its teachers stay those it has.
+
+    Args:
+        replay: older text, whose share of the tokens comes on top of an epoch.
     """
     file, minutes = folder.path / CHOSEN, config.training.minutes
     values = load_toml(file) if file.exists() else {}
     if "tokens" not in values or values.get("minutes", minutes) != minutes:
         asked = values.get("teachers", config.training.teachers)
-        tokens, teachers = _budget(config, dataset, machine, started, asked)
+        epoch = len(dataset.train) / (1 - replay_share(config.data.replay))  # in tokens
+        splits = [d.validation for d in (dataset, replay) if d is not None]
+        held_out = sum(min(len(s), config.run.eval_tokens) for s in splits if s is not None)
+        tokens, teachers = _budget(config, epoch, held_out, machine, started, asked)
         values |= {"tokens": max(config.data.max_seq_len, round(tokens)), "minutes": minutes}
         values["teachers"] = teachers
-        epochs = tokens / len(dataset.train)
-        if epochs > 0.99 * MOST_EPOCHS:
+        if tokens > 0.99 * MOST_EPOCHS * epoch:
             log(
                 f"the text is read {MOST_EPOCHS} times: more would only memorise it. "
                 + (
@@ -165,31 +173,39 @@ def choose_tokens(
 
 
 def _budget(
-    config: Config, dataset: Dataset, machine: Machine, started: float, asked: int | None
+    config: Config,
+    epoch: float,
+    held_out: int,
+    machine: Machine,
+    started: float,
+    asked: int | None,
 ) -> tuple[float, int]:
     """Tokens of a run and the number of its teachers, as asked for or as many as there is time for.
 
     Each teacher trains on as many tokens. A model that has a teacher takes TAUGHT as long.
+
+    Args:
+        epoch: tokens for which the text is read once.
+        held_out: tokens of a validation.
     """
-    held_out = 0 if dataset.validation is None else len(dataset.validation)
-    held_out = min(held_out, config.run.eval_tokens)
-    text, most = len(dataset.train), MOST_EPOCHS * len(dataset.train)
-    teachers = asked or 0
-    epochs = 1.0
+    teachers, epochs = asked or 0, 1.0
     for _ in range(2):  # the second time as the first one's epochs ask for
         speed = measure_speed(config, machine, epochs)
-        seconds = _seconds_left(config, started)
-        tokens = tokens_in(config, speed, seconds / (1 + TAUGHT * teachers), text, held_out)
-        epochs = tokens / text
+        seconds = _seconds_left(config, started) / (1 + TAUGHT * teachers)
+        if config.training.init_from is not None and config.training.learning_rate is None:
+            seconds *= 1 - RATE_TRIAL_SHARE
+        tokens = tokens_in(config, speed, seconds, epoch, held_out)
+        epochs = tokens / epoch
         if epochs < REPEATED:
             break
+    most = MOST_EPOCHS * epoch
     if asked is None:
         teachers = max(0, min(MOST_TEACHERS, int((tokens / most - 1) / TAUGHT)))
     return min(tokens, most), teachers
 
 
 def tokens_in(
-    config: Config, speed: Speed, seconds: float, text_tokens: int, held_out: int = 0
+    config: Config, speed: Speed, seconds: float, text_tokens: float, held_out: int = 0
 ) -> float:
     """Tokens that can be trained on in `seconds`, validations included, by bisection.
 

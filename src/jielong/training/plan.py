@@ -12,7 +12,9 @@ import torch
 
 from jielong.config.model import ModelConfig
 from jielong.config.settings import Config
-from jielong.data.batches import Batches, Stream
+from jielong.data.batches import Batches
+from jielong.data.replay import Replay
+from jielong.data.windows import Stream
 from jielong.training.scaling import (
     REPEATED,
     Regularisation,
@@ -58,6 +60,7 @@ def resolve(
     device: torch.device,
     world_size: int = 1,
     resumed: Mapping[str, Any] | None = None,
+    replay: Replay | None = None,
 ) -> RunPlan:
     """Decides every value of a run that its settings leave open.
 
@@ -67,15 +70,11 @@ def resolve(
         device: where the run trains.
         world_size: number of processes.
         resumed: `RunPlan.to_json` of the checkpoint that the run goes on from.
+        replay: older text that is mixed in.
     """
     t, window = asked.training, asked.data.max_seq_len
 
-    # Peak learning rate: scale / √hidden_size, since wide layers need smaller steps.
-    learning_rate = t.learning_rate
-    if learning_rate is None:
-        learning_rate = default_learning_rate(asked)
-
-    global_batch_size, batch_warmup = _global_batch(asked, train, resumed)
+    global_batch_size, batch_warmup = _global_batch(asked, train, resumed, replay)
 
     # Micro-batch: what a device does best, in equal parts of the global batch. Memory may ask for
     # a smaller one, which changes no update.
@@ -89,7 +88,7 @@ def resolve(
     # Steps: the budget in windows, over the windows of each step.
     training = dataclasses.replace(t, global_batch_size=global_batch_size)
     sizes = first_batches(asked, global_batch_size) if batch_warmup else ()
-    batches = Batches(train, asked.data, training, sizes)
+    batches = Batches(train, asked.data, training, sizes, replay=replay)
     total_steps = batches.total_steps(training)
 
     # Regularisation: none to speak of for a text read once, more the more often it is read.
@@ -106,7 +105,7 @@ def resolve(
         eval_interval = min(eval_interval, math.ceil(batches.steps_per_epoch / 2))
     return RunPlan(
         model=asked.model,
-        learning_rate=learning_rate,
+        learning_rate=_learning_rate(asked, resumed),
         global_batch_size=global_batch_size,
         batch_warmup=batch_warmup,
         micro_batch_size=micro_batch_size,
@@ -120,6 +119,17 @@ def resolve(
         eval_interval=eval_interval,
         save_interval=asked.run.save_interval or eval_interval,
     )
+
+
+def _learning_rate(asked: Config, resumed: Mapping[str, Any] | None) -> float:
+    """The peak: scale / √hidden_size unless given, since wide layers need smaller steps.
+
+    A run that goes on from a model keeps what it chose at its start (`rate_trial`).
+    """
+    given = asked.training.learning_rate
+    if given is None and asked.training.init_from is not None and resumed is not None:
+        given = resumed.get("learning_rate")
+    return default_learning_rate(asked) if given is None else given
 
 
 def _regularisation(
@@ -138,7 +148,7 @@ def _regularisation(
 
 
 def _global_batch(
-    asked: Config, train: Stream, resumed: Mapping[str, Any] | None
+    asked: Config, train: Stream, resumed: Mapping[str, Any] | None, replay: Replay | None
 ) -> tuple[int, bool]:
     """Windows in an update, and whether the first updates have fewer.
 
@@ -153,19 +163,21 @@ def _global_batch(
     if size is None and resumed is not None:
         return resumed["global_batch_size"], resumed["batch_warmup"]
     if size is None:
-        wanted = max(1, round(_tokens_per_step(asked, train) / window))
+        wanted = max(1, round(_tokens_per_step(asked, train, replay) / window))
         size = whole_micro_batches(wanted, window)
     return size, warmup
 
 
-def _tokens_per_step(asked: Config, train: Stream) -> float:
+def _tokens_per_step(asked: Config, train: Stream, replay: Replay | None) -> float:
     """Tokens of a global batch that follow from the budget, in whichever way it is given."""
     t, window, width = asked.training, asked.data.max_seq_len, asked.model.hidden_size
     if t.steps is not None:  # tokens = steps · batch, put into batch = 2 · √tokens
         return max(4.0 * t.steps, 12 * width)
     padded = asked.data.packing == "pad"
     epoch = len(train.documents) * window if padded else len(train)
-    return default_tokens_per_step(t.tokens if t.tokens is not None else t.epochs * epoch, width)
+    new_share = 1.0 if replay is None else 1 - replay.share
+    total = t.epochs * epoch / new_share  # epochs count the new text, the older is on top
+    return default_tokens_per_step(t.tokens if t.tokens is not None else total, width)
 
 
 def saved_plan(state: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -22,6 +22,7 @@ from jielong.training.chain import taught, teacher_runs
 from jielong.training.compilation import compile_if_it_pays
 from jielong.training.inputs import StartingPoint, prepare_inputs
 from jielong.training.minutes import Machine
+from jielong.training.rate_trial import choose_learning_rate
 from jielong.training.recovery import (
     LossSpikeError,
     choose_micro_batch_size,
@@ -30,7 +31,8 @@ from jielong.training.recovery import (
     step_with_recovery,
     translate_out_of_memory,
 )
-from jielong.training.state import TrainState, build, record_best, restore
+from jielong.training.saving import record_best, restore
+from jielong.training.state import TrainState, build
 from jielong.training.summary import (
     explain_best,
     explain_first_loss,
@@ -122,7 +124,7 @@ def run(config: Config, place: Place, override: bool, verify: bool) -> RunResult
         if teachers:
             console.line("\n── the model itself")
         state = build(taught(chosen, folder), folder, start, console, world, machine)
-        notes = restore(state, start)
+        notes = [*restore(state, start), *choose_learning_rate(state, start)]
         if world.is_main:
             folder.write_config(config)  # with --override the new settings, now that they fit
         for line in [*run_summary(state), *settings_not_used(chosen, state.config), *notes]:

@@ -17,6 +17,7 @@ REPEATED = 1.5  # epochs from which on a text counts as read more than once
 UPDATE_TOKENS = 4  # that training takes as long as an update of Muon, for each unit of width
 MOST_EPOCHS = 30  # that --minutes has a text read: what more would teach, it would only memorise
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
+RATE_TRIAL_SHARE = 0.05  # of a run's work, for the trial of learning rates after --init-from
 FIRST_BATCHES = 5.0  # tokens of a batch over the root of the tokens before it
 MICRO_BATCH_TOKENS = 2**15  # more at once needs memory and gains no speed
 CPU_TOKENS = 2**11  # at once: with these its caches do best
