@@ -137,8 +137,6 @@ def build(
         bpe_dropout=plan.bpe_dropout,
     )
     config = dataclasses.replace(config, training=training)
-    sizes = first_batches(config, plan.global_batch_size) if plan.batch_warmup else ()
-    noise = _noise(plan, tokenizer)
     torch.manual_seed(training.seed)
     model = Transformer(config.model)
     if start.init_from is not None:
@@ -167,15 +165,7 @@ def build(
             teacher=teacher,
         ),
         average=WeightAverage(model) if training.average_weights else None,
-        batches=Batches(
-            dataset.train,
-            config.data,
-            training,
-            sizes,
-            noise,
-            BpeDropout(plan.bpe_dropout, tokenizer.merged_from()) if plan.bpe_dropout else None,
-            mixed_in,
-        ),
+        batches=_batches(config, plan, dataset, tokenizer, mixed_in),
         schedule=Schedule.of(training, plan.total_steps),
         console=console,
         metrics=MetricsFile(folder.metrics_file, enabled=world.is_main),
@@ -189,12 +179,18 @@ def _mixed_in(config: Config, replay: Dataset | None) -> Replay | None:
     return Replay(replay.train, replay_share(config.data.replay))
 
 
-def _noise(plan: RunPlan, tokenizer: Tokenizer) -> InputNoise | None:
-    """The noise on the input tokens, if the plan has any."""
-    if not plan.input_noise:
-        return None
-    ids = np.setdiff1d(np.arange(tokenizer.vocab_size), list(tokenizer.special_tokens))
-    return InputNoise(plan.input_noise, ids)
+def _batches(
+    config: Config, plan: RunPlan, dataset: Dataset, tokenizer: Tokenizer, replay: Replay | None
+) -> Batches:
+    """The training batches, with what the plan says of their first sizes and of noise."""
+    sizes = first_batches(config, plan.global_batch_size) if plan.batch_warmup else ()
+    noise = bpe_dropout = None
+    if plan.input_noise:
+        ids = np.setdiff1d(np.arange(tokenizer.vocab_size), list(tokenizer.special_tokens))
+        noise = InputNoise(plan.input_noise, ids)
+    if plan.bpe_dropout:
+        bpe_dropout = BpeDropout(plan.bpe_dropout, tokenizer.merged_from())
+    return Batches(dataset.train, config.data, config.training, sizes, noise, bpe_dropout, replay)
 
 
 def _plan_of(checkpoint: Path | None) -> Mapping[str, Any] | None:
