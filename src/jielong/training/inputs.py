@@ -15,7 +15,7 @@ from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, latest
 from jielong.checkpoint.folder import read_model_config
 from jielong.config.settings import Config, same_setting
 from jielong.data.prepare.prepare import prepare
-from jielong.data.prepare.provenance import Sources
+from jielong.data.prepare.provenance import SETTINGS, Sources
 from jielong.data.shards import Dataset, open_dataset, verify_dataset
 from jielong.data.sources.documents import DocumentTexts
 from jielong.errors import ConfigError, DataError
@@ -148,20 +148,28 @@ def _tokenizer_folder(config: Config, folder: RunFolder, start: StartingPoint) -
     return given or folder.tokenizer
 
 
-def train_on_corpus(config: Config, sources: Sources | None = None) -> Tokenizer:
+def train_on_corpus(
+    config: Config,
+    sources: Sources | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Tokenizer:
     """A byte-level BPE tokenizer of the corpus at `data_path`.
 
     Args:
         sources: those of `config.data`, where they have been found already.
+        log: takes a line for the user on what was left out.
 
     Raises:
-        DataError: there is no text; it says what the first bad line is instead.
+        DataError: there is no text, or too much of it would be left out; it says what was first.
     """
     found = sources or _find_sources(config)
-    texts = DocumentTexts(found.data, config.data.text_field)
+    texts = DocumentTexts(found.data, config.data.text_field, config.data.encoding)
     size = config.model.vocab_size
-    with texts.naming_first_bad_line():
-        return train_tokenizer(iter(texts), size, config.data.tokenizer_sample_bytes)
+    with texts.checked(config.data.allow_loss):
+        tokenizer = train_tokenizer(iter(texts), size, config.data.tokenizer_sample_bytes)
+    for line in texts.losses.lines():
+        log(line)
+    return tokenizer
 
 
 def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:
@@ -194,7 +202,7 @@ def _trained_on(config: Config, run: RunFolder) -> bool:
     if not checkpoints(run.checkpoints) or not run.config_file.exists():
         return False
     now, then = config.data, run.stored_config().data
-    names = ("data_path", "text_field", "tokenizer", "validation_fraction", "validation_path")
+    names = (*SETTINGS, "data_path", "tokenizer", "validation_path")
     return all(same_setting(name, getattr(then, name), getattr(now, name)) for name in names)
 
 
