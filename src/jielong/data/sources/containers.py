@@ -56,7 +56,12 @@ def open_bytes(path: Path | None, name: str) -> Iterator[io.BufferedReader]:
         try:
             plain = _decompressed(packed)
             refuse_other_formats(plain.peek(HEAD_BYTES)[:HEAD_BYTES], name)
-            yield plain
+            try:
+                yield plain
+            except UnreadableFileError as error:
+                if plain is not packed:  # the file's size says little about its content's
+                    error.size = error.seen + _rest(plain)
+                raise
         except (gzip.BadGzipFile, EOFError, zlib.error, DamagedZstdError) as error:
             left = path.stat().st_size - packed.tell() if path else 0
             raise UnreadableFileError(
@@ -77,6 +82,10 @@ def _decompressed(packed: io.BufferedReader) -> io.BufferedReader:
     if ZSTD.match(head):
         return io.BufferedReader(ZstdReader(packed), BUFFER_BYTES)
     return packed
+
+
+def _rest(stream: io.BufferedReader) -> int:
+    return sum(map(len, iter(lambda: stream.read(BUFFER_BYTES), b"")))
 
 
 def refuse_other_formats(head: bytes, name: str, own: bytes = b"") -> None:

@@ -15,8 +15,7 @@ from jielong.config.encodings import codec_name
 from jielong.data.sources.items import UnreadableFileError
 from jielong.data.sources.lines import LINE_BYTES, short_parts
 
-BLOCK_BYTES = 2**18
-SAMPLE_BYTES = 2**16  # that an encoding is told from
+BLOCK_BYTES = 2**16  # read at once; the encoding is told from so much
 MARKS = {  # the longer ones first: UTF-32's begins like UTF-16's
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -154,15 +153,14 @@ class Utf8Stream(io.RawIOBase):
             reason = f"{what}, and no usual encoding fits: give its own with --encoding"
         else:
             reason = what
-        return UnreadableFileError(self._name, reason)
+        return UnreadableFileError(self._name, reason, seen=len(block))
 
 
 def guess(data: bytes) -> str | None:
     """Return the encoding that the text is probably in, as a suggestion for the user."""
     import charset_normalizer
 
-    wide = len(data) // 4 * 4
-    data = data[: min(wide, SAMPLE_BYTES)] if b"\0" in data else data[:SAMPLE_BYTES]
+    data = data[:BLOCK_BYTES] if b"\0" not in data else data[: min(len(data) // 4 * 4, BLOCK_BYTES)]
     best = charset_normalizer.from_bytes(data, cp_isolation=list(SUGGESTED)).best()
     if best is None:
         return None

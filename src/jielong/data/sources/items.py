@@ -74,8 +74,9 @@ class UnreadableFileError(DataError):
         name: the file.
         reason: in words, with the fix.
         size: bytes that are lost with it; None if they are those of the file.
+        seen: bytes of its content that are lost and were already read.
     """
 
-    def __init__(self, name: str, reason: str, size: int | None = None) -> None:
+    def __init__(self, name: str, reason: str, size: int | None = None, seen: int = 0) -> None:
         super().__init__(f"{name}: {reason}")
-        self.reason, self.size = reason, size
+        self.reason, self.size, self.seen = reason, size, seen

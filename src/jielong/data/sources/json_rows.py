@@ -30,6 +30,7 @@ from jielong.data.sources.items import (
 from jielong.data.sources.lines import LINE_BYTES, numbered_lines
 
 CHUNK_BYTES = 2**20
+MOST_INDENT = 80
 NAMES_OF_TYPES = {
     "NoneType": "null",
     "int": "number",
@@ -225,13 +226,13 @@ class _Rows:
 
     def _skip_bad(self) -> int:
         """Pass a bad value; return its size. The next begins where a line begins like this one."""
-        following = re.compile(rf'\n[ \t]{{0,{min(self._column, 80)}}}(?=[{{"\]])')
-        size, start = 0, self._at
-        while (found := following.search(self._text, start)) is None:
-            size += self._pass(len(self._text))
+        following = re.compile(rf'\n[ \t]{{0,{min(self._column, MOST_INDENT)}}}(?=[{{"\]])')
+        size = 0
+        while (found := following.search(self._text, self._at)) is None:
+            last = self._text.rfind("\n", max(self._at, len(self._text) - MOST_INDENT - 1))
+            size += self._pass(last if last >= 0 else len(self._text))
             if not self._grow():
-                return size
-            start = 0
+                return size + self._pass(len(self._text))
         return size + self._pass(found.end())
 
     def _drop_all(self) -> int:
