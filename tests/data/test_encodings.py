@@ -10,6 +10,7 @@ import pytest
 from jielong.config.encodings import codec_name
 from jielong.config.load import load_config
 from jielong.data.sources.documents import Document, Remark, expand_sources, read_documents
+from jielong.data.sources.encodings import BLOCK_BYTES
 from jielong.errors import ConfigError, DataError
 
 CHINESE = "第一章 春天来了。\n他说：“今天的天气真好，我们去公园散步吧。”她没有回答。\n" * 20
@@ -162,3 +163,19 @@ def test_few_accents_cost_their_lines_and_not_the_file(read):
 def test_an_encoding_that_cannot_be_read_is_refused_at_once(encoding):
     with pytest.raises(ConfigError, match=r"data\.encoding="):
         load_config(encoding=encoding)
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "utf-16-le", "utf-32-be"])
+def test_no_character_is_lost_where_a_long_text_is_read_in_blocks(read, encoding):
+    for shift in range(4):
+        text = "a" * shift + CHINESE * 100
+        items = read(text.encode(encoding), encoding)
+        assert lines(items) == text.splitlines()
+        assert all(isinstance(item, Document | Remark) for item in items)
+
+
+def test_an_accent_at_the_end_of_a_long_plain_text_costs_its_line(read):
+    plain = "plain text line\n" * (BLOCK_BYTES // 16)  # what is read next has the accent alone
+    items = read((plain + "A café.\n").encode("latin-1"))
+    assert lines(items) == plain.splitlines()
+    assert items[-1].line == BLOCK_BYTES // 16 + 1

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import tokenizers
 
 from jielong.cli.main import main
 from jielong.data.prepare.prepare import prepare
@@ -13,6 +14,7 @@ from jielong.data.sources.documents import DocumentTexts, expand_sources
 from jielong.data.sources.items import BadLine, Document
 from jielong.data.sources.losses import Losses
 from jielong.errors import DataError
+from jielong.tokenization.tokenizer import Tokenizer
 
 
 def sentence(rng):
@@ -162,3 +164,17 @@ def test_an_account_survives_being_stored_and_refuses_damage():
     for key in record:
         with pytest.raises(DataError, match="damaged"):
             Losses.of_record(record | {key: 7 if key != "read_bytes" else None})
+
+
+def test_a_text_without_tokens_counts_as_lost(tmp_path, corpus, config_of, tokenizer):
+    backend = tokenizers.Tokenizer.from_str(tokenizer._backend.to_str())
+    backend.normalizer = tokenizers.normalizers.Replace("z", "")
+    deaf = Tokenizer(backend, {}, tokenizer.special_ids)
+    path = corpus(["good " * 100, "zzz"])
+    report = prepare(config_of(path), deaf, tmp_path / "out")
+    account = report.left_out["data"]
+    assert (account.lost_bytes, account.counts) == (
+        len(b'{"text": "zzz"}\n'),
+        {"without tokens": 1},
+    )
+    assert account.read_bytes == path.stat().st_size
