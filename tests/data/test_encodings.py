@@ -3,7 +3,7 @@
 import codecs
 import gzip
 import json
-import os
+import random
 
 import pytest
 
@@ -132,12 +132,29 @@ def test_a_stray_byte_in_another_encoding_costs_a_line(read, encoding):
 
 
 @pytest.mark.parametrize(
-    "content", [os.urandom(5000), b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20, bytes(5000)]
+    "content",
+    [random.Random(0).randbytes(5000), b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20, bytes(5000)],
 )
 def test_binary_data_is_no_text(read, content):
     for name in ("a.txt", "a.jsonl"):
         with pytest.raises(DataError, match="holds binary data, not text"):
             read(content, name=name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "latin-1", "gb18030"])
+def test_an_encoding_given_for_others_does_not_garble_what_cannot_be_in_it(read, encoding):
+    others = [NOISE]
+    if encoding.startswith("utf"):
+        others += [FRENCH.encode("utf-16-le" if encoding != "utf-16" else "utf-32-le")]
+        others += [CHINESE.encode("gbk"), RUSSIAN.encode("cp1251")]
+    else:
+        others += [FRENCH.encode("utf-16-be"), CHINESE.encode("utf-32-le")]
+    for content in others:
+        with pytest.raises(DataError, match=r"(is not UTF-8 but probably|holds binary data)"):
+            read(content, encoding)
+    plain = "A plain line.\n" * 100
+    stray = (plain + "A café.\n").encode("latin-1")
+    assert lines(read(stray, encoding))[:100] == plain.splitlines()
 
 
 def test_control_characters_in_a_text_do_not_make_it_binary(read):

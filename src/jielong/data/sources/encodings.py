@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import unicodedata
 from typing import Any
 
 from jielong.config.encodings import codec_name
@@ -105,15 +106,15 @@ class Utf8Stream(io.RawIOBase):
     def _decided(self, block: bytes) -> bytes:
         """Decode a block, or refuse it. With an encoding given, each block is looked at anew."""
         good, bad = _characters(block)
-        if self._given is not None and self._given.startswith(WIDE):
-            if b"\0" in block or bad > good:
-                self._decode_all(self._given_wide(block))
+        is_wide = self._given is not None and self._given.startswith(WIDE)
+        if is_wide and (_controls(block) or bad > good) and (codec := self._given_wide(block)):
+            self._decode_all(codec)
             return block
         if block.isascii() and not _controls(block):
             return block
         if _controls(block):
             raise self._refusal(block, "holds binary data, not text")
-        if self._given not in (None, "utf-8"):
+        if self._given not in (None, "utf-8") and not is_wide:
             if bad <= good:
                 return block
             self.used = self.used or self._name_given(block)
@@ -137,13 +138,20 @@ class Utf8Stream(io.RawIOBase):
             return f"{self._label}, though it looks like {seen}"
         return self._label
 
-    def _given_wide(self, block: bytes) -> str:
-        """Return the encoding given, with the byte order that the text shows if it names none."""
+    def _given_wide(self, block: bytes) -> str | None:
+        """Return the encoding given, with the byte order that the text shows if it names none.
+
+        Nearly all bytes are characters in UTF-16, so it must look like text: None if not.
+        """
         assert self._given is not None
-        seen = guess(block)
-        if self._given in WIDE:
-            return seen if seen and seen.startswith(self._given) else f"{self._given}-le"
-        return self._given
+        seen = guess(block) or ""
+        codec = self._given
+        if codec in WIDE:
+            codec = seen if seen.startswith(codec) else f"{codec}-le"
+        if seen.startswith(WIDE):
+            return codec if seen == codec else None
+        is_text = b"\0" in block and _is_text(block.decode(codec, "replace"))
+        return codec if is_text else None
 
     def _refusal(self, block: bytes, what: str) -> UnreadableFileError:
         seen = guess(block)
@@ -171,6 +179,12 @@ def _controls(block: bytes) -> bool:
     """Whether too many bytes are control characters for text in UTF-8 or one like it."""
     count = len(block) - len(block.translate(None, CONTROLS))
     return count > len(block) // 50 and (count >= 8 or count > len(block) // 4)
+
+
+def _is_text(text: str) -> bool:
+    """Whether hardly any characters are controls, unassigned, of private use, or undecodable."""
+    odd = sum(unicodedata.category(char) in ("Cc", "Cn", "Co") for char in text if char >= " ")
+    return odd + text.count("\ufffd") + text.count("\0") < len(text) / 20
 
 
 def _characters(block: bytes) -> tuple[int, int]:

@@ -120,7 +120,8 @@ def item_of_row(row: Any, name: str, number: int, text_field: str, size: int) ->
         return BadLine(name, number, f"holds a {_type_name(row)}, not an object", NO_TEXT, size)
     if text_field not in row:
         seen = ", ".join(name[:40] for name in itertools.islice(row, 20)) or "none"
-        reason = f"no field {text_field!r}; fields seen: {seen}{_rows_inside(row, text_field)}"
+        fix = _rows_inside(row, text_field) or "choose one with --text-field"
+        reason = f"no field {text_field!r}; fields seen: {seen}; {fix}"
         return BadLine(name, number, reason, NO_TEXT, size)
     return item_of_text(row[text_field], name, number, text_field, size)
 
@@ -129,7 +130,7 @@ def _rows_inside(row: dict[str, Any], text_field: str) -> str:
     for name, value in itertools.islice(row.items(), 20):
         first = value[0] if isinstance(value, list) and value else None
         if isinstance(first, dict) and text_field in first:
-            return f"; {name[:40]} holds such objects: jq -c '.{name[:40]}[]' FILE > corpus.jsonl"
+            return f"{name[:40]} holds such objects: jq -c '.{name[:40]}[]' FILE > corpus.jsonl"
     return ""
 
 
