@@ -163,3 +163,20 @@ def test_one_unreadable_file_of_several_costs_itself_alone(tmp_path):
     sizes = [i.size for i in bad]
     assert sizes[:2] == [len(line), len(line) * 5000]  # of what a compressed file holds
     assert {i.kind for i in bad} == {"unreadable file"} and all(sizes)
+
+
+@pytest.mark.parametrize("form", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_a_damaged_arrow_file_is_refused_or_read_and_never_ends_the_process(tmp_path, form):
+    path = tmp_path / "a.arrow"
+    table = pa.table({"text": [f"text {i}" for i in range(20)]})
+    with form(str(path), table.schema) as writer:
+        writer.write_table(table)
+    whole = path.read_bytes()
+    outcomes = set()
+    for start in range(0, len(whole) - 4, 4):
+        path.write_bytes(whole[:start] + b"\xff\xff\xff\x7f" + whole[start + 4 :])
+        try:
+            outcomes.add(len(read(path)) <= 20)
+        except DataError as error:
+            outcomes.add(str(path) in str(error))
+    assert outcomes == {True}

@@ -55,17 +55,16 @@ def _arrow_batches(path: Path, name: str, text_field: str) -> Iterator[Any]:
     """Read both forms of Arrow's files: with a signature, or a stream as `datasets` writes it."""
     import pyarrow as pa
 
-    with pa.memory_map(str(path)) as file:
+    with pa.OSFile(str(path)) as file:  # a memory map of a damaged file can end the process
         is_file = file.read(6) == SIGNATURES["arrow"]
         file.seek(0)
         with pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file) as reader:
             _check_column(reader.schema, name, text_field)
-            if is_file:
-                for i in range(reader.num_record_batches):
-                    yield reader.get_batch(i).column(text_field)
-            else:
-                for batch in reader:
-                    yield batch.column(text_field)
+            numbers = range(reader.num_record_batches) if is_file else None
+            for batch in reader if numbers is None else map(reader.get_batch, numbers):
+                column = batch.column(text_field)
+                column.validate(full=True)  # else offsets of a damaged file point anywhere
+                yield column
 
 
 def _check_column(schema: Any, name: str, text_field: str, size: int | None = None) -> None:
