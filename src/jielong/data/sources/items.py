@@ -14,7 +14,10 @@ NO_TEXT = "without text"
 NO_TOKENS = "without tokens"
 WHOLE_FILE = "unreadable file"
 
-INVALID_UTF8 = "invalid UTF-8, or not in the --encoding given (for GBK: gb18030; also latin-1 …)"
+INVALID_UTF8 = (
+    "invalid UTF-8, or invalid in the encoding given; "
+    "if the file is GBK or Latin-1, give --encoding gb18030 or latin-1"
+)
 
 
 @dataclass(frozen=True, slots=True)
