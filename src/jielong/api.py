@@ -133,14 +133,18 @@ def evaluate(
 
 
 def train_tokenizer(
-    data_path: str | Path | Sequence[str | Path], out_dir: str | Path, **settings: Any
+    data_path: str | Path | Sequence[str | Path],
+    out_dir: str | Path,
+    log: Callable[[str], None] = lambda line: None,
+    **settings: Any,
 ) -> Tokenizer:
     """Train a byte-level BPE tokenizer and save it in a new folder: `jielong tokenizer`.
 
     Args:
         data_path: text as `jielong pretrain --data-path` takes it.
         out_dir: the folder; there must be no tokenizer in it.
-        **settings: vocab_size, text_field, tokenizer_sample_bytes.
+        log: called with what was left out of the text, if anything.
+        **settings: vocab_size, text_field, encoding, allow_loss, tokenizer_sample_bytes.
 
     Raises:
         ConfigError: a setting is unknown, or `out_dir` already has a tokenizer.
@@ -148,7 +152,8 @@ def train_tokenizer(
     """
     if (Path(out_dir) / "tokenizer.json").exists():
         raise ConfigError(f"{out_dir} already holds a tokenizer: choose another --out-dir")
-    tokenizer = train_on_corpus(load_config(data_path=_paths(data_path), **settings))
+    config = load_config(data_path=_paths(data_path), **settings)
+    tokenizer = train_on_corpus(config, log=log)
     tokenizer.save(Path(out_dir))
     return tokenizer
 
@@ -167,7 +172,8 @@ def prepare(
         tokenizer: a tokenizer folder.
         out_dir: a new folder; it appears once it is complete.
         log: called with progress lines.
-        **settings: text_field, strict, validation_fraction, validation_path, max_seq_len.
+        **settings: text_field, encoding, strict, allow_loss, validation_fraction, validation_path,
+            max_seq_len.
 
     Raises:
         ConfigError: a setting is unknown.

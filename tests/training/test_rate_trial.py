@@ -26,7 +26,7 @@ class Place:
 
     def __init__(self, folder: Path, corpus: Path, tokenizer: Path) -> None:
         self.folder = folder
-        self.settings = TINY_RUN | {"data_path": corpus, "keep_checkpoints": 9}
+        self.settings = TINY_RUN | {"data_path": corpus, "keep_checkpoints": 9, "bpe_dropout": 0.0}
         self.other = folder / "other.jsonl"
         rows = (json.dumps({"text": f"{i * i} times {i} makes {i**3}"}) for i in range(80))
         self.other.write_text("\n".join(rows))

@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
     """Add the command and its flags."""
     p = commands.add_parser("evaluate", help="loss, perplexity and bits per byte of a text")
     add_model(p)
-    add_fields(p, ["data_path", "text_field"])
+    add_fields(p, ["data_path", "text_field", "encoding", "allow_loss"])
     p.add_argument("--batch-tokens", type=int, default=8192, help="tokens per forward pass")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     p.add_argument("--json", action="store_true", help="print one JSON object")
@@ -35,11 +35,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.batch_tokens < 1:
         raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
     model, tokenizer = load(find_model(arguments), arguments.device)
-    texts = DocumentTexts(expand_sources(config.data.data_path), config.data.text_field)
-    with texts.naming_first_bad_line():
+    data = config.data
+    texts = DocumentTexts(expand_sources(data.data_path), data.text_field, data.encoding)
+    with texts.checked(data.allow_loss):
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
-    if texts.bad:
-        print(f"{texts.bad} bad lines skipped", file=sys.stderr)
+    for line in texts.losses.lines():
+        print(line, file=sys.stderr)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))
         return 0

@@ -15,6 +15,7 @@ from typing import Any
 import tomli_w
 
 from jielong.config.aliases import with_global_batch_size
+from jielong.config.encodings import codec_name
 from jielong.config.fields import FieldSpec, collect_fields, nearest, option
 from jielong.config.model import ModelConfig
 from jielong.config.replay import check_replay
@@ -30,7 +31,15 @@ class DataConfig:
 
     data_path: tuple[str, ...] = option((), "Text: files, folders, globs, '-', or sample:NAME.")
     text_field: str = option("text", "Field of a JSONL or Parquet row that holds the text.")
+    encoding: str | None = option(
+        None,
+        "Encoding of the text files that are not UTF-8 and have no byte order mark: gb18030, big5, "
+        "utf-16, latin-1 and others; default: none, they are refused.",
+    )
     strict: bool = option(False, "Stop at the first bad line instead of listing it.", free=True)
+    allow_loss: bool = option(
+        False, "Go on although a fifth of the text or more has to be left out.", free=True
+    )
     tokenizer: str | None = option(None, "Hugging Face tokenizer folder; default: train one.")
     tokenizer_sample_bytes: int = option(
         16 * 2**20, "Text a new tokenizer is trained on, in bytes.", low=1
@@ -216,6 +225,8 @@ class Config:
             spec.check(getattr(getattr(self, spec.section), name))
         m, t = self.model, self.training
         m.validated()
+        if self.data.encoding is not None:
+            codec_name(self.data.encoding)
         if t.steps is not None and t.tokens is not None:
             raise ConfigError("training.steps and training.tokens both set a budget: give one")
         if t.minutes is not None and t.steps is not None:

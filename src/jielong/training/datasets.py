@@ -11,13 +11,11 @@ from jielong.checkpoint.checkpoint import checkpoints
 from jielong.config.replay import ReplaySetting
 from jielong.config.settings import Config, same_setting
 from jielong.data.prepare.prepare import prepare
-from jielong.data.prepare.provenance import Sources
+from jielong.data.prepare.provenance import SETTINGS, Sources
 from jielong.data.shards import Dataset, open_dataset, verify_dataset
 from jielong.errors import DataError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
-
-SETTINGS = ("text_field", "tokenizer", "validation_fraction")  # that decide both datasets
 
 
 def ensure_datasets(
@@ -115,9 +113,8 @@ def _trained_on(config: Config, run: RunFolder, names: tuple[str, ...]) -> bool:
     if not checkpoints(run.checkpoints) or not run.config_file.exists():
         return False
     now, then = config.data, run.stored_config().data
-    return all(
-        same_setting(name, getattr(then, name), getattr(now, name)) for name in (*SETTINGS, *names)
-    )
+    names = (*SETTINGS, "tokenizer", *names)
+    return all(same_setting(name, getattr(then, name), getattr(now, name)) for name in names)
 
 
 def load_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Dataset:

@@ -158,20 +158,28 @@ def tokenizer_folder(config: Config, folder: RunFolder, start: StartingPoint) ->
     return given or folder.tokenizer
 
 
-def train_on_corpus(config: Config, sources: Sources | None = None) -> Tokenizer:
+def train_on_corpus(
+    config: Config,
+    sources: Sources | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Tokenizer:
     """A byte-level BPE tokenizer of the corpus at `data_path`.
 
     Args:
         sources: those of `config.data`, where they have been found already.
+        log: takes a line for the user on what was left out.
 
     Raises:
-        DataError: there is no text; it says what the first bad line is instead.
+        DataError: there is no text, or too much of it would be left out; it says what was first.
     """
     found = sources or _find_sources(config)
-    texts = DocumentTexts(found.data, config.data.text_field)
+    texts = DocumentTexts(found.data, config.data.text_field, config.data.encoding)
     size = config.model.vocab_size
-    with texts.naming_first_bad_line():
-        return train_tokenizer(iter(texts), size, config.data.tokenizer_sample_bytes)
+    with texts.checked(config.data.allow_loss):
+        tokenizer = train_tokenizer(iter(texts), size, config.data.tokenizer_sample_bytes)
+    for line in texts.losses.lines():
+        log(line)
+    return tokenizer
 
 
 def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:

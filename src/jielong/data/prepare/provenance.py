@@ -14,7 +14,7 @@ from jielong.data.sources.documents import Source, expand_sources
 from jielong.tokenization.tokenizer import Tokenizer
 
 SOURCES = "sources.json"
-SETTINGS = ("text_field", "validation_fraction")
+SETTINGS = ("text_field", "encoding", "validation_fraction")
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,27 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import glob
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jielong.data.sources.readers import (
+from jielong.data.sources.containers import BUFFER_BYTES, open_bytes
+from jielong.data.sources.encodings import Utf8Stream
+from jielong.data.sources.items import (
+    WHOLE_FILE,
     BadLine,
     Document,
     Item,
-    open_bytes,
-    read_hub,
-    read_jsonl,
-    read_parquet,
-    read_text,
-    skip_to_text,
+    Remark,
+    UnreadableFileError,
 )
+from jielong.data.sources.json_rows import looks_like_json, read_json
+from jielong.data.sources.losses import Losses
+from jielong.data.sources.readers import read_text
 from jielong.data.sources.samples import fetch_sample
+from jielong.data.sources.tables import read_hub, read_table
 from jielong.errors import DataError
 
 __all__ = [
@@ -35,6 +39,7 @@ __all__ = [
     "Document",
     "DocumentTexts",
     "Item",
+    "Remark",
     "Source",
     "expand_sources",
     "read_documents",
@@ -47,7 +52,9 @@ KINDS = {
     ".txt": "text",
     ".md": "text",
     ".parquet": "parquet",
+    ".arrow": "arrow",
 }
+TABLES = ("parquet", "arrow")
 COMPRESSIONS = (".gz", ".zst")
 READABLE = ", ".join(KINDS) + ", optionally followed by .gz or .zst"
 
@@ -58,7 +65,7 @@ class Source:
 
     Attributes:
         name: shown in messages.
-        kind: jsonl, text, parquet, stdin or hub.
+        kind: jsonl, text, parquet, arrow, stdin or hub.
         size, mtime_ns: size in bytes and modification time of a file; None for other sources.
     """
 
@@ -95,69 +102,96 @@ def expand_sources(paths: Sequence[str]) -> list[Source]:
     return sources
 
 
-def read_documents(sources: Sequence[Source], text_field: str) -> Iterator[Item]:
-    """Yield the documents of `sources` in order, and a `BadLine` for every unusable line.
+def read_documents(
+    sources: Sequence[Source], text_field: str, encoding: str | None = None
+) -> Iterator[Item]:
+    """Yield the documents of `sources` in order, and a `BadLine` for everything left out.
+
+    Of several files, one that cannot be read is left out; a single one is an error.
+
+    Args:
+        encoding: of the files that are not UTF-8.
 
     Raises:
-        DataError: a source cannot be read, a compressed or Parquet file is
-            damaged, or a Parquet file has no column `text_field` of strings.
+        DataError: the only source, or standard input, or a corpus from the Hub, cannot be read.
     """
     sizes = [source.size for source in sources]
     known = sum(size for size in sizes if size is not None)
     limit = 2**16 if None in sizes else min(max(known // 64, 2**12), 2**20)
     for source in sources:
         try:
-            yield from _read(source, text_field, limit)
-        except OSError as error:
-            raise DataError(f"{source.name}: cannot be read: {error.strerror or error}") from None
+            yield from _read(source, text_field, limit, encoding)
+        except (UnreadableFileError, OSError) as raised:
+            error = _unreadable(source, raised)
+            if len(sources) == 1 or source.size is None:
+                raise error from None
+            yield BadLine(source.name, 0, error.reason, WHOLE_FILE, error.size or source.size)
+
+
+def _unreadable(source: Source, error: UnreadableFileError | OSError) -> UnreadableFileError:
+    if isinstance(error, UnreadableFileError):
+        return error
+    return UnreadableFileError(source.name, f"cannot be read: {error.strerror or error}")
 
 
 class DocumentTexts:
-    """Iterates over the texts of `read_documents`; counts bad lines and remembers the first one."""
+    """Iterates over the texts of `read_documents`, and accounts for what is left out.
 
-    def __init__(self, sources: Sequence[Source], text_field: str) -> None:
-        self.sources, self.text_field = sources, text_field
-        self.bad = 0
-        self.first_bad: BadLine | None = None
+    Attributes:
+        losses: the account of the last iteration.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], text_field: str, encoding: str | None = None
+    ) -> None:
+        self._arguments = sources, text_field, encoding
+        self.losses = Losses()
 
     def __iter__(self) -> Iterator[str]:
-        for item in read_documents(self.sources, self.text_field):
-            if isinstance(item, Document):
-                yield item.text
-            else:
-                self.bad += 1
-                self.first_bad = self.first_bad or item
+        self.losses = Losses()
+        for document in self.losses.documents(read_documents(*self._arguments)):
+            yield document.text
 
     @contextmanager
-    def naming_first_bad_line(self) -> Iterator[None]:
-        """Add the first bad line to a DataError raised in the block, usually for lack of text."""
+    def checked(self, allow_loss: bool) -> Iterator[None]:
+        """Check, after the block has read the texts, that not too much was left out.
+
+        Raises:
+            DataError: that of the block, usually for lack of text, with what was left out first; or
+                a fifth of the text or more was left out, and that is not allowed.
+        """
         try:
             yield
         except DataError as error:
-            bad = self.first_bad
+            bad = self.losses.first
             if bad is None:
                 raise
-            raise DataError(f"{error} ({bad.source}:{bad.line}: {bad.reason})") from None
+            raise DataError(f"{error} ({bad.message})") from None
+        self.losses.check(allow_loss)
 
 
-def _read(source: Source, text_field: str, text_limit: int) -> Iterator[Item]:
+def _read(source: Source, text_field: str, text_limit: int, encoding: str | None) -> Iterator[Item]:
     if source.kind == "hub":
         yield from read_hub(source.name, text_field)
-    elif source.kind == "parquet":
+    elif source.kind in TABLES:
         assert source.path is not None
-        yield from read_parquet(source.path, source.name, text_field)
+        yield from read_table(source.path, source.name, source.kind, text_field)
     else:
-        with open_bytes(source.path, source.name) as stream:
-            first = skip_to_text(stream, source.name)
-            if source.kind == "jsonl" and first == b"[":
-                raise DataError(
-                    f"{source.name}: holds one JSON array, not one object per line; "
-                    f"convert it: jq -c '.[]' {source.name} > corpus.jsonl"
-                )
-            if source.kind == "jsonl" or (source.kind == "stdin" and first == b"{"):
-                yield from read_jsonl(stream, source.name, text_field)
+        with open_bytes(source.path, source.name) as plain:
+            utf8 = Utf8Stream(plain, source.name, encoding)
+            stream: io.BufferedReader = io.BufferedReader(utf8, BUFFER_BYTES)
+            head = stream.peek(1)
+            is_json = source.kind == "jsonl"
+            is_json |= source.kind == "stdin" and head.lstrip()[:1] == b"{"
+            if not is_json and looks_like_json(head):
+                is_json = True
+                yield Remark(source.name, "read as JSON, which it holds")
+            if is_json:
+                yield from read_json(stream, source.name, text_field)
             else:
                 yield from read_text(stream, source.name, text_limit)
+            if utf8.used:
+                yield Remark(source.name, f"read as {utf8.used}")
 
 
 def _files(path: str) -> list[Path]:
@@ -197,7 +231,8 @@ def _kind(path: Path) -> str | None:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
-        return None if suffixes[-1:] == [".parquet"] else KINDS.get("".join(suffixes[-1:]))
+        kind = KINDS.get("".join(suffixes[-1:]))
+        return None if kind in TABLES else kind
     return KINDS.get("".join(suffixes[-1:]))
 
 
