@@ -183,6 +183,7 @@ def without_special_tokens() -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
 def with_gaps() -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
     parts = json.loads(byte_bpe(None, []).to_str())
     parts["model"]["vocab"] = {t: i + 7 * (i > 300) for t, i in parts["model"]["vocab"].items()}
+    parts["model"]["vocab"]["<end>"] = 999
     parts["added_tokens"] = [
         {"id": 999, "content": "<end>", "special": True, "normalized": False}
         | {"single_word": False, "lstrip": False, "rstrip": False}

@@ -167,14 +167,16 @@ def prepare(
         tokenizer: a tokenizer folder.
         out_dir: a new folder; it appears once it is complete.
         log: called with progress lines.
-        **settings: text_field, strict, validation_fraction, validation_path, max_seq_len.
+        **settings: text_field, strict, validation_fraction, validation_path, max_seq_len,
+            bos_token, eos_token.
 
     Raises:
         ConfigError: a setting is unknown.
         DataError: the text cannot be read or is empty, or `out_dir` holds something else.
     """
     config = load_config(data_path=_paths(data_path), tokenizer=str(tokenizer), **settings)
-    return prepare_dataset(config, Tokenizer.load(tokenizer), Path(out_dir), log)
+    loaded = Tokenizer.load(tokenizer, config.data.bos_token, config.data.eos_token)
+    return prepare_dataset(config, loaded, Path(out_dir), log)
 
 
 def _paths(data_path: str | Path | Sequence[str | Path]) -> tuple[str, ...]:

@@ -29,6 +29,12 @@ class DataConfig:
     text_field: str = option("text", "Field of a JSONL or Parquet row that holds the text.")
     strict: bool = option(False, "Stop at the first bad line instead of listing it.", free=True)
     tokenizer: str | None = option(None, "Hugging Face tokenizer folder; default: train one.")
+    bos_token: str | None = option(
+        None, "Token that begins a document; default: the one that the tokenizer declares."
+    )
+    eos_token: str | None = option(
+        None, "Token that ends a document; default: the one that the tokenizer declares."
+    )
     tokenizer_sample_bytes: int = option(
         16 * 2**20, "Text a new tokenizer is trained on, in bytes.", low=1
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,3 +62,19 @@ def disagreement(
         if given != token_id:
             return f"{version} has {role} {given}, not {token_id}"
     return None
+
+
+def disagreement_when_saved(
+    tokenizer: Tokenizer, model_type: str, texts: Sequence[str] = ()
+) -> str | None:
+    """Return what would differ in a model folder with this tokenizer, as `disagreement` does.
+
+    Args:
+        model_type: that of the model's config.json, by which transformers may choose its class.
+        texts: a sample of the corpus, beside `HARD_TEXTS`.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tokenizer.save(folder)
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+        return disagreement(folder, tokenizer, [*HARD_TEXTS, *texts])

@@ -136,6 +136,15 @@ class Tokenizer:
     def is_byte_level(self) -> bool:
         return self._batch_encoder.is_byte_level
 
+    @property
+    def is_our_kind(self) -> bool:
+        """Whether it is a tokenizer as `train_tokenizer` makes them."""
+        parts = json.loads(self._backend.to_str())
+        splitting = parts["pre_tokenizer"] or {}
+        names = [self._backend.id_to_token(i) for i in range(3)]
+        plain = parts["normalizer"] is None and parts["model"]["type"] == "BPE"
+        return plain and splitting.get("type") == "ByteLevel" and names == [PAD, BOS, EOS]
+
     @cached_property
     def _batch_encoder(self) -> BatchEncoder:
         return BatchEncoder(self._backend)

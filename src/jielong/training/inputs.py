@@ -8,11 +8,9 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, latest_valid_checkpoint
-from jielong.checkpoint.folder import read_model_config
+from jielong.checkpoint.checkpoint import checkpoints
 from jielong.config.settings import Config, same_setting
 from jielong.data.prepare.prepare import prepare
 from jielong.data.prepare.provenance import Sources
@@ -22,36 +20,16 @@ from jielong.errors import ConfigError, DataError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 from jielong.training.minutes import Machine, TextSize, choose_size, choose_tokens
+from jielong.training.starting_point import (
+    StartingPoint,
+    check_init_from,
+    compare_with_transformers,
+    find_starting_point,
+    with_architecture,
+)
 
 UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
-
-
-@dataclass(frozen=True)
-class StartingPoint:
-    """What a run goes on from: found and verified once, by rank 0, for all ranks."""
-
-    checkpoint: Path | None = None  # the run's own newest sound one
-    init_from: Path | None = None  # the model folder of `training.init_from`, for a new run
-    problems: tuple[str, ...] = ()  # newer checkpoints passed over, and why
-
-    @property
-    def model_folder(self) -> Path | None:
-        """Where architecture, tokenizer and weights come from, if not from the settings."""
-        return self.checkpoint or self.init_from
-
-
-def find_starting_point(config: Config, run: RunFolder) -> StartingPoint:
-    """The newest sound checkpoint of the run, or the model folder that the settings name.
-
-    Raises:
-        CheckpointError: there is no model in `training.init_from`, or it is damaged.
-    """
-    newest, problems = latest_valid_checkpoint(run.checkpoints)
-    init_from = None
-    if config.training.init_from is not None and newest is None:
-        init_from = find_model_folder(config.training.init_from)
-    return StartingPoint(newest, init_from, tuple(problems))
 
 
 def spool_stdin(config: Config, run: RunFolder) -> Config:
@@ -94,6 +72,8 @@ def prepare_inputs(
     """
     started = time.monotonic()
     start = find_starting_point(config, folder)
+    if start.init_from is not None:
+        check_init_from(config, load_tokenizer(config, folder, start), start, log)
     found = spool_stdin(config, folder)
     sources = functools.cache(lambda: _find_sources(found))  # once, and only if they are needed
     text = functools.partial(_text_size, found, sources)
@@ -102,10 +82,12 @@ def prepare_inputs(
         ensure_tokenizer(found, folder, sources, log)
     ensure_dataset(found, load_tokenizer(found, folder, start), folder, sources, log)
     verify_dataset(dataset_folder(found, folder), again=verify)
+    tokenizer = load_tokenizer(found, folder, start)
+    dataset = load_dataset(found, tokenizer, folder)
+    sized = with_architecture(found, tokenizer, start)
+    if start.checkpoint is None:
+        compare_with_transformers(sized, tokenizer, dataset, log)
     if found.training.minutes is not None:
-        tokenizer = load_tokenizer(found, folder, start)
-        dataset = load_dataset(found, tokenizer, folder)
-        sized = with_architecture(found, tokenizer, start)
         tokens = choose_tokens(sized, dataset, folder, machine, started, log)
         found = found.with_values(tokens=tokens)
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
@@ -138,7 +120,8 @@ def load_tokenizer(config: Config, folder: RunFolder, start: StartingPoint) -> T
     Raises:
         DataError: it is missing or damaged.
     """
-    return Tokenizer.load(_tokenizer_folder(config, folder, start))
+    data = config.data
+    return Tokenizer.load(_tokenizer_folder(config, folder, start), data.bos_token, data.eos_token)
 
 
 def _tokenizer_folder(config: Config, folder: RunFolder, start: StartingPoint) -> str | Path:
@@ -194,7 +177,8 @@ def _trained_on(config: Config, run: RunFolder) -> bool:
     if not checkpoints(run.checkpoints) or not run.config_file.exists():
         return False
     now, then = config.data, run.stored_config().data
-    names = ("data_path", "text_field", "tokenizer", "validation_fraction", "validation_path")
+    tokenizer = ("tokenizer", "bos_token", "eos_token")
+    names = ("data_path", "text_field", *tokenizer, "validation_fraction", "validation_path")
     return all(same_setting(name, getattr(then, name), getattr(now, name)) for name in names)
 
 
@@ -206,32 +190,18 @@ def load_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Datase
     """
     folder = dataset_folder(config, run)
     dataset = open_dataset(folder, verify=False)
+    named = config.data.bos_token or config.data.eos_token
+    if named and dataset.manifest["special_ids"] != tokenizer.special_ids:
+        raise DataError(
+            f"{folder}: made with the special tokens {dataset.manifest['special_ids']}, not with "
+            f"{tokenizer.special_ids}: leave --bos-token and --eos-token out, or prepare it again"
+        )
     if dataset.manifest["tokenizer_fingerprint"] != tokenizer.fingerprint:
         raise DataError(
             f"{folder}: made with the tokenizer {dataset.manifest['tokenizer_fingerprint'][:12]}, "
             f"not with {tokenizer.fingerprint[:12]}: give its own --tokenizer, or prepare it again"
         )
     return dataset
-
-
-def with_architecture(config: Config, tokenizer: Tokenizer, start: StartingPoint) -> Config:
-    """The config with what follows from the tokenizer, the window and `init_from` filled in.
-
-    Raises:
-        ConfigError: the model in `init_from` has no place for the tokenizer or the window.
-    """
-    context = config.model.max_position_embeddings or config.data.max_seq_len
-    model = dataclasses.replace(
-        config.model, vocab_size=tokenizer.vocab_size, max_position_embeddings=context
-    )
-    if config.training.init_from is not None and start.model_folder is not None:
-        model = read_model_config(start.model_folder)
-        if model.vocab_size < tokenizer.vocab_size:
-            raise ConfigError(
-                f"training.init_from={config.training.init_from} has a vocabulary of "
-                f"{model.vocab_size}, the tokenizer {tokenizer.vocab_size}: use its own tokenizer"
-            )
-    return dataclasses.replace(config, model=model).validated()
 
 
 def dataset_folder(config: Config, run: RunFolder) -> Path:

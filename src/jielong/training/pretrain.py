@@ -19,7 +19,7 @@ from jielong.runtime.device import choose_device, choose_dtype, describe
 from jielong.runtime.distributed import init_world
 from jielong.runtime.run_folder import RunFolder, StopSignals
 from jielong.training.compilation import compile_layers, wants_compile
-from jielong.training.inputs import StartingPoint, prepare_inputs
+from jielong.training.inputs import prepare_inputs
 from jielong.training.minutes import Machine
 from jielong.training.recovery import (
     LossSpikeError,
@@ -29,6 +29,7 @@ from jielong.training.recovery import (
     step_with_recovery,
     translate_out_of_memory,
 )
+from jielong.training.starting_point import StartingPoint
 from jielong.training.state import TrainState, build, record_best, restore
 from jielong.training.summary import (
     explain_best,

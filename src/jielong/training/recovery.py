@@ -14,13 +14,13 @@ from jielong.checkpoint import checkpoint as ckpt
 from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError, first_line
 from jielong.training import spikes
-from jielong.training.inputs import StartingPoint, find_starting_point
 from jielong.training.memory import (
     DoesNotFitError,
     free_memory,
     is_out_of_memory,
     micro_batch_that_fits,
 )
+from jielong.training.starting_point import StartingPoint, find_starting_point
 from jielong.training.state import TrainState, restore, save
 from jielong.training.step import StepResult
 

@@ -29,17 +29,13 @@ from jielong.runtime.distributed import World, data_parallel
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
-from jielong.training.inputs import (
-    StartingPoint,
-    load_dataset,
-    load_tokenizer,
-    with_architecture,
-)
+from jielong.training.inputs import load_dataset, load_tokenizer
 from jielong.training.minutes import Machine
 from jielong.training.optimizer import Optimizer
 from jielong.training.plan import RunPlan, resolve, saved_plan
 from jielong.training.scaling import UPDATE_TOKENS, first_batches
 from jielong.training.schedule import Schedule
+from jielong.training.starting_point import StartingPoint, with_architecture
 from jielong.training.step import TrainStep
 
 # of training_state.json; 1, without a number, shuffled the text in another way; 2 cut each epoch's
