@@ -66,6 +66,7 @@ def generate(
     tokenizer: Tokenizer,
     prompt: str,
     max_new_tokens: int = 256,
+    stop: Sequence[str] = (),
     **sampling: Any,
 ) -> Iterator[str]:
     """The continuation of `prompt`, piece by piece as it comes; ends where the text ends.
@@ -74,6 +75,7 @@ def generate(
         model, tokenizer: as `load` gives them.
         prompt: the text to continue; may be empty.
         max_new_tokens: most tokens to write.
+        stop: texts before the first of which to stop.
         **sampling: temperature, top_k, top_p, min_p, repetition_penalty, seed.
 
     A `TextGenerator` does the same for many texts, and packs the weights once for all of them.
@@ -82,7 +84,7 @@ def generate(
         ConfigError: a sampling value is unknown or out of bounds.
     """
     generator = TextGenerator(model, tokenizer)
-    return generator.stream(prompt, max_new_tokens, make_sampling(**sampling))
+    return generator.stream(prompt, max_new_tokens, make_sampling(**sampling), stop=stop)
 
 
 def pretrain(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import subprocess
@@ -11,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from jielong.checkpoint.checkpoint import write_model_folder
 from jielong.cli.main import main, parse
 from jielong.cli.options import field_values
 from jielong.config.load import load_config
+from jielong.config.sampling import Sampling
 from jielong.config.settings import FIELDS, Config
-from tiny import TINY_RUN, environment, flags
+from jielong.tokenization.tokenizer import Tokenizer
+from tiny import TINY_RUN, environment, flags, tiny_model
 
 
 def config_of(*words: str) -> Config:
@@ -194,6 +198,29 @@ def test_piped_lines_are_continued_one_by_one(
     assert capsys.readouterr().out == "one \nthree\n"
     assert main(["generate", str(tmp_path / "run"), "--prompt", "x", "--top-p", "2"]) == 2
     assert capsys.readouterr().out == ""  # a mistake comes alone
+
+
+def test_help_of_generate_names_every_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    said = " ".join(capsys.readouterr().out.split("options:")[1].split())
+    for field in dataclasses.fields(Sampling):
+        about = said.split(f"--{field.name.replace('_', '-')} {field.name.upper()} ")[1]
+        if field.name != "seed":
+            assert f"(default {field.default})" in about.split(" --")[0], about
+
+
+def test_generate_stops_before_the_texts_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    write_model_folder(tmp_path, tiny_model(vocab_size=tokenizer.vocab_size), tokenizer)
+    words = ["generate", str(tmp_path), "--prompt", "Tale", "--seed", "1", "--temperature", "1"]
+    assert main(words) == 0
+    whole = capsys.readouterr().out.removeprefix("Tale")
+    middle = whole[len(whole) // 2]
+    assert main([*words, "--stop", "nowhere", middle]) == 0
+    assert capsys.readouterr().out == "Tale" + whole.split(middle)[0] + "\n"
+    assert main([*words, "--stop", ""]) == 2
 
 
 def test_help_needs_no_torch() -> None:
