@@ -15,6 +15,8 @@ import pytest
 from jielong.checkpoint.checkpoint import write_model_folder
 from jielong.cli.main import main, parse
 from jielong.cli.options import field_values
+from jielong.config.aliases import BATCH_ALIASES
+from jielong.config.hints import ADVICE, OTHER_NAMES
 from jielong.config.load import load_config
 from jielong.config.sampling import Sampling
 from jielong.config.settings import FIELDS, Config
@@ -91,6 +93,59 @@ def test_help_lists_every_setting_with_its_type_and_default(
         assert kind in found[0], flag
         default = "" if spec.default in (None, ()) else str(spec.default).lower()
         assert f"default {default}".strip() in found[0].lower(), flag
+
+
+OTHERS = {  # flags of nanoGPT, litgpt, the transformers Trainer, MiniMind and llama.cpp
+    "--lr": "--learning-rate",
+    "--block-size": "--max-seq-len",
+    "--n_embd": "--hidden-size",
+    "--n-layer=4": "--num-hidden-layers",
+    "--n-head": "--num-attention-heads",
+    "--max-iters": "--steps",
+    "--train.max_tokens": "--tokens",
+    "--train.micro_batch_size": "--micro-batch-size",
+    "--num-train-epochs": "--epochs",
+    "--per_device_train_batch_size": "--batch-size",
+    "--gradient-accumulation-steps": "--accumulation-steps",
+    "--max_grad_norm": "--grad-clip",
+    "--lr_scheduler_type": "--schedule",
+    "--output_dir": "--out-dir",
+    "--model_name_or_path": "--init-from",
+    "--context-length": "--max-seq-len",
+    "--train-file": "--data-path",
+    "--from_weight": "--init-from",
+    "--resume": "resumed by the same command",
+    "--gpus": "torchrun",
+    "--dropuot": "did you mean --dropout?",
+}
+
+
+@pytest.mark.parametrize("flag", OTHERS)
+def test_a_flag_of_another_program_is_told_its_name_here(
+    flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pretrain", flag, "3"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and OTHERS[flag] in said
+
+
+@pytest.mark.parametrize("line", ["pretrain --zzz 3", "pretrain -q", "generate x --lr 3"])
+def test_no_flag_is_suggested_where_none_is_near(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    assert "unknown flag" in said and "did you mean" not in said and " here" not in said
+
+
+def test_every_hint_names_a_setting_that_there_is_and_no_setting_of_ours() -> None:
+    generate = {"max_new_tokens", "num_samples", "stop", "preset"} | {
+        f.name for f in dataclasses.fields(Sampling)
+    }
+    known = FIELDS.keys() | BATCH_ALIASES.keys() | generate
+    assert OTHER_NAMES.keys() <= known
+    others = {name for names in (*OTHER_NAMES.values(), *ADVICE.values()) for name in names.split()}
+    assert not others & known
 
 
 MISTAKES = {

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from jielong.config.fields import nearest
+from jielong.config.hints import nearest
 from jielong.errors import ConfigError
 
 GREEDY_BELOW = 1e-5  # at a lower temperature, softmax is an argmax that may overflow

@@ -14,7 +14,8 @@ from typing import Any
 import tomli_w
 
 from jielong.config.aliases import with_global_batch_size
-from jielong.config.fields import FieldSpec, collect_fields, nearest, option
+from jielong.config.fields import FieldSpec, collect_fields, option
+from jielong.config.hints import hint
 from jielong.config.model import ModelConfig
 from jielong.errors import ConfigError
 
@@ -300,4 +301,4 @@ def same_setting(name: str, stored: Any, now: Any) -> bool:
 
 
 def _unknown(name: str) -> typing.NoReturn:
-    raise ConfigError(f"unknown setting {name!r}{nearest(name, FIELDS)}")
+    raise ConfigError(f"unknown setting {name!r}{hint(name, FIELDS)}")
