@@ -67,11 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
     which = "" if step == result.step else f" (the best; the last is of step {result.step})"
     print(f"checkpoint  {result.checkpoint}{which}")
     if result.validation:
-        from jielong.observe.console import with_error
+        from jielong.observe.console import perplexity, with_error
 
         v = result.validation
         print(
-            f"held-out    loss {v['loss']:.4f} · perplexity {v['perplexity']:.2f} · "
+            f"held-out    loss {v['loss']:.4f} · perplexity {perplexity(v)} · "
             f"{with_error(v)} bits per byte"
         )
     folder = shlex.quote(str(result.folder))

@@ -6,6 +6,7 @@ import math
 
 from jielong.config.model import MODEL_FIELDS
 from jielong.config.settings import Config
+from jielong.training.divergence import explain_divergence
 from jielong.training.scaling import REPEATED
 from jielong.training.state import TrainState
 
@@ -79,7 +80,9 @@ def _attention(state: TrainState) -> str:
 
 
 def explain_best(state: TrainState) -> str | None:
-    """Return what to tell the user where the last checkpoint is clearly worse than the best one."""
+    """Return what to tell the user of a run that diverged, or that is worse at its end."""
+    if diverged := explain_divergence(state, ended=True):
+        return diverged
     progress, batches = state.progress, state.batches
     best, last = progress.best_validation, progress.validation
     if best is None or last is None or not progress.worse:
