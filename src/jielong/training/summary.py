@@ -6,6 +6,7 @@ import math
 
 from jielong.config.model import MODEL_FIELDS
 from jielong.config.settings import Config
+from jielong.interop.export import refusals
 from jielong.training.divergence import explain_divergence
 from jielong.training.scaling import REPEATED
 from jielong.training.state import TrainState
@@ -50,7 +51,16 @@ def run_summary(state: TrainState) -> list[str]:
         f"{plan.warmup_steps} warm-up steps"
         + ("; evaluating and saving averaged weights" if t.average_weights else ""),
         *_repetition(state, tokens / max(1, train_tokens)),
+        *_exports(state),
     ]
+
+
+def _exports(state: TrainState) -> list[str]:
+    """Say, before a new run spends its time, which formats its model cannot be exported to."""
+    if state.progress.step:
+        return []
+    refused = refusals(state.config.model, state.tokenizer)
+    return [f"exports    not to {name}: {reason}" for name, reason in refused.items()]
 
 
 def _repetition(state: TrainState, epochs: float) -> list[str]:
