@@ -120,7 +120,10 @@ def find_folder(path: Path) -> Path:
         if (folder / FILE).is_file():
             return folder
     if path.is_file():
-        raise DataError(f"{path}: give a Hugging Face tokenizer folder, or its {FILE}")
+        raise DataError(
+            f"{path}: give a Hugging Face tokenizer folder, or its {FILE}; "
+            f"{_how_to_convert(path.parent)}"
+        )
     if not path.exists():
         hub = (
             f"; if it is a name on the Hub, fetch it with `hf download {path} {FILE} "
@@ -132,7 +135,7 @@ def find_folder(path: Path) -> Path:
             f"{path / FILE}: no such file; give a Hugging Face tokenizer folder, or train one with "
             f"`jielong tokenizer`{hub}"
         )
-    raise DataError(f"{path}: no {FILE} in it; {_how_to_convert(path)}")
+    raise DataError(f"{path}: no {FILE} in it: give a folder with one; {_how_to_convert(path)}")
 
 
 def _how_to_convert(folder: Path) -> str:
@@ -149,7 +152,7 @@ def _how_to_convert(folder: Path) -> str:
             " with transformers.integrations.tiktoken.convert_tiktoken_to_fast(encoding, "
             f"{target!r}); then give {target}"
         )
-    return "give a Hugging Face tokenizer folder, or train one with `jielong tokenizer`"
+    return "or train one with `jielong tokenizer`"
 
 
 def _read_backend(path: Path) -> tokenizers.Tokenizer:
