@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from jielong.api import evaluate, load
     from jielong.data.sources.documents import DocumentTexts, expand_sources
-    from jielong.observe.console import with_error
+    from jielong.observe.console import perplexity, with_error
 
     config = load_config(**field_values(arguments))
     if not config.data.data_path:
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(dataclasses.asdict(result)))
         return 0
     print(f"loss            {result.loss:.4f} nats per token")
-    print(f"perplexity      {result.perplexity:.2f}")
+    print(f"perplexity      {perplexity(dataclasses.asdict(result))}")
     print(f"bits per byte   {with_error(dataclasses.asdict(result))}")
     print(f"text            {result.tokens:,} tokens, {result.bytes:,} bytes")
     print(f"speed           {result.tokens / max(result.seconds, 1e-9):,.0f} tokens/s")

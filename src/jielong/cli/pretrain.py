@@ -67,14 +67,14 @@ def run(arguments: argparse.Namespace) -> int:
     which = "" if step == result.step else f" (the best; the last is of step {result.step})"
     print(f"checkpoint  {result.checkpoint}{which}")
     if result.validation:
-        from jielong.observe.console import with_error
+        from jielong.observe.console import perplexity, with_error
 
         v = result.validation
         for label, found in (("held-out", v), ("older text", v.get("replay"))):
             if found:
                 print(
-                    f"{label:11s} loss {found['loss']:.4f} · perplexity "
-                    f"{found['perplexity']:.2f} · {with_error(found)} bits per byte"
+                    f"{label:11s} loss {found['loss']:.4f} · perplexity {perplexity(found)} · "
+                    f"{with_error(found)} bits per byte"
                 )
     folder = shlex.quote(str(result.folder))
     print("next steps")

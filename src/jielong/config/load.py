@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jielong.config.aliases import BATCH_ALIASES
-from jielong.config.fields import nearest
+from jielong.config.hints import hint, nearest
 from jielong.config.model import MODEL_FIELDS
 from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError
@@ -61,7 +61,7 @@ def load_toml(path: str | Path) -> dict[str, Any]:
             if name not in known or known[name].section != section:
                 home = f"; it belongs in [{known[name].section}]" if name in known else ""
                 raise ConfigError(
-                    f"{path}: unknown setting {section}.{name}{home or nearest(name, known)}"
+                    f"{path}: unknown setting {section}.{name}{home or hint(name, known)}"
                 )
             values[name] = value
     return values

@@ -16,7 +16,8 @@ import tomli_w
 
 from jielong.config.aliases import with_global_batch_size
 from jielong.config.encodings import codec_name
-from jielong.config.fields import FieldSpec, collect_fields, nearest, option
+from jielong.config.fields import FieldSpec, collect_fields, option
+from jielong.config.hints import hint
 from jielong.config.model import ModelConfig
 from jielong.config.replay import check_replay
 from jielong.config.run import RunConfig
@@ -41,6 +42,12 @@ class DataConfig:
         False, "Go on although a fifth of the text or more has to be left out.", free=True
     )
     tokenizer: str | None = option(None, "Hugging Face tokenizer folder; default: train one.")
+    bos_token: str | None = option(
+        None, "Token that begins a document; default: the one that the tokenizer declares."
+    )
+    eos_token: str | None = option(
+        None, "Token that ends a document; default: the one that the tokenizer declares."
+    )
     tokenizer_sample_bytes: int = option(
         16 * 2**20, "Text a new tokenizer is trained on, in bytes.", low=1
     )
@@ -277,4 +284,4 @@ def same_setting(name: str, stored: Any, now: Any) -> bool:
 
 
 def _unknown(name: str) -> typing.NoReturn:
-    raise ConfigError(f"unknown setting {name!r}{nearest(name, FIELDS)}")
+    raise ConfigError(f"unknown setting {name!r}{hint(name, FIELDS)}")

@@ -6,7 +6,8 @@ from jielong.config.replay import replay_share
 from jielong.config.settings import Config
 from jielong.runtime.run_folder import RunFolder
 from jielong.training.datasets import dataset_folder, replay_folder
-from jielong.training.inputs import StartingPoint, tokenizer_folder
+from jielong.training.inputs import tokenizer_folder
+from jielong.training.starting_point import StartingPoint
 
 
 def teacher_runs(config: Config, folder: RunFolder, start: StartingPoint) -> list[Config]:

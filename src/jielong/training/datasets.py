@@ -113,7 +113,7 @@ def _trained_on(config: Config, run: RunFolder, names: tuple[str, ...]) -> bool:
     if not checkpoints(run.checkpoints) or not run.config_file.exists():
         return False
     now, then = config.data, run.stored_config().data
-    names = (*SETTINGS, "tokenizer", *names)
+    names = (*SETTINGS, "tokenizer", "bos_token", "eos_token", *names)
     return all(same_setting(name, getattr(then, name), getattr(now, name)) for name in names)
 
 
@@ -123,7 +123,7 @@ def load_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Datase
     Raises:
         DataError: it is damaged, or was made with another tokenizer.
     """
-    return _open(dataset_folder(config, run), tokenizer)
+    return _open(dataset_folder(config, run), tokenizer, config)
 
 
 def load_replay(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Dataset | None:
@@ -135,11 +135,17 @@ def load_replay(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Dataset
     if config.data.replay is None:
         return None
     with naming_replay(config):
-        return _open(replay_folder(config, run), tokenizer)
+        return _open(replay_folder(config, run), tokenizer, config)
 
 
-def _open(folder: Path, tokenizer: Tokenizer) -> Dataset:
+def _open(folder: Path, tokenizer: Tokenizer, config: Config) -> Dataset:
     dataset = open_dataset(folder, verify=False)
+    named = config.data.bos_token or config.data.eos_token
+    if named and dataset.manifest["special_ids"] != tokenizer.special_ids:
+        raise DataError(
+            f"{folder}: made with the special tokens {dataset.manifest['special_ids']}, not with "
+            f"{tokenizer.special_ids}: leave --bos-token and --eos-token out, or prepare it again"
+        )
     if dataset.manifest["tokenizer_fingerprint"] != tokenizer.fingerprint:
         raise DataError(
             f"{folder}: made with the tokenizer {dataset.manifest['tokenizer_fingerprint'][:12]}, "

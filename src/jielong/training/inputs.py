@@ -8,11 +8,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from jielong.checkpoint.checkpoint import find_model_folder, latest_valid_checkpoint
-from jielong.checkpoint.folder import read_model_config
 from jielong.config.settings import Config
 from jielong.data.prepare.provenance import Sources
 from jielong.data.shards import open_dataset
@@ -28,36 +25,16 @@ from jielong.training.datasets import (
     prepared_folder,
 )
 from jielong.training.minutes import Machine, TextSize, choose_size, choose_tokens
+from jielong.training.starting_point import (
+    StartingPoint,
+    check_init_from,
+    compare_with_transformers,
+    find_starting_point,
+    with_architecture,
+)
 
 UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
-
-
-@dataclass(frozen=True)
-class StartingPoint:
-    """What a run goes on from: found and verified once, by rank 0, for all ranks."""
-
-    checkpoint: Path | None = None  # the run's own newest sound one
-    init_from: Path | None = None  # the model folder of `training.init_from`, for a new run
-    problems: tuple[str, ...] = ()  # newer checkpoints passed over, and why
-
-    @property
-    def model_folder(self) -> Path | None:
-        """Where architecture, tokenizer and weights come from, if not from the settings."""
-        return self.checkpoint or self.init_from
-
-
-def find_starting_point(config: Config, run: RunFolder) -> StartingPoint:
-    """The newest sound checkpoint of the run, or the model folder that the settings name.
-
-    Raises:
-        CheckpointError: there is no model in `training.init_from`, or it is damaged.
-    """
-    newest, problems = latest_valid_checkpoint(run.checkpoints)
-    init_from = None
-    if config.training.init_from is not None and newest is None:
-        init_from = find_model_folder(config.training.init_from)
-    return StartingPoint(newest, init_from, tuple(problems))
 
 
 def spool_stdin(config: Config, run: RunFolder) -> Config:
@@ -100,6 +77,8 @@ def prepare_inputs(
     """
     started = time.monotonic()
     start = find_starting_point(config, folder)
+    if start.init_from is not None:
+        check_init_from(config, load_tokenizer(config, folder, start), start, log)
     found = spool_stdin(config, folder)
     sources = functools.cache(lambda: _find_sources(found))  # once, and only if they are needed
     older = functools.cache(lambda: find_older_text(found, sources))
@@ -111,10 +90,12 @@ def prepare_inputs(
         ensure_tokenizer(found, folder, sources, log)
     tokenizer = load_tokenizer(found, folder, start)
     ensure_datasets(found, tokenizer, folder, sources, older, log, verify)
+    dataset = load_dataset(found, tokenizer, folder)
+    sized = with_architecture(found, tokenizer, start)
+    if start.checkpoint is None:
+        compare_with_transformers(sized, tokenizer, dataset, log)
     if found.training.minutes is not None:
-        dataset = load_dataset(found, tokenizer, folder)
         replay = load_replay(found, tokenizer, folder)
-        sized = with_architecture(found, tokenizer, start)
         budget = choose_tokens(sized, dataset, replay, folder, machine, started, log).training
         found = found.with_values(tokens=budget.tokens, teachers=budget.teachers)
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
@@ -147,7 +128,8 @@ def load_tokenizer(config: Config, folder: RunFolder, start: StartingPoint) -> T
     Raises:
         DataError: it is missing or damaged.
     """
-    return Tokenizer.load(tokenizer_folder(config, folder, start))
+    data = config.data
+    return Tokenizer.load(tokenizer_folder(config, folder, start), data.bos_token, data.eos_token)
 
 
 def tokenizer_folder(config: Config, folder: RunFolder, start: StartingPoint) -> str | Path:
@@ -186,26 +168,6 @@ def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:
     """A new tokenizer in a line, and why it is smaller than asked for if it is."""
     fewer = f", not {asked}: the text repeats no more" if tokenizer.vocab_size < asked else ""
     return f"tokenizer of {tokenizer.vocab_size} tokens{fewer}: {folder}"
-
-
-def with_architecture(config: Config, tokenizer: Tokenizer, start: StartingPoint) -> Config:
-    """The config with what follows from the tokenizer, the window and `init_from` filled in.
-
-    Raises:
-        ConfigError: the model in `init_from` has no place for the tokenizer or the window.
-    """
-    context = config.model.max_position_embeddings or config.data.max_seq_len
-    model = dataclasses.replace(
-        config.model, vocab_size=tokenizer.vocab_size, max_position_embeddings=context
-    )
-    if config.training.init_from is not None and start.model_folder is not None:
-        model = read_model_config(start.model_folder)
-        if model.vocab_size < tokenizer.vocab_size:
-            raise ConfigError(
-                f"training.init_from={config.training.init_from} has a vocabulary of "
-                f"{model.vocab_size}, the tokenizer {tokenizer.vocab_size}: use its own tokenizer"
-            )
-    return dataclasses.replace(config, model=model).validated()
 
 
 def _beside_dataset(config: Config) -> Path | None:

@@ -20,7 +20,7 @@ from jielong.runtime.distributed import World, init_world
 from jielong.runtime.run_folder import RunFolder, StopSignals
 from jielong.training.chain import taught, teacher_runs
 from jielong.training.compilation import compile_if_it_pays
-from jielong.training.inputs import StartingPoint, prepare_inputs
+from jielong.training.inputs import prepare_inputs
 from jielong.training.minutes import Machine
 from jielong.training.rate_trial import choose_learning_rate
 from jielong.training.recovery import (
@@ -32,6 +32,7 @@ from jielong.training.recovery import (
     translate_out_of_memory,
 )
 from jielong.training.saving import record_best, restore
+from jielong.training.starting_point import StartingPoint
 from jielong.training.state import TrainState, build
 from jielong.training.summary import (
     explain_best,

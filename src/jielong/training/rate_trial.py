@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 
 from jielong.config.settings import Config
-from jielong.training.inputs import StartingPoint
 from jielong.training.recovery import choose_micro_batch_size, step_that_fits
 from jielong.training.scaling import RATE_TRIAL_SHARE
 from jielong.training.schedule import Schedule
+from jielong.training.starting_point import StartingPoint
 from jielong.training.state import Progress, TrainState
 from jielong.training.validation import likelihood
 

@@ -14,7 +14,7 @@ from jielong.checkpoint import checkpoint as ckpt
 from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError, first_line
 from jielong.training import spikes
-from jielong.training.inputs import StartingPoint, find_starting_point
+from jielong.training.divergence import last_useful_checkpoint
 from jielong.training.memory import (
     DoesNotFitError,
     free_memory,
@@ -22,6 +22,7 @@ from jielong.training.memory import (
     micro_batch_that_fits,
 )
 from jielong.training.saving import restore, save
+from jielong.training.starting_point import StartingPoint, find_starting_point
 from jielong.training.state import TrainState
 from jielong.training.step import StepResult
 
@@ -175,8 +176,8 @@ def _count_refused(state: TrainState, result: StepResult) -> None:
     limit = MAX_SKIPPED * (4 if scaled else 1)
     if progress.skipped >= limit:
         raise TrainingError(
-            f"{what} in {limit} steps in a row, up to step {step} ({where}): no parameter took any "
-            f"of it, and the checkpoints in {state.folder.checkpoints} are sound; try a lower "
+            f"the run has diverged: {what} in {limit} steps in a row, up to step {step} ({where}); "
+            f"no parameter took any of it, and {last_useful_checkpoint(state)}; try a lower "
             "--learning-rate, a longer --warmup-steps, or --dtype float32"
         )
 
@@ -217,7 +218,7 @@ def rewind_run(state: TrainState) -> None:
         raise TrainingError(
             f"the loss jumped again at step {jumped.step + 1}, after the run had gone back "
             f"{MAX_REWINDS} times: try a lower --learning-rate, or look at the texts named above; "
-            f"the checkpoints in {folder.checkpoints} are sound"
+            f"{last_useful_checkpoint(state)}"
         )
     sound = jumped.step - 1  # later checkpoints have the update before the jump
     if not any(ckpt.step_of(path) <= sound for path in ckpt.checkpoints(folder.checkpoints)):

@@ -11,7 +11,7 @@ import torch
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.checkpoint.weights import load_tensors
 from jielong.errors import CheckpointError
-from jielong.training.inputs import StartingPoint
+from jielong.training.starting_point import StartingPoint
 from jielong.training.state import Progress, TrainState
 
 # of training_state.json; 1, without a number, shuffled the text in another way; 2 cut each epoch's

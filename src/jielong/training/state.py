@@ -30,12 +30,13 @@ from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
 from jielong.training.datasets import load_dataset, load_replay
-from jielong.training.inputs import StartingPoint, load_tokenizer, with_architecture
+from jielong.training.inputs import load_tokenizer
 from jielong.training.minutes import Machine
 from jielong.training.optimizer import Optimizer
 from jielong.training.plan import RunPlan, resolve, saved_plan
 from jielong.training.scaling import UPDATE_TOKENS, first_batches
 from jielong.training.schedule import Schedule
+from jielong.training.starting_point import StartingPoint, with_architecture
 from jielong.training.step import TrainStep
 from jielong.training.teacher import Teacher
 

@@ -7,6 +7,8 @@ import math
 from jielong.config.model import MODEL_FIELDS
 from jielong.config.settings import Config
 from jielong.data.replay import ReplayedWindows
+from jielong.interop.export import refusals
+from jielong.training.divergence import explain_divergence
 from jielong.training.scaling import REPEATED
 from jielong.training.state import TrainState
 
@@ -53,6 +55,7 @@ def run_summary(state: TrainState) -> list[str]:
         *_replay(state),
         *_repetition(state, epochs),
         *_teacher(state),
+        *_exports(state),
     ]
 
 
@@ -72,6 +75,14 @@ def _replay(state: TrainState) -> list[str]:
         f"replay     {share:.1%} of the windows are of the older text in {older.folder} "
         f"({len(older.train):,} tokens), which is read {epochs:.2g} times"
     ]
+
+
+def _exports(state: TrainState) -> list[str]:
+    """Say, before a new run spends its time, which formats its model cannot be exported to."""
+    if state.progress.step:
+        return []
+    refused = refusals(state.config.model, state.tokenizer)
+    return [f"exports    not to {name}: {reason}" for name, reason in refused.items()]
 
 
 def _repetition(state: TrainState, epochs: float) -> list[str]:
@@ -103,7 +114,9 @@ def _attention(state: TrainState) -> str:
 
 
 def explain_best(state: TrainState) -> str | None:
-    """Return what to tell the user where the last checkpoint is clearly worse than the best one."""
+    """Return what to tell the user of a run that diverged, or that is worse at its end."""
+    if diverged := explain_divergence(state, ended=True):
+        return diverged
     progress, batches = state.progress, state.batches
     best, last = progress.best_validation, progress.validation
     if best is None or last is None or not progress.worse:

@@ -20,6 +20,7 @@ from jielong.evaluation.sums import Likelihood
 from jielong.generation.generate import TextGenerator
 from jielong.runtime.device import autocast
 from jielong.tokenization.tokenizer import Tokenizer
+from jielong.training.divergence import explain_divergence
 from jielong.training.memory import free_memory, is_out_of_memory
 from jielong.training.state import Progress, TrainState
 
@@ -49,6 +50,9 @@ def validate(state: TrainState) -> None:
     with state.averaged_weights():
         _measure(state, done={})
         _sample(state)
+    ends = state.progress.step == state.plan.total_steps or has_turned(state)
+    if not ends and (said := explain_divergence(state)):  # at its end the run says so by itself
+        state.console.line(said, "yellow")
 
 
 def catch_up(state: TrainState) -> None:

@@ -197,7 +197,10 @@ def _samples(stream: TokenStream, tokenizer: Tokenizer) -> tuple[str, ...]:
 def _notes(tokenizer: Tokenizer) -> tuple[str, ...]:
     notes = []
     if tokenizer.eos_id is None:
-        notes.append("the tokenizer has no eos token: the model cannot learn where a text ends")
+        notes.append(
+            "the tokenizer has no eos token: the model cannot learn where a text ends; "
+            "name one with --eos-token"
+        )
     if tokenizer.bos_id is None and tokenizer.eos_id is None:
         notes.append("the tokenizer has no bos token either: no token separates documents")
     return tuple(notes)
