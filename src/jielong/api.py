@@ -140,7 +140,7 @@ def train_tokenizer(
     Args:
         data_path: text as `jielong pretrain --data-path` takes it.
         out_dir: the folder; there must be no tokenizer in it.
-        **settings: vocab_size, text_field, tokenizer_sample_bytes.
+        **settings: vocab_size, text_field, text_unit, document_separator, tokenizer_sample_bytes.
 
     Raises:
         ConfigError: a setting is unknown, or `out_dir` already has a tokenizer.
@@ -167,7 +167,8 @@ def prepare(
         tokenizer: a tokenizer folder.
         out_dir: a new folder; it appears once it is complete.
         log: called with progress lines.
-        **settings: text_field, strict, validation_fraction, validation_path, max_seq_len.
+        **settings: text_field, text_unit, document_separator, strict, validation_fraction,
+            validation_path, max_seq_len.
 
     Raises:
         ConfigError: a setting is unknown.

@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
     """Add the command and its flags."""
     p = commands.add_parser("evaluate", help="loss, perplexity and bits per byte of a text")
     add_model(p)
-    add_fields(p, ["data_path", "text_field"])
+    add_fields(p, ["data_path", "text_field", "text_unit", "document_separator"])
     p.add_argument("--batch-tokens", type=int, default=8192, help="tokens per forward pass")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     p.add_argument("--json", action="store_true", help="print one JSON object")
@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from jielong.api import evaluate, load
     from jielong.data.sources.documents import DocumentTexts, expand_sources
+    from jielong.data.sources.text_units import Splitting
     from jielong.observe.console import with_error
 
     config = load_config(**field_values(arguments))
@@ -35,7 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.batch_tokens < 1:
         raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
     model, tokenizer = load(find_model(arguments), arguments.device)
-    texts = DocumentTexts(expand_sources(config.data.data_path), config.data.text_field)
+    texts = DocumentTexts(
+        expand_sources(config.data.data_path),
+        config.data.text_field,
+        splitting=Splitting.of(config.data),
+    )
     with texts.naming_first_bad_line():
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
     if texts.bad:

@@ -8,7 +8,15 @@ from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
 from jielong.config.load import load_config
 from jielong.errors import ConfigError
 
-DATA_FIELDS = ("data_path", "text_field", "strict", "validation_fraction", "validation_path")
+DATA_FIELDS = (
+    "data_path",
+    "text_field",
+    "text_unit",
+    "document_separator",
+    "strict",
+    "validation_fraction",
+    "validation_path",
+)
 
 
 def add(commands: Commands) -> None:

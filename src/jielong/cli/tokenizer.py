@@ -8,12 +8,13 @@ from pathlib import Path
 from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
 from jielong.config.load import load_config
 
+TEXT_FIELDS = ("text_field", "text_unit", "document_separator")
+
 
 def add(commands: Commands) -> None:
     """Add the command and its flags."""
     p = commands.add_parser("tokenizer", help="train a byte-level BPE tokenizer")
-    names = ["data_path", "text_field", "vocab_size", "tokenizer_sample_bytes"]
-    add_fields(p, names)
+    add_fields(p, ["data_path", *TEXT_FIELDS, "vocab_size", "tokenizer_sample_bytes"])
     add_out_dir(p)
     p.set_defaults(command=run)
 
@@ -24,9 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     from jielong.training.inputs import about_tokenizer
 
     config = load_config(**field_values(arguments))
-    settings = {
-        name: getattr(config.data, name) for name in ("text_field", "tokenizer_sample_bytes")
-    }
+    names = (*TEXT_FIELDS, "tokenizer_sample_bytes")
+    settings = {name: getattr(config.data, name) for name in names}
     size, out = config.model.vocab_size, arguments.out_dir
     tokenizer = train_tokenizer(config.data.data_path, out, vocab_size=size, **settings)
     print(about_tokenizer(tokenizer, size, Path(out)))

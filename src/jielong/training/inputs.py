@@ -15,9 +15,10 @@ from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, latest
 from jielong.checkpoint.folder import read_model_config
 from jielong.config.settings import Config, same_setting
 from jielong.data.prepare.prepare import prepare
-from jielong.data.prepare.provenance import Sources
+from jielong.data.prepare.provenance import SETTINGS, Sources, changes_since, provenance
 from jielong.data.shards import Dataset, open_dataset, verify_dataset
 from jielong.data.sources.documents import DocumentTexts
+from jielong.data.sources.text_units import Splitting
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
@@ -102,6 +103,7 @@ def prepare_inputs(
         ensure_tokenizer(found, folder, sources, log)
     ensure_dataset(found, load_tokenizer(found, folder, start), folder, sources, log)
     verify_dataset(dataset_folder(found, folder), again=verify)
+    found = _with_window_of_text(found, dataset_folder(found, folder), log)
     if found.training.minutes is not None:
         tokenizer = load_tokenizer(found, folder, start)
         dataset = load_dataset(found, tokenizer, folder)
@@ -110,6 +112,19 @@ def prepare_inputs(
         found = found.with_values(tokens=tokens)
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
     return dataclasses.replace(found, data=data), start
+
+
+def _with_window_of_text(config: Config, folder: Path, log: Callable[[str], None]) -> Config:
+    """Cut a training window that is longer than all the text, which would only be padding."""
+    tokens = len(open_dataset(folder, verify=False).train)
+    window = max(2, tokens - 1)  # and one more, the last one's target
+    if config.data.max_seq_len <= window:
+        return config
+    log(
+        f"window     {window:,} tokens, not {config.data.max_seq_len:,} as data.max_seq_len says: "
+        f"there are only {tokens:,} tokens of text to train on"
+    )
+    return config.with_values(max_seq_len=window)
 
 
 def ensure_tokenizer(
@@ -158,7 +173,8 @@ def train_on_corpus(config: Config, sources: Sources | None = None) -> Tokenizer
         DataError: there is no text; it says what the first bad line is instead.
     """
     found = sources or _find_sources(config)
-    texts = DocumentTexts(found.data, config.data.text_field)
+    splitting = Splitting.of(config.data)
+    texts = DocumentTexts(found.data, config.data.text_field, splitting=splitting)
     size = config.model.vocab_size
     with texts.naming_first_bad_line():
         return train_tokenizer(iter(texts), size, config.data.tokenizer_sample_bytes)
@@ -183,10 +199,27 @@ def ensure_dataset(
     """
     if _trained_on(config, run) and (run.data / "dataset.json").is_file():
         log(f"dataset {run.data} (the run's own)")
+        if changes := _changes_of_text(config, tokenizer, run, sources):
+            log(
+                f"the text has changed since: {'; '.join(changes[:3])}. This run goes on with the "
+                "tokens it has; to train on the text as it is now, start another run from this "
+                f"one's model: --init-from {run.path} and a new --out-dir"
+            )
     elif prepared_folder(config) is None:
         report = prepare(config, tokenizer, run.data, log, sources())
         for line in report.lines()[: 1 if report.reused else None]:
             log(line)
+
+
+def _changes_of_text(
+    config: Config, tokenizer: Tokenizer, run: RunFolder, sources: Callable[[], Sources]
+) -> list[str]:
+    """List how the text of a run has changed; nothing if it is gone, or was standard input."""
+    try:
+        wanted = provenance(config, tokenizer, sources())
+    except DataError:
+        return []  # the run does not need it any more
+    return changes_since(run.data, wanted)
 
 
 def _trained_on(config: Config, run: RunFolder) -> bool:
@@ -194,7 +227,7 @@ def _trained_on(config: Config, run: RunFolder) -> bool:
     if not checkpoints(run.checkpoints) or not run.config_file.exists():
         return False
     now, then = config.data, run.stored_config().data
-    names = ("data_path", "text_field", "tokenizer", "validation_fraction", "validation_path")
+    names = (*SETTINGS, "data_path", "tokenizer", "validation_path")
     return all(same_setting(name, getattr(then, name), getattr(now, name)) for name in names)
 
 

@@ -32,6 +32,7 @@ from jielong.data.prepare.split import (
     EncodedDocuments,
     text_hash,
 )
+from jielong.data.prepare.text_marks import TextMarks
 from jielong.data.shard_writer import HashedFile, ShardWriter
 from jielong.data.shards import (
     FORMAT,
@@ -43,6 +44,7 @@ from jielong.data.shards import (
     verify_dataset,
 )
 from jielong.data.sources.documents import BadLine, Document, Item, read_documents
+from jielong.data.sources.text_units import Splitting
 from jielong.errors import DataError
 from jielong.runtime.atomic import atomic_folder
 from jielong.tokenization.tokenizer import Tokenizer
@@ -76,18 +78,19 @@ def prepare(
     sources = sources or Sources.of(config.data)
     wanted = provenance(config, tokenizer, sources)
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        return _reused(config, tokenizer, out_dir, wanted)
+        return _reused(config, tokenizer, out_dir, wanted, sources)
     with atomic_folder(out_dir) as folder:
         manifest = _write_splits(config, tokenizer, sources, folder, log)
         _write_json(folder / MANIFEST, manifest)
         _write_json(folder / SOURCES, wanted)
         tokenizer.save(folder / "tokenizer")
         mark_verified(folder, manifest)  # each file was hashed as it was written
-    return describe(open_dataset(out_dir, verify=False), tokenizer, config.data.max_seq_len)
+    dataset = open_dataset(out_dir, verify=False)
+    return describe(dataset, tokenizer, config.data.max_seq_len, sources)
 
 
 def _reused(
-    config: Config, tokenizer: Tokenizer, out_dir: Path, wanted: dict[str, Any]
+    config: Config, tokenizer: Tokenizer, out_dir: Path, wanted: dict[str, Any], sources: Sources
 ) -> PrepareReport:
     """Report on the dataset already in `out_dir`, after checking that it is the wanted one."""
     if not (out_dir / MANIFEST).is_file():
@@ -102,7 +105,7 @@ def _reused(
     if config.data.strict and dataset.manifest["counts"]["bad_lines"]:
         with (out_dir / BAD_LINES).open("rb") as file:
             raise _strict_error(BadLine(*orjson.loads(file.readline()).values()))
-    return describe(dataset, tokenizer, config.data.max_seq_len, reused=True)
+    return describe(dataset, tokenizer, config.data.max_seq_len, sources, reused=True)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
@@ -121,15 +124,18 @@ def _write_splits(
     train, validation = (ShardWriter(folder, name, vocab_size) for name in ("train", "validation"))
     bad = _BadLines(folder / BAD_LINES, data.strict)
     encoder = _Encoder(tokenizer, bad, log)
+    splitting = Splitting.of(data)
     distinct, held_out, shared = DistinctSample(), DistinctSample(), 0.0
     if sources.validation:
-        for documents in encoder.run(read_documents(sources.validation, data.text_field)):
+        items = read_documents(sources.validation, data.text_field, splitting=splitting)
+        for documents in encoder.run(items):
             distinct.add(documents.hashes)
             held_out.add(documents.hashes)
             documents.write(validation)
     share = dataset_settings(config)["validation_fraction"]
     split = Split(train, validation, share, tokenizer.token_bytes())
-    for documents in encoder.run(read_documents(sources.data, data.text_field)):
+    items = read_documents(sources.data, data.text_field, splitting=splitting)
+    for documents in encoder.run(items):
         distinct.add(documents.hashes)
         shared += held_out.count_in(documents.hashes)
         split.add(documents)
@@ -148,6 +154,7 @@ def _write_splits(
         "held_out_pieces": split.pieces,
         "too_small_to_hold_out": split.too_small,
         "documents": encoder.documents,
+        **encoder.marks.counts(),
     }
     return _manifest(config, tokenizer, sources, {"train": train, "validation": validation}, counts)
 
@@ -187,6 +194,7 @@ class _Encoder:
 
     def __init__(self, tokenizer: Tokenizer, bad: _BadLines, log: Callable[[str], None]) -> None:
         self.had_bos_or_eos = 0  # documents whose text already has bos or eos
+        self.marks = TextMarks(tokenizer)
         self._tokenizer, self._bad, self._log = tokenizer, bad, log
         self.documents = self._bytes = 0
         self._start = self._logged = time.monotonic()
@@ -228,6 +236,7 @@ class _Encoder:
         self, batch: list[Document], sizes: np.ndarray, hashes: np.ndarray, future: Future[Any]
     ) -> EncodedDocuments:
         tokens, lengths = future.result()
+        self.marks.add(batch, tokens, lengths)
         kept = lengths > 0  # a tokenizer that strips control characters may return no tokens
         for i in np.flatnonzero(~kept):
             self._bad.add(BadLine(batch[i].source, batch[i].line, "the text has no tokens"))

@@ -1,21 +1,20 @@
 """Files, folders, globs, standard input and named corpora → documents, one by one.
 
-A plain text file (.txt, .md) is one document, unless it is longer than 1/64 of all the text (at
-least 4 KiB, at most 1 MiB). A longer file is cut into documents of at most that length, preferably
-at blank lines. So a folder of stories keeps its stories whole, and a single long file still gives
-enough documents to hold some out.
+A plain text file (.txt, .md) without separators (`text_units.py`) is one document, unless it is
+longer than 1/64 of all the text (at least 4 KiB, at most 1 MiB). A longer file is cut into pieces
+of at most that length, preferably at blank lines. So a folder of stories keeps its stories whole,
+and a single long file still gives enough documents to hold some out.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import glob
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from jielong.data.sources.listing import READABLE, NotRead, kind_of, list_files
 from jielong.data.sources.readers import (
     BadLine,
     Document,
@@ -28,6 +27,8 @@ from jielong.data.sources.readers import (
     skip_to_text,
 )
 from jielong.data.sources.samples import fetch_sample
+from jielong.data.sources.text_blocks import split_row
+from jielong.data.sources.text_units import AUTOMATIC, Splitting, ends_of_separator
 from jielong.errors import DataError
 
 __all__ = [
@@ -37,19 +38,9 @@ __all__ = [
     "Item",
     "Source",
     "expand_sources",
+    "find_sources",
     "read_documents",
 ]
-
-KINDS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".txt": "text",
-    ".md": "text",
-    ".parquet": "parquet",
-}
-COMPRESSIONS = (".gz", ".zst")
-READABLE = ", ".join(KINDS) + ", optionally followed by .gz or .zst"
 
 
 @dataclass(frozen=True)
@@ -70,16 +61,25 @@ class Source:
 
 
 def expand_sources(paths: Sequence[str]) -> list[Source]:
-    """Find the sources that `paths` name.
+    """Find the sources that `paths` name, as `find_sources` does."""
+    return find_sources(paths)[0]
+
+
+def find_sources(
+    paths: Sequence[str], for_training: bool = False
+) -> tuple[list[Source], list[NotRead]]:
+    """Find the sources that `paths` name, and what is left out of folders and globs.
 
     Args:
         paths: files, folders (searched recursively, in sorted order), globs, `-` for standard
             input, `sample:NAME` or `hf://NAME[:CONFIG][@SPLIT]`.
+        for_training: leave out the test and validation splits of a folder.
 
     Raises:
         DataError: a path does not exist, matches nothing, or is of an unknown kind.
     """
     sources: list[Source] = []
+    not_read: list[NotRead] = []
     for path in map(str, paths):
         if path == "-":
             sources.append(Source("standard input", "stdin"))
@@ -89,14 +89,21 @@ def expand_sources(paths: Sequence[str]) -> list[Source]:
             files = [_file_source(p) for p in fetch_sample(path.removeprefix("sample:"))]
             sources += [dataclasses.replace(file, name=path) for file in files]
         else:
-            sources += [_file_source(p) for p in _files(path)]
+            listing = list_files(path, for_training)
+            sources += map(_file_source, listing.files)
+            not_read += listing.not_read
     if not sources:
         raise DataError("no text given: name a file, folder or sample with --data-path")
-    return sources
+    return sources, not_read
 
 
-def read_documents(sources: Sequence[Source], text_field: str) -> Iterator[Item]:
+def read_documents(
+    sources: Sequence[Source], text_field: str, splitting: Splitting = AUTOMATIC
+) -> Iterator[Item]:
     """Yield the documents of `sources` in order, and a `BadLine` for every unusable line.
+
+    Args:
+        splitting: where a text ends; a separator that is given also ends texts within a row.
 
     Raises:
         DataError: a source cannot be read, a compressed or Parquet file is
@@ -107,7 +114,8 @@ def read_documents(sources: Sequence[Source], text_field: str) -> Iterator[Item]
     limit = 2**16 if None in sizes else min(max(known // 64, 2**12), 2**20)
     for source in sources:
         try:
-            yield from _read(source, text_field, limit)
+            items = _read(source, text_field, limit, splitting)
+            yield from _split_rows(items, splitting)
         except OSError as error:
             raise DataError(f"{source.name}: cannot be read: {error.strerror or error}") from None
 
@@ -115,13 +123,15 @@ def read_documents(sources: Sequence[Source], text_field: str) -> Iterator[Item]
 class DocumentTexts:
     """Iterates over the texts of `read_documents`; counts bad lines and remembers the first one."""
 
-    def __init__(self, sources: Sequence[Source], text_field: str) -> None:
-        self.sources, self.text_field = sources, text_field
+    def __init__(
+        self, sources: Sequence[Source], text_field: str, splitting: Splitting = AUTOMATIC
+    ) -> None:
+        self.sources, self.text_field, self.splitting = sources, text_field, splitting
         self.bad = 0
         self.first_bad: BadLine | None = None
 
     def __iter__(self) -> Iterator[str]:
-        for item in read_documents(self.sources, self.text_field):
+        for item in read_documents(self.sources, self.text_field, self.splitting):
             if isinstance(item, Document):
                 yield item.text
             else:
@@ -140,7 +150,25 @@ class DocumentTexts:
             raise DataError(f"{error} ({bad.source}:{bad.line}: {bad.reason})") from None
 
 
-def _read(source: Source, text_field: str, text_limit: int) -> Iterator[Item]:
+def _split_rows(items: Iterator[Item], splitting: Splitting) -> Iterator[Item]:
+    """Split the rows among `items` where a separator is given."""
+    if splitting.given is None:
+        yield from items
+        return
+    ends = ends_of_separator(splitting.given)
+    for item in items:
+        if isinstance(item, BadLine) or item.unit != "row":
+            yield item
+            continue
+        parts = split_row(item.text, ends)
+        if not parts:
+            yield BadLine(item.source, item.line, "holds separators only")
+        for text in parts:
+            unit = (ends.unit or splitting.separator) if len(parts) > 1 else "row"
+            yield Document(text, item.source, item.line, unit=unit)
+
+
+def _read(source: Source, text_field: str, text_limit: int, splitting: Splitting) -> Iterator[Item]:
     if source.kind == "hub":
         yield from read_hub(source.name, text_field)
     elif source.kind == "parquet":
@@ -157,49 +185,12 @@ def _read(source: Source, text_field: str, text_limit: int) -> Iterator[Item]:
             if source.kind == "jsonl" or (source.kind == "stdin" and first == b"{"):
                 yield from read_jsonl(stream, source.name, text_field)
             else:
-                yield from read_text(stream, source.name, text_limit)
-
-
-def _files(path: str) -> list[Path]:
-    """Return the readable files at a path or glob, sorted."""
-    here = Path(path).expanduser()
-    if here.is_file():
-        return [here]
-    if here.is_dir():
-        inside = sorted(
-            p for p in here.rglob("*") if p.is_file() and _kind(p) and not _hidden(p, here)
-        )
-        if not inside:
-            raise DataError(f"{path}: no text in this folder; supported: {READABLE}")
-        return inside
-    if any(char in path for char in "*?["):
-        matches = sorted(Path(p) for p in glob.glob(str(here), recursive=True))  # noqa: PTH207
-        files = [p for p in matches if p.is_file() and _kind(p)]
-        if not files:
-            raise DataError(f"{path}: matches no readable file; supported: {READABLE}")
-        return files
-    parent = here.parent
-    names = [p.name for p in parent.iterdir()] if parent.is_dir() else []
-    close = difflib.get_close_matches(here.name, names, n=1)
-    hint = f"; did you mean {parent / close[0]}?" if close else ""
-    raise DataError(f"{path}: no such file or folder{hint}")
+                yield from read_text(stream, source.name, text_limit, splitting)
 
 
 def _file_source(path: Path) -> Source:
-    kind = _kind(path)
+    kind = kind_of(path)
     if kind is None:
         raise DataError(f"{path}: unknown file type; supported: {READABLE}")
     stat = path.stat()
     return Source(str(path), kind, path, stat.st_size, stat.st_mtime_ns)
-
-
-def _kind(path: Path) -> str | None:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-        return None if suffixes[-1:] == [".parquet"] else KINDS.get("".join(suffixes[-1:]))
-    return KINDS.get("".join(suffixes[-1:]))
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)

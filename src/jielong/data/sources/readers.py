@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from jielong.data.sources.text_blocks import Block, blocks
+from jielong.data.sources.text_units import Splitting
 from jielong.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,11 +35,17 @@ ZSTD_STEP_BYTES = 2**11  # one byte of zstd decompresses to at most 2^15
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text and where it begins: its source, and the line or row there, counted from 1."""
+    """A text and where it begins: its source, and the line or row there, counted from 1.
+
+    Attributes:
+        unit: what made it a text of its own: row, file, line, paragraph, a separator, or piece, if
+            it is part of a longer text.
+    """
 
     text: str
     source: str
     line: int
+    unit: str = "row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,47 +174,27 @@ def _checked(text: Any, name: str, number: int, text_field: str) -> Item:
     return Document(text, name, number)
 
 
-def read_text(stream: io.BufferedReader, name: str, limit: int) -> Iterator[Item]:
-    """Yield the whole text, or documents of at most `limit` bytes if it is longer."""
-    lines: list[bytes] = []
-    size, begin, cut = 0, 1, False
-    for _, line in _lines(stream, limit, split=True):
-        assert line is not None
-        while lines and size + len(line) > limit:
-            cut, count = True, _good_cut(lines)
-            yield from _text_document(lines[:count], name, begin, cut)
-            begin += sum(part.endswith(b"\n") for part in lines[:count])
-            lines = lines[count:]
-            size = sum(map(len, lines))
-        lines.append(line)
-        size += len(line)
-    if lines or not cut:
-        yield from _text_document(lines, name, begin, cut)
+def read_text(
+    stream: io.BufferedReader, name: str, limit: int, splitting: Splitting
+) -> Iterator[Item]:
+    """Yield the texts of a file of plain text; one longer than `limit` bytes in pieces."""
+    for block in blocks(stream, name, limit, splitting):
+        yield from _text_document(block, name)
 
 
-def _good_cut(lines: list[bytes]) -> int:
-    """Return how many lines to cut off: up to a blank line in the last half, else all."""
-    for count in range(len(lines), len(lines) // 2, -1):
-        if not lines[count - 1].strip():
-            return count
-    return len(lines)
-
-
-def _text_document(lines: list[bytes], name: str, begin: int, cut: bool) -> Iterator[Item]:
-    data = b"".join(lines)
+def _text_document(block: Block, name: str) -> Iterator[Item]:
     try:
-        text = data.decode("utf-8")
+        text = block.data.decode("utf-8")
     except UnicodeDecodeError as error:
-        number = begin + data.count(b"\n", 0, error.start)
+        number = block.line + block.data.count(b"\n", 0, error.start)
         yield BadLine(
             name, number, "invalid UTF-8; if it is GBK, convert it: iconv -f GB18030 -t UTF-8"
         )
         return
-    text = text.strip("\r\n") if cut else text
     if text and not text.isspace():
-        yield Document(text, name, begin)
-    elif not cut:
-        yield BadLine(name, begin, "empty text")
+        yield Document(text, name, block.line, unit=block.unit)
+    elif block.whole:
+        yield BadLine(name, block.line, "empty text")
 
 
 def read_parquet(path: Path, name: str, text_field: str) -> Iterator[Item]:
@@ -267,37 +255,17 @@ def read_hub(address: str, text_field: str) -> Iterator[Item]:
         raise DataError(f"{address}: cannot be loaded: {error}") from None
 
 
-def _lines(
-    stream: io.BufferedReader, limit: int, split: bool = False
-) -> Iterator[tuple[int, bytes | None]]:
-    """Yield numbered lines.
-
-    A line longer than `limit` bytes is yielded as None and never read whole; with `split` it is
-    yielded in parts that do not cut a UTF-8 character.
-    """
+def _lines(stream: io.BufferedReader, limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """Yield numbered lines; one longer than `limit` bytes as None, and never read whole."""
     number = 0
     while line := stream.readline(limit + 1):
         number += 1
         if len(line) <= limit:
             yield number, line
-        elif split:
-            while len(line) > limit:
-                at = _character_start(line, limit)
-                yield number, line[:at]
-                line = line[at:] + (b"" if line.endswith(b"\n") else stream.readline(limit))
-            yield number, line
         else:
             while line and not line.endswith(b"\n"):
                 line = stream.readline(BUFFER_BYTES)
             yield number, None
-
-
-def _character_start(data: bytes, at: int) -> int:
-    """Return the last position up to `at` where a UTF-8 character begins."""
-    for position in range(at, max(at - 4, 0), -1):
-        if data[position] & 0xC0 != 0x80:
-            return position
-    return at
 
 
 def _is_utf8(data: bytes) -> bool:
