@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import jielong
+import jielong.api
 from jielong.errors import CheckpointError, ConfigError
 from tiny import TEXTS, TINY_RUN
 

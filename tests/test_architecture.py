@@ -24,8 +24,8 @@ MAY_IMPORT = {
     "evaluation": {"config", "data", "errors", "tokenization"},
     "interop": {"checkpoint", "config", "errors", "model", "runtime", "tokenization"},
     "training": {
-        *("checkpoint", "config", "data", "errors", "evaluation", "generation", "model"),
-        *("observe", "runtime", "tokenization"),
+        *("checkpoint", "config", "data", "errors", "evaluation", "generation"),
+        *("interop", "model", "observe", "runtime", "tokenization"),
     },
     "api": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation", "interop"),

@@ -18,7 +18,7 @@ ROOT = SOURCE.parent
 FEW_STEPS = TINY_RUN | {"steps": 3, "eval_interval": 2, "vocab_size": 320}
 # what only some commands need; the first three come with every installation
 USED_BY_SOME = [
-    *("pyarrow", "pypi_simple", "zstandard"),
+    *("charset_normalizer", "pyarrow", "pypi_simple", "zstandard"),
     *("awkward", "datasets", "gguf", "gigatoken", "huggingface_hub", "matplotlib", "requests"),
     *("swanlab", "tensorboard", "transformers", "wandb"),
 ]

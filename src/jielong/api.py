@@ -66,6 +66,7 @@ def generate(
     tokenizer: Tokenizer,
     prompt: str,
     max_new_tokens: int = 256,
+    stop: Sequence[str] = (),
     **sampling: Any,
 ) -> Iterator[str]:
     """The continuation of `prompt`, piece by piece as it comes; ends where the text ends.
@@ -74,6 +75,7 @@ def generate(
         model, tokenizer: as `load` gives them.
         prompt: the text to continue; may be empty.
         max_new_tokens: most tokens to write.
+        stop: texts before the first of which to stop.
         **sampling: temperature, top_k, top_p, min_p, repetition_penalty, seed.
 
     A `TextGenerator` does the same for many texts, and packs the weights once for all of them.
@@ -82,7 +84,7 @@ def generate(
         ConfigError: a sampling value is unknown or out of bounds.
     """
     generator = TextGenerator(model, tokenizer)
-    return generator.stream(prompt, max_new_tokens, make_sampling(**sampling))
+    return generator.stream(prompt, max_new_tokens, make_sampling(**sampling), stop=stop)
 
 
 def pretrain(
@@ -133,14 +135,19 @@ def evaluate(
 
 
 def train_tokenizer(
-    data_path: str | Path | Sequence[str | Path], out_dir: str | Path, **settings: Any
+    data_path: str | Path | Sequence[str | Path],
+    out_dir: str | Path,
+    log: Callable[[str], None] = lambda line: None,
+    **settings: Any,
 ) -> Tokenizer:
     """Train a byte-level BPE tokenizer and save it in a new folder: `jielong tokenizer`.
 
     Args:
         data_path: text as `jielong pretrain --data-path` takes it.
         out_dir: the folder; there must be no tokenizer in it.
-        **settings: vocab_size, text_field, text_unit, document_separator, tokenizer_sample_bytes.
+        log: called with what was left out of the text, if anything.
+        **settings: vocab_size, text_field, text_unit, document_separator, encoding, allow_loss,
+            tokenizer_sample_bytes.
 
     Raises:
         ConfigError: a setting is unknown, or `out_dir` already has a tokenizer.
@@ -148,7 +155,8 @@ def train_tokenizer(
     """
     if (Path(out_dir) / "tokenizer.json").exists():
         raise ConfigError(f"{out_dir} already holds a tokenizer: choose another --out-dir")
-    tokenizer = train_on_corpus(load_config(data_path=_paths(data_path), **settings))
+    config = load_config(data_path=_paths(data_path), **settings)
+    tokenizer = train_on_corpus(config, log=log)
     tokenizer.save(Path(out_dir))
     return tokenizer
 
@@ -167,15 +175,16 @@ def prepare(
         tokenizer: a tokenizer folder.
         out_dir: a new folder; it appears once it is complete.
         log: called with progress lines.
-        **settings: text_field, text_unit, document_separator, strict, validation_fraction,
-            validation_path, max_seq_len.
+        **settings: text_field, text_unit, document_separator, encoding, strict, allow_loss,
+            validation_fraction, validation_path, max_seq_len, bos_token, eos_token.
 
     Raises:
         ConfigError: a setting is unknown.
         DataError: the text cannot be read or is empty, or `out_dir` holds something else.
     """
     config = load_config(data_path=_paths(data_path), tokenizer=str(tokenizer), **settings)
-    return prepare_dataset(config, Tokenizer.load(tokenizer), Path(out_dir), log)
+    loaded = Tokenizer.load(tokenizer, config.data.bos_token, config.data.eos_token)
+    return prepare_dataset(config, loaded, Path(out_dir), log)
 
 
 def _paths(data_path: str | Path | Sequence[str | Path]) -> tuple[str, ...]:

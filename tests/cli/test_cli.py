@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import subprocess
@@ -11,11 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from jielong.checkpoint.checkpoint import write_model_folder
 from jielong.cli.main import main, parse
 from jielong.cli.options import field_values
+from jielong.config.aliases import BATCH_ALIASES
+from jielong.config.hints import ADVICE, OTHER_NAMES
 from jielong.config.load import load_config
+from jielong.config.sampling import Sampling
 from jielong.config.settings import FIELDS, Config
-from tiny import TINY_RUN, environment, flags
+from jielong.tokenization.tokenizer import Tokenizer
+from tiny import TINY_RUN, environment, flags, tiny_model
 
 
 def config_of(*words: str) -> Config:
@@ -87,6 +93,59 @@ def test_help_lists_every_setting_with_its_type_and_default(
         assert kind in found[0], flag
         default = "" if spec.default in (None, ()) else str(spec.default).lower()
         assert f"default {default}".strip() in found[0].lower(), flag
+
+
+OTHERS = {  # flags of nanoGPT, litgpt, the transformers Trainer, MiniMind and llama.cpp
+    "--lr": "--learning-rate",
+    "--block-size": "--max-seq-len",
+    "--n_embd": "--hidden-size",
+    "--n-layer=4": "--num-hidden-layers",
+    "--n-head": "--num-attention-heads",
+    "--max-iters": "--steps",
+    "--train.max_tokens": "--tokens",
+    "--train.micro_batch_size": "--micro-batch-size",
+    "--num-train-epochs": "--epochs",
+    "--per_device_train_batch_size": "--batch-size",
+    "--gradient-accumulation-steps": "--accumulation-steps",
+    "--max_grad_norm": "--grad-clip",
+    "--lr_scheduler_type": "--schedule",
+    "--output_dir": "--out-dir",
+    "--model_name_or_path": "--init-from",
+    "--context-length": "--max-seq-len",
+    "--train-file": "--data-path",
+    "--from_weight": "--init-from",
+    "--resume": "resumed by the same command",
+    "--gpus": "torchrun",
+    "--dropuot": "did you mean --dropout?",
+}
+
+
+@pytest.mark.parametrize("flag", OTHERS)
+def test_a_flag_of_another_program_is_told_its_name_here(
+    flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pretrain", flag, "3"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and OTHERS[flag] in said
+
+
+@pytest.mark.parametrize("line", ["pretrain --zzz 3", "pretrain -q", "generate x --lr 3"])
+def test_no_flag_is_suggested_where_none_is_near(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    assert "unknown flag" in said and "did you mean" not in said and " here" not in said
+
+
+def test_every_hint_names_a_setting_that_there_is_and_no_setting_of_ours() -> None:
+    generate = {"max_new_tokens", "num_samples", "stop", "preset"} | {
+        f.name for f in dataclasses.fields(Sampling)
+    }
+    known = FIELDS.keys() | BATCH_ALIASES.keys() | generate
+    assert OTHER_NAMES.keys() <= known
+    others = {name for names in (*OTHER_NAMES.values(), *ADVICE.values()) for name in names.split()}
+    assert not others & known
 
 
 MISTAKES = {
@@ -194,6 +253,29 @@ def test_piped_lines_are_continued_one_by_one(
     assert capsys.readouterr().out == "one \nthree\n"
     assert main(["generate", str(tmp_path / "run"), "--prompt", "x", "--top-p", "2"]) == 2
     assert capsys.readouterr().out == ""  # a mistake comes alone
+
+
+def test_help_of_generate_names_every_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    said = " ".join(capsys.readouterr().out.split("options:")[1].split())
+    for field in dataclasses.fields(Sampling):
+        about = said.split(f"--{field.name.replace('_', '-')} {field.name.upper()} ")[1]
+        if field.name != "seed":
+            assert f"(default {field.default})" in about.split(" --")[0], about
+
+
+def test_generate_stops_before_the_texts_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    write_model_folder(tmp_path, tiny_model(vocab_size=tokenizer.vocab_size), tokenizer)
+    words = ["generate", str(tmp_path), "--prompt", "Tale", "--seed", "1", "--temperature", "1"]
+    assert main(words) == 0
+    whole = capsys.readouterr().out.removeprefix("Tale")
+    middle = whole[len(whole) // 2]
+    assert main([*words, "--stop", "nowhere", middle]) == 0
+    assert capsys.readouterr().out == "Tale" + whole.split(middle)[0] + "\n"
+    assert main([*words, "--stop", ""]) == 2
 
 
 def test_help_needs_no_torch() -> None:

@@ -113,6 +113,8 @@ class Targets:
         }.items():
             (texts / name).write_bytes(data)
         pq.write_table(pa.table({"text": TEXTS, "id": range(len(TEXTS))}), texts / "a.parquet")
+        with pa.ipc.new_file(str(texts / "a.arrow"), pa.schema({"text": pa.string()})) as writer:
+            writer.write_table(pa.table({"text": TEXTS}))
         config = load_config(data_path=(str(texts / "a.jsonl"),), validation_fraction=0.1)
         self.config = config
         prepare(config, self.tokenizer, folder / "dataset")

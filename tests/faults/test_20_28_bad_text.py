@@ -7,6 +7,8 @@ disk: tests/data/test_prepare.py; ids beyond the storage type (row 26): tests/da
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +29,7 @@ from tiny import TEXTS, TINY_RUN, environment, flags
 
 BAD = [
     b'{"text": "cut',
-    b'{"text": "a", "score": NaN}',
+    b'{"text": "a" "score": NaN}',
     b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     b'{"text": "\xff\xfe"}',
     b'{"text": "\\ud800"}',
@@ -35,7 +37,7 @@ BAD = [
     b'{"text": null}',
     b'{"no": "text"}',
     b"\x00\x00\x00",
-    b'"text"',
+    b"{'text': 'a'}",
     b"-" * 10_000,
 ]
 
@@ -54,7 +56,7 @@ def test_20_to_22_bad_lines_are_listed_by_file_and_line_and_good_tokens_unchange
     good = [json.dumps({"text": text}).encode() for text in [*TEXTS, "NUL \x00 stays"]]
     mixed = [x for i, line in enumerate(good) for x in (line, *BAD[i : i + 1])]
     clean = dataset_of(good, tmp_path / "clean", tokenizer)
-    dirty = dataset_of(mixed, tmp_path / "dirty", tokenizer)
+    dirty = dataset_of(mixed, tmp_path / "dirty", tokenizer, allow_loss=True)
     assert open_dataset(clean).fingerprint == open_dataset(dirty).fingerprint
     listed = [json.loads(line) for line in (dirty / "bad-lines.jsonl").open()]
     assert [row["line"] for row in listed] == [2 * i + 2 for i in range(len(BAD))]
@@ -71,6 +73,7 @@ def test_22_a_corpus_of_nothing_usable_is_an_error_and_leaves_nothing(
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["corpus.jsonl"]
 
 
+SHORT = b'{"text": "before"}\n{"text": "after"}\n'
 PREPARE = """
 import resource, sys
 from jielong.config.load import load_config
@@ -79,18 +82,20 @@ from jielong.tokenization.tokenizer import Tokenizer
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 tokenizer = Tokenizer.load(sys.argv[2])
 before = peak()
-report = prepare(load_config(data_path=(sys.argv[1],)), tokenizer, sys.argv[3])
-print(report.documents, report.bad_lines, peak() - before)
+config = load_config(data_path=(sys.argv[1],), allow_loss=True)
+report = prepare(config, tokenizer, sys.argv[3])
+lost = report.left_out["data"].lost_bytes
+print(report.documents, report.bad_lines, lost, peak() - before)
 """
 
 
-def test_23_a_line_of_100_mb_takes_bounded_memory_and_is_listed(
+def test_23_a_line_of_300_mb_takes_bounded_memory_and_is_counted_in_bytes(
     tmp_path: Path, tokenizer_dir: Path
 ) -> None:
     path = tmp_path / "corpus.jsonl"
     with path.open("wb") as file:
         file.write(b'{"text": "before"}\n{"text": "')
-        for _ in range(100):
+        for _ in range(256):
             file.write(b"word " * 2**18)
         file.write(b'"}\n{"text": "after"}\n')
     done = subprocess.run(
@@ -100,9 +105,9 @@ def test_23_a_line_of_100_mb_takes_bounded_memory_and_is_listed(
         text=True,
         check=True,
     )
-    documents, bad, grown_mib = map(int, done.stdout.split())
-    assert (documents, bad) == (2, 1)
-    assert grown_mib < 200  # a line is held up to 64 MiB
+    documents, bad, lost, grown_mib = map(int, done.stdout.split())
+    assert (documents, bad, lost) == (2, 1, path.stat().st_size - len(SHORT))
+    assert grown_mib < 400  # a line is held up to 256 MiB
     (row,) = map(json.loads, (tmp_path / "data" / "bad-lines.jsonl").open())
     assert row["line"] == 2 and "longer than" in row["reason"]
 
@@ -120,8 +125,13 @@ def test_24_parquet_whose_columns_drift_names_file_column_and_what_there_is(
     ):
         pq.write_table(pa.table(columns), second)
         with pytest.raises(DataError, match=message):
-            prepare(config, tokenizer, tmp_path / "data")
+            prepare(config.with_values(strict=True), tokenizer, tmp_path / "data")
         assert not (tmp_path / "data").exists()
+        report = prepare(config.with_values(allow_loss=True), tokenizer, tmp_path / "data")
+        assert report.documents == len(TEXTS)
+        (warning,) = (line for line in report.lines() if "WARNING" in line)
+        assert re.search(message, warning)
+        shutil.rmtree(tmp_path / "data")
     pq.write_table(pa.table({"text": pa.array(["one", None])}), second)
     report = prepare(config, tokenizer, tmp_path / "data")
     assert (report.documents, report.bad_lines) == (len(TEXTS) + 1, 1)

@@ -5,9 +5,11 @@ import itertools
 
 import pytest
 import torch
+import transformers
 
+from jielong.checkpoint.checkpoint import write_model_folder
 from jielong.config.model import ModelConfig
-from jielong.config.sampling import Sampling
+from jielong.config.sampling import Sampling, make_sampling
 from jielong.errors import CheckpointError, ConfigError, DataError
 from jielong.generation.generate import TextGenerator
 from jielong.generation.sampling import new_generator, sample_next
@@ -219,3 +221,27 @@ def test_a_diverged_model_is_named_as_such(tokenizer):
     torch.nn.init.constant_(model.model.norm.weight, torch.nan)
     with pytest.raises(CheckpointError, match="not finite"):
         list(generate(model, tokenizer, "To", 3))
+
+
+def test_temperature_0_writes_what_transformers_writes_without_sampling(tokenizer, tmp_path):
+    """With nothing else set on either side, and for a text so long that sampling would round."""
+    model = random_model(tokenizer, max_position_embeddings=256, tie_word_embeddings=False)
+    with torch.no_grad():  # tokens in pairs that are alike in half precision
+        head = model.lm_head.weight
+        head[1::2] = 1.0001 * head[: len(head) - 1 : 2]
+    write_model_folder(tmp_path, model, tokenizer)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    for prompt in ("To be", "春眠"):
+        ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+        written = theirs.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=120)
+        expected = tokenizer.decode(written[0, len(ids) :].tolist(), skip_special=True)
+        sampling = make_sampling(temperature=0.0)
+        assert "".join(generate(model, tokenizer, prompt, 120, sampling)) == expected
+        assert len(written[0]) > 100
+
+
+def test_generation_stops_before_a_text(tokenizer):
+    model = force(random_model(tokenizer), tokenizer.encode("To be, or not to be"))
+    assert "".join(generate(model, tokenizer, "x", 50, GREEDY, stop=[" not", "nowhere"])) == (
+        "To be, or"
+    )

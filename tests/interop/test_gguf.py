@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,17 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from jielong.errors import CheckpointError, ConfigError
 from jielong.interop.gguf import export_gguf
-from jielong.interop.gguf_tokenizer import CONTROL, PATTERNS, UNUSED, USER_DEFINED
+from jielong.interop.gguf_tokenizer import (
+    BYTE,
+    CONTROL,
+    PATTERNS,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+)
 from jielong.tokenization.tokenizer import Tokenizer
+from tokenizer_kinds import TEXTS as KIND_TEXTS
+from tokenizer_kinds import sentencepiece_bpe
 
 ARCHITECTURES = {
     "llama": LLAMA,
@@ -149,6 +160,66 @@ def test_reading_back_gives_the_tokens(pre: str, tmp_path: Path) -> None:
         assert tokenizer.decode(ids) == text
     assert theirs.encode("text")[0] == 1  # bos is added
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (1, 2, 0)
+
+
+def sentencepiece(complete: bool = True) -> Tokenizer:
+    """As Llama 2's: every way to make a token is a merge, ranked by the token."""
+    backend = sentencepiece_bpe(split=False)
+    parts = json.loads(backend.to_str())
+    vocab = parts["model"]["vocab"]
+    if complete:
+        made = [token for token in vocab if len(token) > 1 and not token.startswith("<")]
+        ways = [(t[:i], t[i:]) for t in made for i in range(1, len(t))]
+        parts["model"]["merges"] = [
+            list(way) for way in ways if way[0] in vocab and way[1] in vocab
+        ]
+    backend = tokenizers.Tokenizer.from_str(json.dumps(parts))
+    return Tokenizer(backend, {}, {"pad": None, "bos": 1, "eos": 2})
+
+
+def tokens_by_llama_cpp(reader: gguf.GGUFReader, text: str) -> list[int]:
+    """llama.cpp's `llm_tokenizer_spm` written out: the best pair first, the leftmost of equals."""
+    names = reader.fields["tokenizer.ggml.tokens"].contents()
+    scores = reader.fields["tokenizer.ggml.scores"].contents()
+    ids = {name: i for i, name in enumerate(names)}
+    symbols = list(("▁" + text.replace(" ", "▁")) if text else "")
+    while True:
+        pairs = [
+            (-scores[ids[a + b]], place)
+            for place, (a, b) in enumerate(itertools.pairwise(symbols))
+            if a + b in ids
+        ]
+        if not pairs:
+            break
+        place = min(pairs)[1]
+        symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
+    found: list[int] = []
+    for symbol in symbols:
+        bytes_ = [ids[f"<0x{byte:02X}>"] for byte in symbol.encode()]
+        found += [ids[symbol]] if symbol in ids else bytes_
+    return found
+
+
+def test_sentencepiece_tokenizers_give_their_tokens_by_the_rule_of_llama_cpp(
+    tmp_path: Path,
+) -> None:
+    tokenizer = sentencepiece()
+    config = dataclasses.replace(TINY, vocab_size=tokenizer.vocab_size + 5)
+    reader = gguf.GGUFReader(export_gguf(random_model(config), tokenizer, tmp_path, "f16"))
+    assert reader.fields["tokenizer.ggml.model"].contents() == "llama"
+    assert reader.fields["tokenizer.ggml.add_space_prefix"].contents() is True
+    types = reader.fields["tokenizer.ggml.token_type"].contents()
+    assert types[:4] == [UNKNOWN, CONTROL, CONTROL, BYTE]
+    for text in [*HARD_STRINGS, *KIND_TEXTS]:
+        assert tokens_by_llama_cpp(reader, text) == tokenizer.encode(text), text
+    few = {len(tokenizer.encode(text)) < len(text) / 1.5 for text in KIND_TEXTS}
+    assert few == {True}  # merges were learned
+
+
+def test_sentencepiece_tokenizer_that_lacks_a_merge_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="never merges"):
+        export_gguf(random_model(TINY), sentencepiece(complete=False), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_chat_template_goes_along(tokenizer: Tokenizer, tmp_path: Path) -> None:

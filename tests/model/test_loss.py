@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from jielong.config.settings import IGNORE_INDEX
-from jielong.model.loss import CHUNK_TOKENS, linear_cross_entropy
+from jielong.model.loss import CHUNK_TOKENS, SoftTargets, distillation_loss, linear_cross_entropy
 
 
 def make(
@@ -34,6 +34,31 @@ def test_value_and_gradients_equal_cross_entropy(count: int, ignored: float) -> 
     expected = F.cross_entropy(exact[0] @ exact[1].T, targets, reduction="sum")
     (expected * 0.37).backward()
     torch.testing.assert_close(loss.double(), expected.detach(), rtol=1e-5, atol=1e-4)
+    for got, wanted in zip(ours, exact, strict=True):
+        assert got.grad is not None and wanted.grad is not None
+        torch.testing.assert_close(got.grad.double(), wanted.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_with_a_teacher_it_is_the_mixture_of_both_cross_entropies(share: float) -> None:
+    hidden, weight, targets = make(CHUNK_TOKENS + 90, 0.3)
+    generator = torch.Generator().manual_seed(1)
+    theirs = torch.randn(len(targets), 7, generator=generator)
+    head = torch.randn(50, 7, generator=generator)
+    ours = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
+    objective, nats = distillation_loss(*ours, targets, SoftTargets(theirs, head, share))
+    (objective * 0.37).backward()
+    exact = [hidden.double().requires_grad_(), weight.double().requires_grad_()]
+    kept = targets != IGNORE_INDEX
+    logits = (exact[0] @ exact[1].T)[kept]
+    hard = F.cross_entropy(logits, targets[kept], reduction="sum")
+    taught = (theirs.double() @ head.double().T)[kept].softmax(-1)
+    soft = F.cross_entropy(logits, taught, reduction="sum")
+    expected = (1 - share) * hard + share * soft
+    (expected * 0.37).backward()
+    torch.testing.assert_close(objective.double(), expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(nats.double(), hard, rtol=1e-5, atol=1e-4)
+    assert not nats.requires_grad
     for got, wanted in zip(ours, exact, strict=True):
         assert got.grad is not None and wanted.grad is not None
         torch.testing.assert_close(got.grad.double(), wanted.grad, rtol=1e-4, atol=1e-4)

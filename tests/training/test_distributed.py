@@ -91,6 +91,7 @@ def test_two_processes_train_what_one_does(
         "tokenizer": str(tokenizer_dir),
         "packing": packing,
         "validation_fraction": 0.15,
+        "teachers": int(packing == "pad"),
         **REGULARISED,
     }
     one, two = tmp_path / "one", tmp_path / "two"

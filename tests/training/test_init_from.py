@@ -168,3 +168,16 @@ def test_a_folder_that_does_not_fit_is_refused(
         assert said.startswith("error: ") and said.count("\n") == 1
         assert all(name in said for name in names), said
         assert not (run / "checkpoints").exists()
+        assert (run / "data").exists() == (folder == lacks)  # refused before any text is read
+
+
+def test_another_tokenizer_than_that_of_the_start_is_told(
+    tmp_path: Path, corpus_file: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = written_by_transformers("Llama", tmp_path / "m", tokenizer)
+    train_tokenizer(["another text " * 9], 270, 2**16).save(tmp_path / "other")
+    told = f"the tokenizer is not the one of {folder}"
+    assert main(words(tmp_path / "run", corpus_file, folder, tokenizer=tmp_path / "other")) == 0
+    assert told in capsys.readouterr().out
+    assert main(words(tmp_path / "own", corpus_file, folder)) == 0
+    assert told not in capsys.readouterr().out

@@ -152,6 +152,7 @@ def test_losses_are_those_of_the_script_in_every_update(
         "accumulation_steps": accumulation,
         "log_interval": 1,
         "device": "cpu",
+        "dtype": "float32",
     }
     result = pretrain(settings, quiet=True)
     lines = (result.folder / "metrics.jsonl").read_text().splitlines()

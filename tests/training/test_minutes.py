@@ -12,7 +12,9 @@ import torch
 import jielong
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.load import load_config, with_default_budget
+from jielong.data.shards import open_dataset
 from jielong.errors import ConfigError
+from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training import minutes
 from jielong.training.minutes import Machine, Speed, measure_speed, tokens_in
@@ -76,6 +78,55 @@ def test_two_budgets_are_refused() -> None:
         load_config(auto_size=True)
 
 
+def test_two_budgets_in_a_file_are_refused_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[training]\nminutes = 3\ntokens = 1000\n")
+    with pytest.raises(ConfigError, match=r"mine\.toml: minutes and tokens both set a budget"):
+        load_config(file=file)
+    file.write_text(load_config(minutes=3.0, auto_size=True).to_toml())
+    assert load_config(file=file).training.minutes == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "asked", "expected", "epochs"),
+    [
+        (30.0, None, 0, 30.0),  # of the 27 that are used, 30 epochs take less than all
+        (60.0, None, 1, 30.0),
+        (600.0, None, 3, 30.0),
+        (10.0, None, 0, 12.5),
+        (10.0, 2, 2, 3.3),
+        (600.0, 0, 0, 30.0),
+    ],
+)
+def test_time_that_a_small_text_leaves_is_for_teachers(
+    seconds: float,
+    asked: int | None,
+    expected: int,
+    epochs: float,
+    tmp_path: Path,
+    corpus_file: Path,
+    tokenizer_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jielong.prepare(corpus_file, tokenizer_dir, tmp_path / "data", validation_fraction=0.0)
+    dataset = open_dataset(tmp_path / "data")
+    token = 22.0 / 30 / len(dataset.train)  # so that 30 epochs take 22 seconds
+    monkeypatch.setattr(minutes, "measure_speed", lambda *_: Speed(token, 1e-9))
+    monkeypatch.setattr(minutes, "PAUSE_S", 0.0)
+    monkeypatch.setattr(minutes, "_seconds_left", lambda *_: seconds)
+    config = load_config("tiny", minutes=1.0, max_seq_len=16, teachers=asked)
+    said: list[str] = []
+    (tmp_path / "run").mkdir()
+    folder = RunFolder(tmp_path / "run")
+    found = minutes.choose_tokens(config, dataset, None, folder, CPU, 0.0, said.append).training
+    assert found.teachers == expected and found.tokens is not None
+    assert found.tokens / len(dataset.train) == pytest.approx(epochs, rel=0.05)
+    assert bool(said) == (epochs == 30)
+    assert not said or ("models to learn from" in said[0]) == (expected > 0)
+    again = minutes.choose_tokens(config, dataset, None, folder, CPU, 0.0, said.append).training
+    assert (again.tokens, again.teachers) == (found.tokens, found.teachers)
+
+
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A run of some seconds, on a machine whose speed is made up."""
@@ -120,6 +171,23 @@ def test_what_was_chosen_is_kept_and_a_resumed_run_measures_nothing(
     again = ckpt.find_model_folder(run, "last")
     assert ckpt.step_of(again) == step
     assert (again / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_that_goes_on_with_more_minutes_trains_on_more_tokens(
+    tmp_path: Path, words: list[str]
+) -> None:
+    assert in_this_process(words)[0] == 0
+    run = tmp_path / "run"
+    chosen = run / "chosen.toml"
+    first = tomllib.loads(chosen.read_text())
+    ended = ckpt.step_of(ckpt.find_model_folder(run, "last"))
+    words[words.index("0.1")] = "0.2"
+    status, said = in_this_process([*words, "--override"])
+    assert status == 0, said
+    second = tomllib.loads(chosen.read_text())
+    assert second["training"]["tokens"] > 1.5 * first["training"]["tokens"]
+    assert second["model"] == first["model"]
+    assert ckpt.step_of(ckpt.find_model_folder(run, "last")) > ended
 
 
 def test_json_is_all_that_is_printed_and_says_what_came_out(words: list[str]) -> None:

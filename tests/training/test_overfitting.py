@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def random_words(folder: Path) -> list[str]:
         "weight_decay": 0.0,
         "dropout": 0.0,
         "input_noise": 0.0,
+        "bpe_dropout": 0.0,
     }
     return ["pretrain", *flags(settings)]
 
@@ -105,9 +107,11 @@ def test_the_best_checkpoint_is_what_is_used_and_the_folder_says_which_it_is(
 
 
 def test_the_same_command_says_it_again_and_patience_0_trains_on(
-    turned: tuple[Path, list[str], str],
+    turned: tuple[Path, list[str], str], tmp_path: Path
 ) -> None:
-    run, words, _ = turned
+    run = tmp_path / "run"
+    shutil.copytree(turned[0], run)
+    words = [str(run) if word == str(turned[0]) else word for word in turned[1]]
     last = max(validations(run))
     status, said = in_this_process(words)
     assert status == 0 and max(validations(run)) == last

@@ -62,6 +62,21 @@ def test_a_resumed_run_keeps_its_batch_whatever_its_budget_has_become() -> None:
     assert resumed.total_steps > plan.total_steps
 
 
+def test_a_resumed_run_keeps_its_regularisation_unless_its_budget_has_changed() -> None:
+    stream = ListStream([[1, *[5] * 30, 2]] * 40)
+    config = load_config("tiny", tokens=20 * 1280, max_seq_len=32)
+    new = resolve(config, stream, CPU)
+    assert new.bpe_dropout > 0 and new.dropout > 0
+    earlier = new.to_json() | {"dropout": 0.07, "weight_decay": 0.3}
+    del earlier["bpe_dropout"]  # as a version without it had it
+    kept = resolve(config, stream, CPU, resumed=earlier)
+    assert (kept.weight_decay, kept.dropout, kept.bpe_dropout) == (0.3, 0.07, 0.0)
+    asked = resolve(config.with_values(dropout=0.5), stream, CPU, resumed=earlier)
+    assert (asked.weight_decay, asked.dropout) == (0.3, 0.5)
+    longer = resolve(config.with_values(tokens=60 * 1280), stream, CPU, resumed=earlier)
+    assert longer.weight_decay == new.weight_decay == 2 and longer.bpe_dropout > 0
+
+
 def test_by_default_a_cpu_takes_no_more_at_once_than_makes_it_faster() -> None:
     for size, window, expected in (
         (32, 4096, 1),

@@ -13,6 +13,7 @@ import pytest
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.data import shards
 from tiny import TINY_RUN, flags, in_this_process
+from tokenizer_kinds import write_kind
 
 
 @pytest.fixture
@@ -128,3 +129,20 @@ def test_a_run_of_the_first_format_goes_on_and_says_what_is_not_exact(
     rewrite_state(tmp_path, format=None)
     status, said = run(words, tmp_path)
     assert status == 0 and "laid out the text in another way" in said
+
+
+def test_a_new_run_says_which_exports_cannot_take_its_model(
+    tmp_path: Path, corpus_file: Path, tokenizer_dir: Path
+) -> None:
+    values = TINY_RUN | {"steps": 1, "data_path": corpus_file}
+    bert = write_kind("BERT", tmp_path / "bert")
+    command = ["pretrain", *flags(values | {"tokenizer": bert, "out_dir": tmp_path / "a"})]
+    status, said = in_this_process(command)
+    assert status == 0
+    assert "exports    not to gguf: llama.cpp cannot use this tokenizer" in said
+    assert "exports" not in in_this_process([*command, "--steps", "2", "--override"])[1]
+    untied = values | {"tokenizer": tokenizer_dir, "tie_word_embeddings": "false"}
+    said = in_this_process(["pretrain", *flags(untied | {"out_dir": tmp_path / "b"})])[1]
+    assert "exports    not to minimind: its output head is tied" in said
+    usual = values | {"tokenizer": tokenizer_dir, "out_dir": tmp_path / "c"}
+    assert "exports" not in in_this_process(["pretrain", *flags(usual)])[1]

@@ -16,7 +16,8 @@ def add(commands: Commands) -> None:
     """Add the command and its flags."""
     p = commands.add_parser("evaluate", help="loss, perplexity and bits per byte of a text")
     add_model(p)
-    add_fields(p, ["data_path", "text_field", "text_unit", "document_separator"])
+    names = ("data_path", "text_field", "text_unit", "document_separator")
+    add_fields(p, [*names, "encoding", "allow_loss"])
     p.add_argument("--batch-tokens", type=int, default=8192, help="tokens per forward pass")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     p.add_argument("--json", action="store_true", help="print one JSON object")
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jielong.api import evaluate, load
     from jielong.data.sources.documents import DocumentTexts, expand_sources
     from jielong.data.sources.text_units import Splitting
-    from jielong.observe.console import with_error
+    from jielong.observe.console import perplexity, with_error
 
     config = load_config(**field_values(arguments))
     if not config.data.data_path:
@@ -36,20 +37,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.batch_tokens < 1:
         raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
     model, tokenizer = load(find_model(arguments), arguments.device)
+    data = config.data
     texts = DocumentTexts(
-        expand_sources(config.data.data_path),
-        config.data.text_field,
-        splitting=Splitting.of(config.data),
+        expand_sources(data.data_path), data.text_field, data.encoding, Splitting.of(data)
     )
-    with texts.naming_first_bad_line():
+    with texts.checked(data.allow_loss):
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
-    if texts.bad:
-        print(f"{texts.bad} bad lines skipped", file=sys.stderr)
+    for line in texts.losses.lines():
+        print(line, file=sys.stderr)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))
         return 0
     print(f"loss            {result.loss:.4f} nats per token")
-    print(f"perplexity      {result.perplexity:.2f}")
+    print(f"perplexity      {perplexity(dataclasses.asdict(result))}")
     print(f"bits per byte   {with_error(dataclasses.asdict(result))}")
     print(f"text            {result.tokens:,} tokens, {result.bytes:,} bytes")
     print(f"speed           {result.tokens / max(result.seconds, 1e-9):,.0f} tokens/s")

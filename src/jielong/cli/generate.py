@@ -8,7 +8,16 @@ import sys
 from collections.abc import Iterator
 
 from jielong.cli.options import Commands, add_model, find_model
+from jielong.config.sampling import Sampling
 from jielong.errors import ConfigError, DataError
+
+SAMPLING_HELP = {  # the defaults come from Sampling
+    "temperature": "divides the logits; 0 takes the likeliest token each time (greedy)",
+    "top_p": "sample from the likeliest tokens up to this total probability; 1 is off",
+    "top_k": "sample from the k likeliest tokens; 0 is off",
+    "min_p": "drop tokens below this fraction of the top probability; 0 is off",
+    "repetition_penalty": "values above 1 discourage repetition; 1 is off",
+}
 
 
 def add(commands: Commands) -> None:
@@ -16,19 +25,24 @@ def add(commands: Commands) -> None:
     p = commands.add_parser("generate", help="continue a text")
     add_model(p)
     p.add_argument("--prompt", help="text to continue; default: read lines from standard input")
-    p.add_argument("--max-new-tokens", type=int, default=256, help="maximum number of new tokens")
-    p.add_argument("--num-samples", type=int, default=1, help="number of continuations")
-    p.add_argument("--temperature", type=float, help="0 picks the likeliest token (default 0.8)")
     p.add_argument(
-        "--top-p", type=float, help="sample from the likeliest tokens up to this total probability"
+        "--max-new-tokens", type=int, default=256, help="most tokens to write (default 256)"
     )
-    p.add_argument("--top-k", type=int, help="sample from the k likeliest tokens; 0 is off")
+    p.add_argument("--num-samples", type=int, default=1, help="continuations (default 1)")
+    for name, text in SAMPLING_HELP.items():
+        default = getattr(Sampling, name)
+        flag = "--" + name.replace("_", "-")
+        p.add_argument(flag, type=type(default), help=f"{text} (default {default})")
     p.add_argument(
-        "--min-p", type=float, help="drop tokens below this fraction of the top probability"
+        "--stop",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TEXT",
+        help=r"stop before the first of these texts; \n stands for a line break",
     )
-    p.add_argument("--repetition-penalty", type=float, help="values above 1 discourage repetition")
-    p.add_argument("--seed", type=int, help="the same seed gives the same text")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    p.add_argument("--seed", type=int, help="the same seed gives the same text (default: another)")
+    p.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
     p.set_defaults(command=run)
 
 
@@ -39,14 +53,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.num_samples < 1:
         raise ConfigError(f"num_samples={arguments.num_samples} is below 1")
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    given = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
+    given = {n: getattr(arguments, n) for n in SAMPLING_HELP if getattr(arguments, n) is not None}
+    stop = [text.replace(r"\n", "\n").replace(r"\t", "\t") for text in arguments.stop]
     generator = TextGenerator(*load(find_model(arguments), arguments.device))
     for prompt in _prompts(arguments.prompt):
         for sample in range(arguments.num_samples):
             seed = None if arguments.seed is None else arguments.seed + sample
             sampling = make_sampling(seed=seed, **given)
-            pieces = generator.stream(prompt, arguments.max_new_tokens, sampling)
+            pieces = generator.stream(prompt, arguments.max_new_tokens, sampling, stop=stop)
             print(prompt, end="", flush=True)
             for piece in pieces:
                 print(piece, end="", flush=True)

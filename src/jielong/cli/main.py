@@ -10,14 +10,15 @@ import traceback
 from collections.abc import Sequence
 
 from jielong.cli import convert, evaluate, generate, prepare, pretrain, tokenizer
-from jielong.cli.options import Parser, ShowVersion, plain_flag
-from jielong.config.fields import nearest
+from jielong.cli.options import Parser, ShowVersion, plain_flag, unknown_flag
+from jielong.cli.terminal import as_utf8, replace_what_cannot_be_shown
 from jielong.errors import ConfigError, JielongError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status: 0, 2 for an error, 128 + n for signal n."""
-    words = sys.argv[1:] if argv is None else argv
+    words = as_utf8(sys.argv[1:]) if argv is None else argv
+    replace_what_cannot_be_shown()
     try:
         arguments = parse(words)
         return int(arguments.command(arguments))
@@ -48,9 +49,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = build_parser()
     arguments, unknown = parser.parse_known_args(plain)
     for word in unknown:
-        if word.startswith("--"):
-            known = sorted(arguments.flags)
-            raise ConfigError(f"unknown flag {word}{nearest(word, known)}; see --help")
+        if word.startswith("-") and word.strip("-"):
+            raise ConfigError(unknown_flag(word, arguments.flags))
         raise ConfigError(f"unexpected argument {word!r}; quote texts that contain spaces")
     return arguments
 

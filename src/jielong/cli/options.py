@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from jielong.config.aliases import ALIASES, BATCH_ALIASES
 from jielong.config.fields import FieldSpec
+from jielong.config.hints import hint
 from jielong.config.settings import FIELDS
 from jielong.errors import ConfigError
 
@@ -44,6 +45,19 @@ def plain_flag(word: str) -> str:
     """Replace each `_` by `-` in a flag's name; return other words unchanged."""
     match = re.match(r"--[A-Za-z_][\w-]*", word)
     return match[0].replace("_", "-") + word[match.end() :] if match else word
+
+
+def unknown_flag(word: str, flags: Sequence[str]) -> str:
+    """Return what to tell of a flag that is not one of `flags`: which one it may mean."""
+    name = word.split("=")[0]
+    known = [flag.removeprefix("--").replace("-", "_") for flag in flags if flag != "--help"]
+    told = hint(name.strip("-").replace("-", "_"), known)
+    told = re.sub(r"(it is|did you mean) (\w+)", lambda m: f"{m[1]} {_flag(m[2])}", told)
+    return f"unknown flag {name}{told}; see --help"
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def add_out_dir(parser: Parser) -> None:
@@ -83,7 +97,7 @@ def add_fields(parser: Parser, names: Sequence[str]) -> None:
     aliases = {name: alias for alias, name in ALIASES.items()}
     for name in names:
         spec = (FIELDS | BATCH_ALIASES)[name]
-        flags = ["--" + n.replace("_", "-") for n in (name, aliases.get(name)) if n]
+        flags = [_flag(n) for n in (name, aliases.get(name)) if n]
         options: dict[str, Any] = {"default": argparse.SUPPRESS, "dest": f"field {name}"}
         if spec.type is bool:
             options |= {"nargs": "?", "const": "true", "metavar": "BOOL"}

@@ -9,20 +9,16 @@ from jielong.config.load import load_config
 from jielong.errors import ConfigError
 
 DATA_FIELDS = (
-    "data_path",
-    "text_field",
-    "text_unit",
-    "document_separator",
-    "strict",
-    "validation_fraction",
-    "validation_path",
+    *("data_path", "text_field", "text_unit", "document_separator", "encoding"),
+    *("strict", "allow_loss", "validation_fraction", "validation_path"),
 )
+FURTHER_FIELDS = ("bos_token", "eos_token", "max_seq_len")
 
 
 def add(commands: Commands) -> None:
     """Add the command and its flags."""
     p = commands.add_parser("prepare", help="turn text into a dataset of tokens")
-    add_fields(p, [*DATA_FIELDS, "tokenizer", "max_seq_len"])
+    add_fields(p, [*DATA_FIELDS, "tokenizer", *FURTHER_FIELDS])
     add_out_dir(p)
     p.set_defaults(command=run)
 
@@ -36,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             "data.tokenizer is missing: give --tokenizer DIR, or train one with `jielong tokenizer`"
         )
-    settings = {name: getattr(data, name) for name in (*DATA_FIELDS[1:], "max_seq_len")}
+    settings = {name: getattr(data, name) for name in (*DATA_FIELDS[1:], *FURTHER_FIELDS)}
     report = prepare(
         data.data_path,
         data.tokenizer,

@@ -67,13 +67,15 @@ def run(arguments: argparse.Namespace) -> int:
     which = "" if step == result.step else f" (the best; the last is of step {result.step})"
     print(f"checkpoint  {result.checkpoint}{which}")
     if result.validation:
-        from jielong.observe.console import with_error
+        from jielong.observe.console import perplexity, with_error
 
         v = result.validation
-        print(
-            f"held-out    loss {v['loss']:.4f} · perplexity {v['perplexity']:.2f} · "
-            f"{with_error(v)} bits per byte"
-        )
+        for label, found in (("held-out", v), ("older text", v.get("replay"))):
+            if found:
+                print(
+                    f"{label:11s} loss {found['loss']:.4f} · perplexity {perplexity(found)} · "
+                    f"{with_error(found)} bits per byte"
+                )
     folder = shlex.quote(str(result.folder))
     print("next steps")
     print(f'  jielong generate {folder} --prompt "…"      continue a text')
@@ -85,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _as_json(result: RunResult) -> dict[str, Any]:
     """What a program wants to know of a run: `seconds` are of this start, the rest of the run."""
     likelihood = result.validation or {}
+    older = likelihood.get("replay")
     names = ("loss", "perplexity", "bits_per_byte", "bits_per_byte_error")
     return {
         "run": str(result.folder),
@@ -92,6 +95,7 @@ def _as_json(result: RunResult) -> dict[str, Any]:
         "step": result.step,
         "total_steps": result.total_steps,
         **{name: likelihood.get(name) for name in names},
+        **({"replay": {name: older.get(name) for name in names}} if older else {}),
         "seconds": round(result.seconds, 3),
         "tokens": result.tokens,
         "parameters": result.parameters,

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import sys
 from pathlib import Path
 
 from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
 from jielong.config.load import load_config
 
-TEXT_FIELDS = ("text_field", "text_unit", "document_separator")
+DATA_FIELDS = (
+    *("text_field", "text_unit", "document_separator", "encoding", "allow_loss"),
+    "tokenizer_sample_bytes",
+)
 
 
 def add(commands: Commands) -> None:
     """Add the command and its flags."""
     p = commands.add_parser("tokenizer", help="train a byte-level BPE tokenizer")
-    add_fields(p, ["data_path", *TEXT_FIELDS, "vocab_size", "tokenizer_sample_bytes"])
+    add_fields(p, ["data_path", *DATA_FIELDS, "vocab_size"])
     add_out_dir(p)
     p.set_defaults(command=run)
 
@@ -25,9 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
     from jielong.training.inputs import about_tokenizer
 
     config = load_config(**field_values(arguments))
-    names = (*TEXT_FIELDS, "tokenizer_sample_bytes")
-    settings = {name: getattr(config.data, name) for name in names}
+    settings = {name: getattr(config.data, name) for name in DATA_FIELDS}
     size, out = config.model.vocab_size, arguments.out_dir
-    tokenizer = train_tokenizer(config.data.data_path, out, vocab_size=size, **settings)
+    warn = functools.partial(print, file=sys.stderr)
+    tokenizer = train_tokenizer(config.data.data_path, out, warn, vocab_size=size, **settings)
     print(about_tokenizer(tokenizer, size, Path(out)))
     return 0

@@ -6,7 +6,6 @@ use these definitions.
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
 import typing
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from jielong.config.hints import nearest
 from jielong.errors import ConfigError
 
 
@@ -167,8 +167,3 @@ def section_fields(section: str, section_type: type) -> dict[str, FieldSpec]:
         hint = typing.get_origin(hint) or hint
         specs[f.name] = FieldSpec(section, f.name, hint, optional, f.default, f.metadata)
     return specs
-
-
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""

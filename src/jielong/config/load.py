@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from jielong.config.aliases import BATCH_ALIASES
-from jielong.config.fields import nearest
+from jielong.config.hints import hint, nearest
 from jielong.config.model import MODEL_FIELDS
 from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError
 
 PACKAGED_PRESETS = Path(__file__).parents[1] / "configs"  # where a wheel puts them
 DEFAULT_MINUTES = 10.0  # of a run for which nothing is said but its text
+BUDGETS = ("epochs", "tokens", "steps")  # beside minutes
 SOURCE_PRESETS = Path(__file__).parents[3] / "configs"
 
 
@@ -60,7 +61,7 @@ def load_toml(path: str | Path) -> dict[str, Any]:
             if name not in known or known[name].section != section:
                 home = f"; it belongs in [{known[name].section}]" if name in known else ""
                 raise ConfigError(
-                    f"{path}: unknown setting {section}.{name}{home or nearest(name, known)}"
+                    f"{path}: unknown setting {section}.{name}{home or hint(name, known)}"
                 )
             values[name] = value
     return values
@@ -75,19 +76,24 @@ def with_default_budget(
         ConfigError: `minutes` is given beside another budget.
     """
     values = dict(values)
-    budget = [name for name in ("epochs", "tokens", "steps") if name in values]
+    _check_budgets(values)
+    budgeted = any(name in values for name in BUDGETS)
     sized = (
         preset or file or values.get("init_from") or any(name in values for name in MODEL_FIELDS)
     )
     if values.get("minutes") is None:
-        if budget or sized:
+        if budgeted or sized:
             return values
         values["minutes"] = DEFAULT_MINUTES
-    elif budget:
-        raise ConfigError(f"minutes and {budget[0]} both set a budget: give one")
     if not sized:
         values.setdefault("auto_size", True)
     return values
+
+
+def _check_budgets(values: Mapping[str, Any], where: str = "") -> None:
+    other = next((name for name in BUDGETS if values.get(name) is not None), None)
+    if values.get("minutes") is not None and other is not None:
+        raise ConfigError(f"{where}minutes and {other} both set a budget: give one")
 
 
 def load_config(preset: str | None = None, file: str | Path | None = None, **values: Any) -> Config:
@@ -97,7 +103,11 @@ def load_config(preset: str | None = None, file: str | Path | None = None, **val
         ConfigError: as in `Config.with_values` and `load_toml`.
     """
     merged: dict[str, Any] = {}
-    for layer in (load_preset(preset) if preset else {}, load_toml(file) if file else {}, values):
+    in_file = load_toml(file) if file else {}
+    # a run's own config.toml has every setting, most of them as they are by default
+    changed = {k: v for k, v in in_file.items() if k in FIELDS and v != FIELDS[k].default}
+    _check_budgets(changed, f"{file}: ")
+    for layer in (load_preset(preset) if preset else {}, in_file, values):
         if layer.keys() & BATCH_ALIASES.keys():  # a later layer's batch replaces an earlier one's
             merged.pop("global_batch_size", None)
         if "global_batch_size" in layer:

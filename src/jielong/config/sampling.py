@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from jielong.config.fields import nearest
+from jielong.config.hints import nearest
 from jielong.errors import ConfigError
 
 GREEDY_BELOW = 1e-5  # at a lower temperature, softmax is an argmax that may overflow
@@ -25,7 +25,7 @@ class Sampling:
     """How the next token is sampled.
 
     Attributes:
-        temperature: divides the logits; 0 takes the likeliest token (greedy).
+        temperature: divides the logits; 0 takes the likeliest token (greedy), and nothing is drawn.
         top_k: draw among the k likeliest tokens (ties with the k-th stay); 0 turns it off.
         top_p: draw from the smallest set of likeliest tokens with this total probability (nucleus
             sampling, Holtzman et al. 2020, arXiv:1904.09751); 1 turns it off.
@@ -43,7 +43,7 @@ class Sampling:
     top_k: int = 0
     top_p: float = 0.95
     min_p: float = 0.0
-    repetition_penalty: float = 1.05
+    repetition_penalty: float = 1.0
     seed: int | None = None
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """Every setting of a run: frozen dataclasses, read from TOML and flags, checked by name.
 
-The architecture's settings are in `config/model.py`; `config/load.py` merges the layers of values.
+The architecture's settings are in `config/model.py`, those of what a run writes and keeps in
+`config/run.py`; `config/load.py` merges the layers of values.
 A field carries its own help text and bounds, so `--help`, validation and the docs cannot disagree.
 """
 
@@ -14,8 +15,12 @@ from typing import Any
 import tomli_w
 
 from jielong.config.aliases import with_global_batch_size
-from jielong.config.fields import FieldSpec, collect_fields, nearest, option
+from jielong.config.encodings import codec_name
+from jielong.config.fields import FieldSpec, collect_fields, option
+from jielong.config.hints import hint
 from jielong.config.model import ModelConfig
+from jielong.config.replay import check_replay
+from jielong.config.run import RunConfig
 from jielong.errors import ConfigError
 
 IGNORE_INDEX = -100  # a target that does not count (torch's value), such as padding
@@ -39,8 +44,22 @@ class DataConfig:
         ".txt and .md, none finds none; anything else is the separator itself, in rows too (\\n is "
         "a line break).",
     )
+    encoding: str | None = option(
+        None,
+        "Encoding of the text files that are not UTF-8 and have no byte order mark: gb18030, big5, "
+        "utf-16, latin-1 and others; default: none, they are refused.",
+    )
     strict: bool = option(False, "Stop at the first bad line instead of listing it.", free=True)
+    allow_loss: bool = option(
+        False, "Go on although a fifth of the text or more has to be left out.", free=True
+    )
     tokenizer: str | None = option(None, "Hugging Face tokenizer folder; default: train one.")
+    bos_token: str | None = option(
+        None, "Token that begins a document; default: the one that the tokenizer declares."
+    )
+    eos_token: str | None = option(
+        None, "Token that ends a document; default: the one that the tokenizer declares."
+    )
     tokenizer_sample_bytes: int = option(
         16 * 2**20, "Text a new tokenizer is trained on, in bytes.", low=1
     )
@@ -52,6 +71,12 @@ class DataConfig:
         high=0.5,
     )
     validation_path: tuple[str, ...] = option((), "Held-out text of its own instead of a share.")
+    replay: str | None = option(
+        None,
+        "PATH=SHARE: older text mixed in, so that a model that goes on (init_from) keeps what it "
+        "knew. SHARE, such as 0.2, is its share of the run's tokens: --tokens, --steps and "
+        "--minutes count both texts, --epochs the new text, with the older on top.",
+    )
     max_seq_len: int = option(512, "Tokens in a training window.", low=2)
     packing: str = option(
         "pack",
@@ -108,7 +133,10 @@ class TrainingConfig:
         choices=("muon", "adamw"),
     )
     learning_rate: float | None = option(
-        None, "Peak learning rate; default follows from the optimizer and model size.", low=0.0
+        None,
+        "Peak learning rate; default follows from the optimizer and model size, and with init_from "
+        "from a short trial.",
+        low=0.0,
     )
     beta1: float = option(0.8, "AdamW's first decay rate.", low=0.0, high=1.0)
     beta2: float = option(0.99, "AdamW's second decay rate.", low=0.0, high=1.0)
@@ -132,6 +160,13 @@ class TrainingConfig:
         low=0.0,
         high=0.9,
     )
+    bpe_dropout: float | None = option(
+        None,
+        "Share of the tokens split into the two that they were merged from, in training; default "
+        "0, more where the text is read often.",
+        low=0.0,
+        high=0.9,
+    )
     muon_momentum: float = option(0.8, "Muon's Nesterov momentum.", low=0.0, high=1.0)
     average_weights: bool = option(
         True, "Measure, sample and keep a running average of the weights, not the latest."
@@ -148,6 +183,18 @@ class TrainingConfig:
     min_lr_ratio: float = option(
         0.0, "Final learning rate as a share of the peak.", low=0.0, high=1.0
     )
+    teacher: str | None = option(
+        None,
+        "A trained model, or its run, of the same tokenizer: half of what is learnt is what it "
+        "predicts.",
+    )
+    teachers: int | None = option(
+        None,
+        "Models to train first, each a teacher of the next, the last one's of this run; each with "
+        "the same budget, or with its share of --minutes. Default 0; with --minutes, what the time "
+        "allows once a text has been read often enough.",
+        low=0,
+    )
     init_from: str | None = option(
         None, "Model folder whose architecture and weights a new run starts from."
     )
@@ -157,74 +204,13 @@ class TrainingConfig:
     )
     dtype: str = option(
         "auto",
-        "Precision of the forward pass; the weights stay float32.",
+        "Precision of the forward pass; the weights stay float32. auto takes what the device does "
+        "fastest: on a CPU with AMX, float32 with matrix products in bfloat16.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     compile: str = option(
         "auto", "torch.compile: auto weighs its warm-up.", choices=("auto", "on", "off"), free=True
     )
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What a run writes, prints and keeps."""
-
-    out_dir: str = option("runs/default", "Folder of the run.", free=True)
-    log_interval: int = option(10, "Steps between two records of progress.", low=1, free=True)
-    eval_interval: int | None = option(
-        None,
-        "Steps between two validations; default a tenth of the run, at most half an epoch.",
-        low=1,
-        free=True,
-    )
-    eval_tokens: int = option(
-        2**16,
-        "Held-out tokens of an intermediate validation; the last takes all.",
-        low=1,
-        free=True,
-    )
-    patience: int = option(
-        3,
-        "Stop after so many validations in a row that are clearly worse than the best one; 0 never "
-        "stops.",
-        low=0,
-        free=True,
-    )
-    save_interval: int | None = option(
-        None, "Steps between two checkpoints; default with each validation.", low=1, free=True
-    )
-    save_minutes: float = option(
-        10.0, "A checkpoint is at most this old, in minutes.", low=0.0, free=True
-    )
-    on_save_error: str = option(
-        "stop",
-        "When a checkpoint cannot be written: stop, or go on and try again at the next.",
-        choices=("stop", "continue"),
-        free=True,
-    )
-    on_loss_spike: str = option(
-        "continue",
-        "When the loss jumps: name the texts and go on, or go back to the last checkpoint and "
-        "leave that batch and the one before it out.",
-        choices=("continue", "rewind"),
-        free=True,
-    )
-    keep_checkpoints: int = option(
-        2, "Newest checkpoints kept; the best is kept too.", low=1, free=True
-    )
-    sample_prompts: tuple[str, ...] = option(
-        (),
-        "Prompts continued with each validation; default: openings of held-out texts.",
-        free=True,
-    )
-    tracker: str = option(
-        "none",
-        "Records also go to Weights & Biases, TensorBoard or SwanLab.",
-        choices=("none", "wandb", "tensorboard", "swanlab"),
-        free=True,
-    )
-    tracker_project: str = option("jielong", "The tracker's project.", free=True)
-    sample_tokens: int = option(48, "Tokens of each sample; 0 draws none.", low=0, free=True)
 
 
 @dataclass(frozen=True)
@@ -258,12 +244,16 @@ class Config:
             spec.check(getattr(getattr(self, spec.section), name))
         m, t = self.model, self.training
         m.validated()
+        if self.data.encoding is not None:
+            codec_name(self.data.encoding)
         if t.epochs == 0:
             raise ConfigError("training.epochs=0 trains nothing: give a part of one, such as 0.1")
         if t.steps is not None and t.tokens is not None:
             raise ConfigError("training.steps and training.tokens both set a budget: give one")
         if t.minutes is not None and t.steps is not None:
             raise ConfigError("training.minutes and training.steps both set a budget: give one")
+        if self.data.replay is not None:
+            check_replay(self.data.replay, self.data.data_path)
         if t.auto_size and t.minutes is None:
             raise ConfigError("training.auto_size needs a time: give --minutes")
         if self.run.on_loss_spike == "rewind" and self.run.keep_checkpoints < 2:
@@ -308,4 +298,4 @@ def same_setting(name: str, stored: Any, now: Any) -> bool:
 
 
 def _unknown(name: str) -> typing.NoReturn:
-    raise ConfigError(f"unknown setting {name!r}{nearest(name, FIELDS)}")
+    raise ConfigError(f"unknown setting {name!r}{hint(name, FIELDS)}")

@@ -7,26 +7,18 @@ import math
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
-from jielong.data.noise import InputNoise
-from jielong.data.shuffle import permute, random_bits
+from jielong.data.noise import BpeDropout, InputNoise
+from jielong.data.replay import Replay, ReplayedWindows
+from jielong.data.shuffle import random_bits
+from jielong.data.windows import Stream, Windows
 
-_OFFSET, _NOISE, _DROPOUT = 1, 2, 3  # keys that set random bits for different ends apart
-
-
-class Stream(Protocol):
-    """The tokens of a split: documents one after another, each from bos to eos."""
-
-    documents: np.ndarray  # (documents,) int64: where each begins
-
-    def __len__(self) -> int: ...
-    def read(self, start: int, stop: int) -> np.ndarray: ...
+_NOISE, _DROPOUT = 2, 3  # keys that set random bits for different ends apart
 
 
 @dataclass(frozen=True)
@@ -80,13 +72,9 @@ class Span:
 
 
 class Batches:
-    """The training batches of a split, by step.
+    """The training batches of a split, by step: slices of the order of its windows.
 
-    Packed windows start every `max_seq_len` tokens and hold one more, so each token is an input
-    once and a target once. Each epoch but the first takes the stream as a ring and begins at
-    another token, so that its windows are cut anew: where a text is read often, no window comes
-    twice. A padded row holds one document of at most `max_seq_len` tokens; a longer one is cut,
-    but keeps its last token (eos).
+    An epoch has all windows of the split, and with `replay` its share of older text as well.
     """
 
     def __init__(
@@ -96,6 +84,8 @@ class Batches:
         training: TrainingConfig,
         first_steps: Sequence[int] = (),
         noise: InputNoise | None = None,
+        bpe_dropout: BpeDropout | None = None,
+        replay: Replay | None = None,
     ) -> None:
         """Lay out the epochs.
 
@@ -103,15 +93,17 @@ class Batches:
             training: only `seed` and `global_batch_size`, the windows of a step, are used.
             first_steps: windows in each of the first steps, if a run starts with smaller batches.
             noise: replaces some input tokens.
+            bpe_dropout: splits some tokens.
+            replay: older text that is mixed in.
         """
         self.stream, self.data, self.seed = stream, data, training.seed
         self.noise = noise
+        new = Windows(stream, data, training.seed, bpe_dropout)
+        self.source = new if replay is None else ReplayedWindows(new, replay)
+        self.windows = self.source.count  # of an epoch
+        self.new_windows = new.count  # those of the split itself
         assert training.global_batch_size is not None, "resolve() fills it in"
         self.global_batch_size = training.global_batch_size
-        if data.packing == "pad":
-            self.windows = len(stream.documents)
-        else:
-            self.windows = max(1, -(-(len(stream) - 1) // data.max_seq_len))
         self.steps_per_epoch = -(-self.windows // self.global_batch_size)
         self.first_spans: list[Span] = []
         self.even_from = (0, 0)  # epoch and position where steps of the full size begin
@@ -164,9 +156,11 @@ class Batches:
 
     def ordered(self, epoch: int, places: np.ndarray) -> np.ndarray:
         """Return the windows at `places` of an epoch's order, in which each occurs exactly once."""
-        if not self.data.shuffle:
-            return places
-        return permute(places, self.windows, self.seed, epoch)
+        return self.source.ordered(epoch, places)
+
+    def offset(self, epoch: int) -> int:
+        """Return the token of the split at which an epoch's first window begins."""
+        return self.source.offset(epoch)
 
     def step_windows(self, step: int) -> np.ndarray:
         """Return the windows of the global batch at `step`; the last of an epoch may be smaller."""
@@ -186,26 +180,24 @@ class Batches:
 
     def documents_of(self, windows: np.ndarray, epoch: int) -> list[int]:
         """Return the documents, by index in the split, that have tokens in an epoch's windows."""
-        if self.data.packing == "pad":
-            return sorted(int(w) for w in windows)
-        starts, found, offset = self.stream.documents, set[int](), self.offset(epoch)
-        for window in windows:
-            for start, stop in self._stretches(int(window), offset):
-                first = int(np.searchsorted(starts, start, side="right")) - 1
-                found.update(range(first, int(np.searchsorted(starts, stop))))
-        return sorted(found)
+        return self.source.documents_of(windows, epoch)
+
+    def replayed_documents_of(self, windows: np.ndarray, epoch: int) -> list[int]:
+        """Return the same of the older text, by index in its training split."""
+        if isinstance(self.source, ReplayedWindows):
+            return self.source.replayed_documents_of(windows, epoch)
+        return []
 
     def load(self, windows: np.ndarray, epoch: int = 0) -> Batch:
         """Return the batch of the given windows of an epoch."""
-        padded, offset = self.data.packing == "pad", self.offset(epoch)
-        rows = [self._padded_row(w) if padded else self._packed_row(w, offset) for w in windows]
+        rows = [self.source.row(int(w), epoch) for w in windows]
         tokens, targets, ids = (np.stack(column) for column in zip(*rows, strict=True))
         if self.noise:
             T = tokens.shape[1]
             places = windows[:, None] * T + np.arange(T)
             bits = random_bits(places, self.seed, epoch, _NOISE)
             tokens = self.noise.replace(tokens, bits)
-        masked = self.data.document_mask and not padded
+        masked = self.data.document_mask and self.data.packing == "pack"
         seeds = random_bits(windows, self.seed, epoch, _DROPOUT) >> np.uint64(2)  # below 2^62
         return Batch(
             torch.from_numpy(tokens),
@@ -214,53 +206,6 @@ class Batches:
             windows,
             torch.from_numpy(seeds.astype(np.int64)),
         )
-
-    def offset(self, epoch: int) -> int:
-        """Return the token at which an epoch's first window begins."""
-        if epoch == 0 or not self.data.shuffle:
-            return 0
-        return int(random_bits(np.array(epoch), self.seed, _OFFSET)) % len(self.stream)
-
-    def _stretches(self, window: int, offset: int) -> list[tuple[int, int]]:
-        """Return where a packed window's tokens are in the stream: one stretch, or two."""
-        T, total = self.data.max_seq_len, len(self.stream)
-        first = window * T
-        # after the last token comes the ring's first one, unless the epoch ends where the text does
-        last = min(first + T + 1, total + 1 if offset else total)
-        start, stop = offset + first, offset + last
-        if start >= total:
-            return [(start - total, stop - total)]
-        return [(start, stop)] if stop <= total else [(start, total), (0, stop - total)]
-
-    def _packed_row(self, window: int, offset: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        T, documents = self.data.max_seq_len, self.stream.documents
-        parts, begins, length = [], [], 0
-        for start, stop in self._stretches(int(window), offset):
-            parts.append(self.stream.read(start, stop).astype(np.int64))
-            first, last = np.searchsorted(documents, [start, stop])
-            begins.append(np.asarray(documents[first:last]) - start + length)
-            length += stop - start
-        read, begin = np.concatenate(parts), np.concatenate(begins)
-        begin = begin[begin > 0]  # in 1 … T
-        targets = np.full(T, IGNORE_INDEX, np.int64)
-        targets[: len(read) - 1] = read[1:]
-        tokens = np.zeros(T, np.int64)  # only the last window can be shorter
-        tokens[: len(read[:T])] = read[:T]
-        targets[begin - 1] = IGNORE_INDEX  # the next token belongs to another document
-        ids = np.zeros(T + 1, np.int32)
-        ids[begin] = 1
-        return tokens, targets, ids[:T].cumsum(dtype=np.int32)
-
-    def _padded_row(self, document: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        T, starts = self.data.max_seq_len, self.stream.documents
-        start = int(starts[document])
-        stop = int(starts[document + 1]) if document + 1 < len(starts) else len(self.stream)
-        read = self.stream.read(start, min(stop, start + T)).astype(np.int64)
-        if stop - start > T:
-            read[-1] = self.stream.read(stop - 1, stop)[0]
-        row = np.full(T, IGNORE_INDEX, np.int64)
-        row[: len(read)] = read
-        return np.maximum(row[:-1], 0), row[1:], np.zeros(T - 1, np.int32)
 
 
 def prefetch(

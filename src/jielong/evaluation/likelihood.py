@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
-from jielong.data.batches import Batches, Stream
+from jielong.data.batches import Batches
+from jielong.data.windows import Stream
 from jielong.errors import DataError
 from jielong.evaluation.sums import Likelihood, Sums
 from jielong.tokenization.tokenizer import Tokenizer

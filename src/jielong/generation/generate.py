@@ -12,6 +12,7 @@ from jielong.config.sampling import Sampling
 from jielong.errors import ConfigError, DataError
 from jielong.generation.fp16_decoder import Fp16Decoder, fp16_decoder
 from jielong.generation.sampling import new_generator, sample_next
+from jielong.generation.stopping import until
 from jielong.model.attention import KVCache
 from jielong.model.transformer import Transformer, context_length
 from jielong.tokenization.tokenizer import Tokenizer
@@ -44,34 +45,37 @@ class TextGenerator:
         max_new_tokens: int = 256,
         sampling: Sampling | None = None,
         stop_at_eos: bool = True,
+        stop: Sequence[str] = (),
     ) -> Iterator[str]:
         """Generate the continuation of `prompt`, piece by piece.
 
         The prompt begins a document (bos first), as in training. When the context is full, the
         model rereads its last half and continues from there. If the prompt is longer than the
         context, only its end is read. On a CPU long texts use half-precision weights, packed when
-        the text begins.
+        the text begins; greedy ones do not, so that they are those of the saved weights.
 
         Args:
             prompt: may be empty if the tokenizer has a bos token.
             max_new_tokens: the maximum number of tokens to write.
             sampling: how tokens are drawn; default `Sampling()`.
             stop_at_eos: stop at the end of the document; otherwise eos is never drawn.
+            stop: texts before the first of which to stop.
 
         Yields:
             Non-empty text without the prompt, never part of a UTF-8 character. A character that is
             incomplete at the end is replaced by U+FFFD.
 
         Raises:
-            ConfigError: max_new_tokens is negative or not an integer.
+            ConfigError: max_new_tokens is negative or not an integer, or a text of `stop` is empty.
             DataError: the prompt is empty and there is no bos, or it contains a lone surrogate or
                 a token that the model does not have.
             CheckpointError: the model's logits are not finite.
         """
         generation = self._generation([prompt], max_new_tokens, sampling, stop_at_eos)
-        if max_new_tokens >= MIN_TOKENS_TO_PACK:
+        if max_new_tokens >= MIN_TOKENS_TO_PACK and not generation.sampling.greedy:
             generation.make_decoder = self.fp16_decoder
-        return (pieces[0] for pieces in generation if pieces[0])
+        pieces = (pieces[0] for pieces in generation if pieces[0])
+        return until(pieces, stop) if stop else pieces
 
     def batch(
         self,

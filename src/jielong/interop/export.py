@@ -5,12 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 from jielong.checkpoint.checkpoint import find_model_folder, load_model
-from jielong.errors import ConfigError
-from jielong.interop.gguf import export_gguf
-from jielong.interop.huggingface import export_hf
-from jielong.interop.minimind import export_minimind
+from jielong.config.model import ModelConfig
+from jielong.errors import CheckpointError, ConfigError
+from jielong.interop.gguf import export_gguf, unsupported_by_llama_cpp
+from jielong.interop.gguf_tokenizer import read_vocabulary
+from jielong.interop.huggingface import export_hf, unsupported_by_transformers
+from jielong.interop.minimind import export_minimind, unsupported_by_minimind
+from jielong.tokenization.tokenizer import Tokenizer
 
 EXPORT_DTYPES = {"hf": "bfloat16", "gguf": "f16", "minimind": "float16"}  # default of each format
+
+
+def refusals(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, str]:
+    """Return why a model cannot be exported, by format; empty if every format takes it."""
+    reasons = {"hf": unsupported_by_transformers(config), "gguf": unsupported_by_llama_cpp(config)}
+    reasons["minimind"] = unsupported_by_minimind(config)
+    if reasons["gguf"] is None:
+        try:
+            read_vocabulary(tokenizer, max(config.vocab_size, tokenizer.vocab_size))
+        except CheckpointError as error:
+            reasons["gguf"] = str(error)
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def export(

@@ -182,11 +182,14 @@ def _add_settings(writer: Any, config: ModelConfig, dtype: str) -> None:
 
 
 def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
-    writer.add_tokenizer_model("gpt2")  # byte-level BPE
+    writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.types)
-    writer.add_token_merges(vocabulary.merges)
+    if vocabulary.model == "llama":
+        writer.add_token_scores(vocabulary.scores)
+    else:
+        writer.add_token_merges(vocabulary.merges)
     writer.add_eos_token_id(vocabulary.eos_id)
     if vocabulary.pad_id is not None:
         writer.add_pad_token_id(vocabulary.pad_id)
@@ -195,6 +198,6 @@ def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
     # documents begin with bos in training, so prompts must too
     writer.add_add_bos_token(vocabulary.bos_id is not None)
     writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(False)
+    writer.add_add_space_prefix(vocabulary.model == "llama")
     if vocabulary.chat_template is not None:
         writer.add_chat_template(vocabulary.chat_template)

@@ -15,6 +15,7 @@ from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, ConfigError
 from jielong.interop.output import new_folder
 from jielong.model.transformer import Transformer
+from jielong.tokenization.agreement import disagreement
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SETTINGS = (  # settings of a run that the model card lists
@@ -45,8 +46,9 @@ def export_hf(
         push_to_hub: the repository "user/name" to upload the folder to.
 
     Raises:
-        CheckpointError: there is no valid model, transformers has no class for its architecture,
-            or the upload fails (the folder is then kept).
+        CheckpointError: there is no valid model, transformers has no class for its architecture or
+            would split text otherwise (checked where it is installed), or the upload fails (the
+            folder is then kept).
         ConfigError: dtype, license or repository name are invalid, or huggingface_hub is missing.
     """
     if dtype not in DTYPES:
@@ -65,6 +67,8 @@ def export_hf(
     out_dir = Path(out_dir)
     with new_folder(out_dir) as folder:
         write_model_folder(folder, model, tokenizer, DTYPES[dtype])
+        if differs := disagreement(folder, tokenizer):
+            raise CheckpointError(f"{source}: its text would be split otherwise: {differs}")
         card = model_card(model, out_dir.name, dtype, _training_record(source), license)
         (folder / "README.md").write_text(card, encoding="utf-8")
     if push_to_hub is not None:

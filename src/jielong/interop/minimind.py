@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import zipfile
@@ -20,11 +21,14 @@ from jielong.interop.minimind_config import (
     read_architecture,
     read_config_file,
 )
+from jielong.interop.minimind_early import BUFFERS, FAMILY, as_minimind2, is_early
 from jielong.interop.output import new_files, new_folder
 from jielong.model.transformer import DEFAULT_CONTEXT, Transformer
 from jielong.tokenization.tokenizer import Tokenizer
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # magic bytes of torch.save: since torch 1.6, and before
+# where files that also contain optimizer and step, as for a resume, have the weights
+STATE_KEYS = ("model", "model_state_dict", "state_dict")
 WRAPPERS = ("_orig_mod.", "module.")  # name prefixes added by torch.compile and DDP
 
 
@@ -37,8 +41,8 @@ def import_minimind(
     """Convert a MiniMind checkpoint to a model folder that jielong and transformers can open.
 
     Args:
-        file: MiniMind2's or MiniMind-3's `.pth`, dense or mixture of experts. A resume file from
-            its `checkpoints/` works too; only the weights are used.
+        file: MiniMind2's or MiniMind-3's `.pth`, dense or mixture of experts, also of before May
+            2025. A resume file from its `checkpoints/` works too; only the weights are used.
         tokenizer: a Hugging Face tokenizer folder, such as MiniMind's `model/`.
         out_dir: a new folder; it appears only once it is complete.
         config_file: MiniMind's config as JSON, for settings that the shapes do not determine.
@@ -55,7 +59,11 @@ def import_minimind(
     file, where = Path(file), str(file)
     given = read_config_file(Path(config_file)) if config_file is not None else {}
     state = load_state(file)
+    if early := is_early(state):
+        state = as_minimind2(state, given, where)
     imported = read_architecture(state, given, where, str(config_file))
+    if early:
+        imported = dataclasses.replace(imported, family=FAMILY)
     loaded = Tokenizer.load(tokenizer)
     if loaded.vocab_size != imported.config.vocab_size:
         raise CheckpointError(
@@ -121,18 +129,26 @@ def load_state(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch raises many kinds on a damaged file
         first = first_line(error)
         raise CheckpointError(f"{file}: damaged, or not a MiniMind checkpoint: {first}") from None
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]  # a resume file also contains optimizer and step
+    for key in STATE_KEYS:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"{file}: contains no dictionary of weights")
+    state = _unwrapped(state)
     for name, value in state.items():
         plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
         if not isinstance(name, str) or not plain or not value.is_floating_point():
             raise CheckpointError(f"{file}: {name!r} is not a weight: not a MiniMind checkpoint")
-    for prefix in WRAPPERS:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def _unwrapped(state: dict[Any, Any]) -> dict[Any, Any]:
+    """Strip the prefixes of wrappers, in whichever order, and leave out buffers."""
+    while prefix := next(
+        (p for p in WRAPPERS if all(str(name).startswith(p) for name in state)), None
+    ):
+        state = {str(name).removeprefix(prefix): value for name, value in state.items()}
+    return {name: v for name, v in state.items() if not BUFFERS.fullmatch(str(name))}
 
 
 def _check_sums(file: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from jielong.config.model import ModelConfig
 from jielong.config.settings import FIELDS
 from jielong.errors import CheckpointError, ConfigError
+from jielong.interop.minimind_early import EMBEDDING, SETTINGS
 
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -43,6 +44,7 @@ OUR_NAMES = {  # MiniMind2's name → the name used by Qwen3-MoE and jielong
     "n_routed_experts": "num_experts",
     "n_shared_experts": "num_shared_experts",
     "aux_loss_alpha": "router_aux_loss_coef",
+    **SETTINGS,
 }
 MOE_FIELDS = {
     "num_experts",
@@ -167,7 +169,11 @@ class _Shapes:
     def of(self, name: str) -> tuple[int, int]:
         """Return (rows, columns)."""
         if name not in self.state:
-            raise CheckpointError(f"{self.where}: weight {name} is missing: not of MiniMind2 or 3")
+            raise CheckpointError(
+                f"{self.where}: weight {name} is missing: neither of MiniMind2 or 3, nor of a "
+                f"MiniMind before May 2025 ({EMBEDDING}); the first weight is "
+                f"{next(iter(self.state), 'none')}"
+            )
         shape = self.state[name].shape
         if len(shape) != 2 or not self.state[name].numel():
             raise CheckpointError(f"{self.where}: weight {name} has shape {tuple(shape)}")

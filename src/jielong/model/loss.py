@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,8 +14,31 @@ from jielong.runtime.device import compute_dtype
 CHUNK_TOKENS = 512  # tokens whose logits are in memory at once: 512 × 6400 floats are 13 MB
 
 
+@dataclass(frozen=True)
+class SoftTargets:
+    """A teacher's predictions, learnt beside the targets (distillation, Hinton et al. 2015).
+
+    Attributes:
+        hidden: (N, H′) the teacher's last hidden states, where N tokens are predicted.
+        weight: (V, H′) its output head.
+        share: of the objective that is the cross-entropy with the teacher's distribution.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    share: float
+
+    def distribution(self, rows: slice, compute: torch.dtype) -> Tensor:
+        """Return the teacher's probabilities for some of the tokens, (rows, V) float32."""
+        logits = self.hidden[rows].to(compute) @ self.weight.to(compute).T
+        return logits.float().softmax(-1)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Sum of −log softmax(hidden @ weight.T)[target], chunk by chunk.
+
+    With soft targets the objective is a mixture of that and of the cross-entropy with the teacher's
+    distribution.
 
     The forward pass computes the gradients too, while a chunk's logits are in memory. The backward
     pass only scales them (the method of Liger Kernel, Hsu et al. 2024).
@@ -22,12 +46,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, grad_enabled: bool
-    ) -> Tensor:
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        grad_enabled: bool,
+        soft: SoftTargets | None,
+    ) -> tuple[Tensor, Tensor]:
         needs_grad = grad_enabled and (hidden.requires_grad or weight.requires_grad)
         compute = compute_dtype(hidden)
         matrix = weight.to(compute)  # (V, H)
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        objective = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        nats, share = torch.zeros_like(objective), soft.share if soft else 0.0
         grad_hidden = torch.empty_like(hidden) if needs_grad else None
         grad_weight = torch.zeros_like(weight) if needs_grad else None
         for start in range(0, len(targets), CHUNK_TOKENS):
@@ -37,25 +67,38 @@ class _LinearCrossEntropy(torch.autograd.Function):
             target = target.clamp_min(0)
             logits = (x @ matrix.T).float()  # (N, V): the only wide matrix, modified in place
             largest, target_logit = logits.amax(dim=-1, keepdim=True), logits.gather(1, target)
+            taught = soft.distribution(rows, compute) if soft else None  # (N, V)
+            wanted = target_logit if taught is None else _mixed(logits, taught, target_logit, share)
             exponentials = logits.sub_(largest).exp_()
             z = exponentials.sum(dim=-1, keepdim=True)  # (N, 1), at least 1
-            total += torch.where(valid, z.log() + largest - target_logit, 0.0).sum()
+            log_z = z.log() + largest
+            nats += torch.where(valid, log_z - target_logit, 0.0).sum()
+            objective += torch.where(valid, log_z - wanted, 0.0).sum()
             if grad_hidden is not None and grad_weight is not None:
                 if compute == torch.float16:  # its maximum is 65504; z can be as large as V
                     exponentials.div_(z)
                     z = torch.ones_like(z)
                 # (softmax − one-hot) · z; z and the mask are applied later, to the (N, H) side
-                grad = exponentials.scatter_add_(1, target, -z).to(compute)
+                grad = exponentials.scatter_add_(1, target, (share - 1) * z)
+                if taught is not None:
+                    grad -= taught.mul_(share * z)
+                grad = grad.to(compute)
                 scale = (valid / z).to(compute)
                 grad_hidden[rows] = (grad @ matrix) * scale
                 grad_weight += grad.T @ (x * scale)
         ctx.save_for_backward(grad_hidden, grad_weight)
-        return total
+        ctx.mark_non_differentiable(nats)
+        return objective, nats
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grads[0], grad_weight * grads[0], None, None
+        return grad_hidden * grads[0], grad_weight * grads[0], None, None, None
+
+
+def _mixed(logits: Tensor, taught: Tensor, target_logit: Tensor, share: float) -> Tensor:
+    """The mean logit of what is wanted: of the target, and of the teacher's distribution."""
+    return torch.lerp(target_logit, (taught * logits).sum(-1, keepdim=True), share)
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -70,6 +113,23 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
         A float32 scalar: the sum, not the mean. Averaging per micro-batch would weight a token by
         how many targets share its micro-batch. If all targets are ignored, it is 0.
     """
+    return distillation_loss(hidden, weight, targets, None)[0]
+
+
+def distillation_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, soft: SoftTargets | None
+) -> tuple[Tensor, Tensor]:
+    """Compute a loss of the targets and of a teacher's predictions.
+
+    Args:
+        hidden, weight, targets: as in `linear_cross_entropy`.
+        soft: what the teacher predicts; without it, only the targets count.
+
+    Returns:
+        The objective, (1 − share) · cross-entropy of the targets + share · cross-entropy with the
+        teacher's distribution, and the cross-entropy of the targets alone, which has no gradient;
+        both summed over the targets that count, in nats.
+    """
     # autograd is always off inside `forward`, so it cannot see there whether gradients are needed
     grad_enabled = torch.is_grad_enabled()
-    return _LinearCrossEntropy.apply(hidden, weight, targets, grad_enabled)
+    return _LinearCrossEntropy.apply(hidden, weight, targets, grad_enabled, soft)

@@ -21,7 +21,7 @@ from jielong.model.attention_backends import (
 from jielong.model.dropout import Dropout, LayerDropout
 from jielong.model.feedforward import FeedForward
 from jielong.model.linear import Linear
-from jielong.model.loss import linear_cross_entropy
+from jielong.model.loss import SoftTargets, distillation_loss
 from jielong.model.moe import MixtureOfExperts, Routing, load_balancing_loss
 from jielong.runtime.device import compute_dtype
 
@@ -39,7 +39,8 @@ class ModelOutput:
 
     Attributes:
         logits: (B, T, V), without targets only.
-        loss: the sum over targets in nats, with targets only.
+        loss: what to minimise, summed over the targets, in nats; with targets only.
+        nats: the targets' summed cross-entropy, without gradient: the loss, but for a teacher.
         balance_loss: the routers' losses of all layers times their coefficients, a mean over the
             targets; for a mixture of experts with targets only.
         expert_load: (layers, experts), how often each expert was chosen by tokens with a target;
@@ -48,6 +49,7 @@ class ModelOutput:
 
     logits: Tensor | None = None
     loss: Tensor | None = None
+    nats: Tensor | None = None
     balance_loss: Tensor | None = None
     expert_load: Tensor | None = None
 
@@ -193,6 +195,7 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         reference_load: Tensor | None = None,
         dropout: Dropout | None = None,
+        soft_targets: SoftTargets | None = None,
     ) -> ModelOutput:
         """Predict the next token at each position.
 
@@ -205,6 +208,7 @@ class Transformer(nn.Module):
             cache: keys and values of the tokens before these; extended in place.
             reference_load: (layers, experts), see `load_balancing_loss`; mixtures of experts only.
             dropout: of the embedding and of what each layer adds; for training, with targets.
+            soft_targets: a teacher's predictions of the same tokens; for training, with targets.
 
         Returns:
             `logits` (B, T, V), or `loss` if there are targets: their summed loss, in nats.
@@ -213,13 +217,15 @@ class Transformer(nn.Module):
             return ModelOutput(logits=self.logits(self.hidden_states(tokens, document_ids, cache)))
         routings: list[Routing] = []
         hidden = self.model(tokens, document_ids, cache, routings, dropout)
-        loss = linear_cross_entropy(hidden.flatten(0, 1), self.lm_head.weight, targets.flatten())
+        loss, nats = distillation_loss(
+            hidden.flatten(0, 1), self.lm_head.weight, targets.flatten(), soft_targets
+        )
         if not routings:
-            return ModelOutput(loss=loss)
+            return ModelOutput(loss=loss, nats=nats)
         balance_loss, load = load_balancing_loss(
             routings, targets != IGNORE_INDEX, self.config, reference_load
         )
-        return ModelOutput(loss=loss, balance_loss=balance_loss, expert_load=load)
+        return ModelOutput(loss=loss, nats=nats, balance_loss=balance_loss, expert_load=load)
 
     def hidden_states(
         self, tokens: Tensor, document_ids: Tensor | None = None, cache: KVCache | None = None

@@ -40,6 +40,7 @@ class Console:
                 early batches are smaller.
             pauses_left: how many validations and checkpoints come after a step.
         """
+        self.close()  # an earlier run's
         self.total_steps, self.first_step, self.work = total_steps, step, work or float
         self.pauses_left = pauses_left or (lambda step: 0)
         self.trained_s, self.pauses = 0.0, []
@@ -80,7 +81,7 @@ class Console:
         """Show loss, perplexity and bits per byte of the held-out text."""
         self.line(
             f"── step {step} · {of} loss {likelihood['loss']:.4f} · perplexity "
-            f"{likelihood['perplexity']:.2f} · {with_error(likelihood)} bits/byte",
+            f"{perplexity(likelihood)} · {with_error(likelihood)} bits/byte",
             style="bold",
         )
 
@@ -100,6 +101,14 @@ def with_error(likelihood: Mapping[str, Any]) -> str:
     error = likelihood.get("bits_per_byte_error")
     bits = f"{likelihood['bits_per_byte']:.4f}"
     return bits if error is None else f"{bits} ± {error:.3f}"
+
+
+def perplexity(likelihood: Mapping[str, Any]) -> str:
+    """Format the perplexity; from a million on in powers of ten."""
+    value = likelihood["perplexity"]
+    if value is None:  # as metrics.jsonl has what is not finite
+        return "inf"
+    return f"{value:.2f}" if value < 1e6 else f"{value:.1e}"
 
 
 def one_line(text: str) -> str:

@@ -23,7 +23,7 @@ from jielong.runtime.atomic import write_file
 
 
 class RunFolder:
-    """Paths of a run's files: config.toml, metrics.jsonl, checkpoints/, tokenizer/, data/."""
+    """Paths of a run's files: config.toml, metrics.jsonl, checkpoints/ and what it is made from."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -32,6 +32,8 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.tokenizer = self.path / "tokenizer"
         self.data = self.path / "data"
+        self.teachers = self.path / "teachers"  # runs of their own, by number
+        self.replay = self.path / "replay"
 
     @property
     def started(self) -> bool:

@@ -23,12 +23,12 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.atomic import write_file
 from jielong.tokenization.batch_encoding import BatchEncoder
+from jielong.tokenization.folder import TokenizerFolder, folder_files, read_folder
+from jielong.tokenization.merges import merged_from
 from jielong.tokenization.text_pieces import sample, short_runs
 
 PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # ids 0, 1, 2, as MiniMind has them
 LEAST_VOCAB_SIZE = 3 + 256
-MOST_IDS = 2**24  # more than any tokenizer has; a larger id would need a huge embedding
-KEPT_FILES = ("special_tokens_map.json", "chat_template.jinja")  # loaded and saved unchanged
 
 
 class Tokenizer:
@@ -50,50 +50,28 @@ class Tokenizer:
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
 
     @classmethod
-    def load(cls, folder: str | Path) -> Tokenizer:
-        """Load the tokenizer from a Hugging Face folder (any that has `tokenizer.json`).
+    def load(
+        cls, path: str | Path, bos_token: str | None = None, eos_token: str | None = None
+    ) -> Tokenizer:
+        """Load the tokenizer from a Hugging Face folder that has `tokenizer.json`.
+
+        Args:
+            path: the folder, its `tokenizer.json`, or a run or dataset with a tokenizer.
+            bos_token, eos_token: tokens of the vocabulary to take instead of the declared ones.
 
         Raises:
+            ConfigError: `bos_token` or `eos_token` is not in the vocabulary.
             DataError: the folder or file is missing, or is not a tokenizer.
         """
-        folder = Path(folder)
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise DataError(
-                f"{path}: no such file; give a Hugging Face tokenizer folder, "
-                "or train one with `jielong tokenizer`"
-            )
-        try:
-            backend = tokenizers.Tokenizer.from_str(_read(path))
-        except BaseException as error:  # the library raises bare Exception, or panics, on bad files
-            if isinstance(error, DataError | KeyboardInterrupt | SystemExit):
-                raise
-            raise DataError(f"{path}: not a valid tokenizer ({error}); fetch it again") from None
-        if not 0 <= max(backend.get_vocab().values(), default=-1) < MOST_IDS:
-            raise DataError(f"{path}: the vocabulary is empty or too large; fetch the file again")
-        roles = {role: _special_id(folder, backend, role) for role in ("bos", "eos", "pad")}
-        files = {name: _read(folder / name) for name in KEPT_FILES if (folder / name).is_file()}
-        return cls(backend, _read_json(folder / "tokenizer_config.json"), roles, files)
+        found = read_folder(path, {"bos": bos_token, "eos": eos_token})
+        return cls(found.backend, found.config, found.ids, found.files)
 
     def save(self, folder: str | Path, model_max_length: int | None = None) -> None:
-        """Write a folder that `load` and `transformers.AutoTokenizer` read."""
+        """Write a folder of which `load` and transformers' `AutoTokenizer` give the same ids."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": False,
-        }
-        for role, token_id in self.special_ids.items():
-            if token_id is not None:
-                config[f"{role}_token"] = self._backend.id_to_token(token_id)
-        config |= self._config
-        if model_max_length is not None:
-            config["model_max_length"] = model_max_length
-        files = self._files | {
-            "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n",
-            "tokenizer.json": self._backend.to_str(pretty=True) + "\n",
-        }
-        for name, text in files.items():
+        saved = TokenizerFolder(self._backend, self._config, self.special_ids, self._files)
+        for name, text in folder_files(saved, model_max_length).items():
             write_file(folder / name, text.encode())
 
     @property
@@ -148,6 +126,10 @@ class Tokenizer:
             count[i] = 0 if i in self.special_tokens else len(piece)
         return count
 
+    def merged_from(self) -> np.ndarray:
+        """Return (vocab_size, 2) int64, the tokens that each was merged from; -1 if it was not."""
+        return merged_from(self._backend.to_str(), self._pieces, self.vocab_size)
+
     @cached_property
     def special_tokens(self) -> frozenset[int]:
         """The ids of all special tokens, including bos, eos and pad."""
@@ -158,6 +140,15 @@ class Tokenizer:
     @property
     def is_byte_level(self) -> bool:
         return self._batch_encoder.is_byte_level
+
+    @property
+    def is_our_kind(self) -> bool:
+        """Whether it is a tokenizer as `train_tokenizer` makes them."""
+        parts = json.loads(self._backend.to_str())
+        splitting = parts["pre_tokenizer"] or {}
+        names = [self._backend.id_to_token(i) for i in range(3)]
+        plain = parts["normalizer"] is None and parts["model"]["type"] == "BPE"
+        return plain and splitting.get("type") == "ByteLevel" and names == [PAD, BOS, EOS]
 
     @cached_property
     def _batch_encoder(self) -> BatchEncoder:
@@ -270,46 +261,3 @@ def _byte_of_char() -> dict[str, int]:
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
-
-
-def _special_id(folder: Path, backend: tokenizers.Tokenizer, role: str) -> int | None:
-    """Return the id of the bos, eos or pad token, from the first file that declares it."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        declared = _read_json(folder / name)
-        if f"{role}_token" not in declared:
-            continue
-        token = declared[f"{role}_token"]
-        token = token.get("content") if isinstance(token, dict) else token
-        if token is None:
-            return None
-        token_id = backend.token_to_id(token) if isinstance(token, str) else None
-        if token_id is None:
-            raise DataError(
-                f"{folder / name}: {role}_token {token!r} is not in tokenizer.json; "
-                "the two files belong to different tokenizers"
-            )
-        return token_id
-    declared_id: Any = _read_json(folder / "config.json").get(f"{role}_token_id")
-    declared_id = declared_id[0] if isinstance(declared_id, list) and declared_id else declared_id
-    known = isinstance(declared_id, int) and 0 <= declared_id < MOST_IDS
-    return declared_id if known and backend.id_to_token(declared_id) else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); fetch it again") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(_read(path))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON ({error}); fetch it again") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: holds no JSON object; fetch it again")
-    return value

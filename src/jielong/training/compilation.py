@@ -9,12 +9,29 @@ from jielong.data.batches import Batch
 from jielong.errors import first_line
 from jielong.model.moe import Experts
 from jielong.model.transformer import Transformer
+from jielong.training.state import TrainState
 from jielong.training.trial import try_batch
 
 # Training arithmetic below which compiling costs more than it saves. Counted, not timed, so that
 # a resumed run decides as the first did: about ten minutes of work. On a CPU it has never brought
 # anything (docs/experiments.md).
 LEAST_FLOPS = {"cpu": float("inf"), "cuda": 3e16, "mps": float("inf")}
+
+
+def compile_if_it_pays(state: TrainState) -> None:
+    """Compile the layers where `--compile` and the length of the run say so."""
+    windows = state.batches.windows_before(state.plan.total_steps)
+    tokens = windows * state.config.data.max_seq_len
+    if not wants_compile(state.config, state.model.num_parameters(), tokens, state.model.device):
+        return
+    state.console.line("compiling …")
+    batch = state.batches.batch(0, state.world.rank, state.world.world_size)
+    first = state.micro_batches(batch, step=0)[0]
+    problem = compile_layers(state.model, first, state.train_step.dtype)
+    if problem:
+        state.console.line(
+            f"torch.compile does not work here, going on without: {problem}", "yellow"
+        )
 
 
 def wants_compile(config: Config, parameters: int, tokens: int, device: torch.device) -> bool:

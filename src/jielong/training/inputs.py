@@ -8,51 +8,34 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, latest_valid_checkpoint
-from jielong.checkpoint.folder import read_model_config
-from jielong.config.settings import Config, same_setting
-from jielong.data.prepare.prepare import prepare
-from jielong.data.prepare.provenance import SETTINGS, Sources, changes_since, provenance
-from jielong.data.shards import Dataset, open_dataset, verify_dataset
+from jielong.config.settings import Config
+from jielong.data.prepare.provenance import Sources
+from jielong.data.shards import Dataset, open_dataset
 from jielong.data.sources.documents import DocumentTexts
 from jielong.data.sources.text_units import Splitting
-from jielong.errors import ConfigError, DataError
+from jielong.errors import ConfigError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
+from jielong.training.datasets import (
+    ensure_datasets,
+    find_older_text,
+    load_dataset,
+    load_replay,
+    prepared_folder,
+)
 from jielong.training.minutes import Machine, TextSize, choose_size, choose_tokens
+from jielong.training.starting_point import (
+    StartingPoint,
+    check_init_from,
+    compare_with_transformers,
+    find_starting_point,
+    with_architecture,
+)
 
 UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
-
-
-@dataclass(frozen=True)
-class StartingPoint:
-    """What a run goes on from: found and verified once, by rank 0, for all ranks."""
-
-    checkpoint: Path | None = None  # the run's own newest sound one
-    init_from: Path | None = None  # the model folder of `training.init_from`, for a new run
-    problems: tuple[str, ...] = ()  # newer checkpoints passed over, and why
-
-    @property
-    def model_folder(self) -> Path | None:
-        """Where architecture, tokenizer and weights come from, if not from the settings."""
-        return self.checkpoint or self.init_from
-
-
-def find_starting_point(config: Config, run: RunFolder) -> StartingPoint:
-    """The newest sound checkpoint of the run, or the model folder that the settings name.
-
-    Raises:
-        CheckpointError: there is no model in `training.init_from`, or it is damaged.
-    """
-    newest, problems = latest_valid_checkpoint(run.checkpoints)
-    init_from = None
-    if config.training.init_from is not None and newest is None:
-        init_from = find_model_folder(config.training.init_from)
-    return StartingPoint(newest, init_from, tuple(problems))
 
 
 def spool_stdin(config: Config, run: RunFolder) -> Config:
@@ -95,34 +78,48 @@ def prepare_inputs(
     """
     started = time.monotonic()
     start = find_starting_point(config, folder)
+    if start.init_from is not None:
+        check_init_from(config, load_tokenizer(config, folder, start), start, log)
     found = spool_stdin(config, folder)
     sources = functools.cache(lambda: _find_sources(found))  # once, and only if they are needed
+    older = functools.cache(lambda: find_older_text(found, sources))
+    if found.data.replay is not None and not (folder.replay / "dataset.json").is_file():
+        older()  # a mistake in its path is told before anything is made
     text = functools.partial(_text_size, found, sources)
     found = choose_size(found, text, folder, machine, started, log)
-    if _tokenizer_folder(found, folder, start) == folder.tokenizer:
+    if tokenizer_folder(found, folder, start) == folder.tokenizer:
         ensure_tokenizer(found, folder, sources, log)
-    ensure_dataset(found, load_tokenizer(found, folder, start), folder, sources, log)
-    verify_dataset(dataset_folder(found, folder), again=verify)
-    found = _with_window_of_text(found, dataset_folder(found, folder), log)
+    tokenizer = load_tokenizer(found, folder, start)
+    ensure_datasets(found, tokenizer, folder, sources, older, log, verify)
+    dataset = load_dataset(found, tokenizer, folder)
+    replay = load_replay(found, tokenizer, folder)
+    found = _with_window_of_text(found, dataset, replay, log)
+    sized = with_architecture(found, tokenizer, start)
+    if start.checkpoint is None:
+        compare_with_transformers(sized, tokenizer, dataset, log)
     if found.training.minutes is not None:
-        tokenizer = load_tokenizer(found, folder, start)
-        dataset = load_dataset(found, tokenizer, folder)
-        sized = with_architecture(found, tokenizer, start)
-        tokens = choose_tokens(sized, dataset, folder, machine, started, log)
-        found = found.with_values(tokens=tokens)
+        budget = choose_tokens(sized, dataset, replay, folder, machine, started, log).training
+        found = found.with_values(tokens=budget.tokens, teachers=budget.teachers)
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
     return dataclasses.replace(found, data=data), start
 
 
-def _with_window_of_text(config: Config, folder: Path, log: Callable[[str], None]) -> Config:
-    """Cut a training window that is longer than all the text, which would only be padding."""
-    tokens = len(open_dataset(folder, verify=False).train)
+def _with_window_of_text(
+    config: Config, dataset: Dataset, replay: Dataset | None, log: Callable[[str], None]
+) -> Config:
+    """Cut a training window that is longer than all the text, which would only be padding.
+
+    Args:
+        replay: older text; the longer one of the two counts.
+    """
+    tokens = max(len(text.train) for text in (dataset, replay) if text is not None)
     window = max(2, tokens - 1)  # and one more, the last one's target
     if config.data.max_seq_len <= window:
         return config
     log(
         f"window     {window:,} tokens, not {config.data.max_seq_len:,} as data.max_seq_len says: "
         f"there are only {tokens:,} tokens of text to train on"
+        + ("" if replay is None else ", in the longer one of the two texts")
     )
     return config.with_values(max_seq_len=window)
 
@@ -153,131 +150,48 @@ def load_tokenizer(config: Config, folder: RunFolder, start: StartingPoint) -> T
     Raises:
         DataError: it is missing or damaged.
     """
-    return Tokenizer.load(_tokenizer_folder(config, folder, start))
+    data = config.data
+    return Tokenizer.load(tokenizer_folder(config, folder, start), data.bos_token, data.eos_token)
 
 
-def _tokenizer_folder(config: Config, folder: RunFolder, start: StartingPoint) -> str | Path:
+def tokenizer_folder(config: Config, folder: RunFolder, start: StartingPoint) -> str | Path:
+    """Where the tokenizer of a run is: one that was given, or the run's own."""
     given = config.data.tokenizer or _beside_dataset(config)
     if given is None and config.training.init_from is not None:
         given = start.model_folder
     return given or folder.tokenizer
 
 
-def train_on_corpus(config: Config, sources: Sources | None = None) -> Tokenizer:
+def train_on_corpus(
+    config: Config,
+    sources: Sources | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Tokenizer:
     """A byte-level BPE tokenizer of the corpus at `data_path`.
 
     Args:
         sources: those of `config.data`, where they have been found already.
+        log: takes a line for the user on what was left out.
 
     Raises:
-        DataError: there is no text; it says what the first bad line is instead.
+        DataError: there is no text, or too much of it would be left out; it says what was first.
     """
     found = sources or _find_sources(config)
-    splitting = Splitting.of(config.data)
-    texts = DocumentTexts(found.data, config.data.text_field, splitting=splitting)
+    data = config.data
+    splitting = Splitting.of(data)
+    texts = DocumentTexts(found.data, data.text_field, data.encoding, splitting)
     size = config.model.vocab_size
-    with texts.naming_first_bad_line():
-        return train_tokenizer(iter(texts), size, config.data.tokenizer_sample_bytes)
+    with texts.checked(data.allow_loss):
+        tokenizer = train_tokenizer(iter(texts), size, data.tokenizer_sample_bytes)
+    for line in texts.losses.lines():
+        log(line)
+    return tokenizer
 
 
 def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:
     """A new tokenizer in a line, and why it is smaller than asked for if it is."""
     fewer = f", not {asked}: the text repeats no more" if tokenizer.vocab_size < asked else ""
     return f"tokenizer of {tokenizer.vocab_size} tokens{fewer}: {folder}"
-
-
-def ensure_dataset(
-    config: Config,
-    tokenizer: Tokenizer,
-    run: RunFolder,
-    sources: Callable[[], Sources],
-    log: Callable[[str], None],
-) -> None:
-    """Prepare the dataset where it is missing; one given as `data_path` is used as it is.
-
-    A run that has trained goes on with the tokens it has, wherever its text is by now.
-    """
-    if _trained_on(config, run) and (run.data / "dataset.json").is_file():
-        log(f"dataset {run.data} (the run's own)")
-        if changes := _changes_of_text(config, tokenizer, run, sources):
-            log(
-                f"the text has changed since: {'; '.join(changes[:3])}. This run goes on with the "
-                "tokens it has; to train on the text as it is now, start another run from this "
-                f"one's model: --init-from {run.path} and a new --out-dir"
-            )
-    elif prepared_folder(config) is None:
-        report = prepare(config, tokenizer, run.data, log, sources())
-        for line in report.lines()[: 1 if report.reused else None]:
-            log(line)
-
-
-def _changes_of_text(
-    config: Config, tokenizer: Tokenizer, run: RunFolder, sources: Callable[[], Sources]
-) -> list[str]:
-    """List how the text of a run has changed; nothing if it is gone, or was standard input."""
-    try:
-        wanted = provenance(config, tokenizer, sources())
-    except DataError:
-        return []  # the run does not need it any more
-    return changes_since(run.data, wanted)
-
-
-def _trained_on(config: Config, run: RunFolder) -> bool:
-    """Whether the run has trained on the text that the config names."""
-    if not checkpoints(run.checkpoints) or not run.config_file.exists():
-        return False
-    now, then = config.data, run.stored_config().data
-    names = (*SETTINGS, "data_path", "tokenizer", "validation_path")
-    return all(same_setting(name, getattr(then, name), getattr(now, name)) for name in names)
-
-
-def load_dataset(config: Config, tokenizer: Tokenizer, run: RunFolder) -> Dataset:
-    """The prepared dataset of a run, its files of the right sizes.
-
-    Raises:
-        DataError: it is damaged, or was made with another tokenizer.
-    """
-    folder = dataset_folder(config, run)
-    dataset = open_dataset(folder, verify=False)
-    if dataset.manifest["tokenizer_fingerprint"] != tokenizer.fingerprint:
-        raise DataError(
-            f"{folder}: made with the tokenizer {dataset.manifest['tokenizer_fingerprint'][:12]}, "
-            f"not with {tokenizer.fingerprint[:12]}: give its own --tokenizer, or prepare it again"
-        )
-    return dataset
-
-
-def with_architecture(config: Config, tokenizer: Tokenizer, start: StartingPoint) -> Config:
-    """The config with what follows from the tokenizer, the window and `init_from` filled in.
-
-    Raises:
-        ConfigError: the model in `init_from` has no place for the tokenizer or the window.
-    """
-    context = config.model.max_position_embeddings or config.data.max_seq_len
-    model = dataclasses.replace(
-        config.model, vocab_size=tokenizer.vocab_size, max_position_embeddings=context
-    )
-    if config.training.init_from is not None and start.model_folder is not None:
-        model = read_model_config(start.model_folder)
-        if model.vocab_size < tokenizer.vocab_size:
-            raise ConfigError(
-                f"training.init_from={config.training.init_from} has a vocabulary of "
-                f"{model.vocab_size}, the tokenizer {tokenizer.vocab_size}: use its own tokenizer"
-            )
-    return dataclasses.replace(config, model=model).validated()
-
-
-def dataset_folder(config: Config, run: RunFolder) -> Path:
-    """Where the tokens of a run are: a prepared dataset that was given, or the run's own."""
-    return prepared_folder(config) or run.data
-
-
-def prepared_folder(config: Config) -> Path | None:
-    """The folder of a dataset that `jielong prepare` made, if that is what `data_path` names."""
-    paths = config.data.data_path
-    if len(paths) == 1 and (Path(paths[0]) / "dataset.json").is_file():
-        return Path(paths[0])
-    return None
 
 
 def _beside_dataset(config: Config) -> Path | None:

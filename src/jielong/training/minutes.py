@@ -16,6 +16,7 @@ import tomli_w
 import torch
 
 from jielong.config.load import load_toml
+from jielong.config.replay import replay_share
 from jielong.config.settings import FIELDS, Config
 from jielong.data.batches import Batch
 from jielong.data.shards import Dataset
@@ -28,6 +29,7 @@ from jielong.training.scaling import (
     MICRO_BATCH_TOKENS,
     MODEL_SIZES,
     MOST_EPOCHS,
+    RATE_TRIAL_SHARE,
     REPEATED,
     ModelSize,
     default_learning_rate,
@@ -39,8 +41,11 @@ from jielong.training.scaling import (
 from jielong.training.step import TrainStep
 
 CHOSEN = "chosen.toml"
+BUDGET = ("minutes", "tokens", "teachers")  # of what is in it; the rest is the model's size
 BYTES_PER_TOKEN = 3.0  # about, before there is a tokenizer
 USED_SHARE = 0.92  # of the time; the rest is for the end of the run, and for other work's noise
+TAUGHT = 1.4  # times as long takes training with a teacher, which predicts as well
+MOST_TEACHERS = 3
 PAUSE_S = 0.5  # for the checkpoint and the sample of each validation
 LEAST_REPEATS, LEAST_S = 3, 1.0  # of what is timed
 
@@ -95,7 +100,8 @@ def choose_size(
         return config
     file = folder.path / CHOSEN
     if file.exists():
-        return config.with_values(**load_toml(file))
+        kept = load_toml(file)
+        return config.with_values(**{k: v for k, v in kept.items() if k not in BUDGET})
     measured = text()
     vocabulary = measured.vocabulary or vocabulary_for(measured.bytes)
     text_tokens = max(1, round(measured.bytes / BYTES_PER_TOKEN))
@@ -108,7 +114,7 @@ def choose_size(
         parameters = candidate.model.parameter_count
         if best is not None and 2 * best[1] * smaller / parameters < tokens_for(parameters):
             break  # too slow, even if the arithmetic is done twice as fast: not worth measuring
-        speed = measure_speed(candidate, machine)
+        speed = measure_speed(candidate, machine, REPEATED)  # most texts will be read again
         tokens = min(tokens_in(candidate, speed, seconds, text_tokens), MOST_EPOCHS * text_tokens)
         if best is not None and tokens < tokens_for(parameters):
             break
@@ -128,41 +134,78 @@ def choose_size(
 def choose_tokens(
     config: Config,
     dataset: Dataset,
+    replay: Dataset | None,
     folder: RunFolder,
     machine: Machine,
     started: float,
     log: Callable[[str], None],
-) -> int:
-    """Turn the minutes that are left into a budget of tokens, unless that has been done.
+) -> Config:
+    """Turn the minutes that are left into tokens and teachers, unless that has been done.
 
-    A text is read MOST_EPOCHS times at most: the run of a small one then ends sooner.
+    A text is read MOST_EPOCHS times at most. If there is time for more, it is for teachers, each of
+    which reads it as often. A run that goes on with other minutes gets another budget; its model
+    and its teachers stay those it has.
+
+    Args:
+        replay: older text, whose share of the tokens comes on top of an epoch.
     """
-    file = folder.path / CHOSEN
+    file, minutes = folder.path / CHOSEN, config.training.minutes
     values = load_toml(file) if file.exists() else {}
-    if "tokens" not in values:
-        held_out = 0 if dataset.validation is None else len(dataset.validation)
-        held_out = min(held_out, config.run.eval_tokens)
-        epochs = 1.0
-        for _ in range(2):  # the second time as the first one's epochs ask for
-            speed = measure_speed(config, machine, epochs)
-            seconds = _seconds_left(config, started)
-            tokens = tokens_in(config, speed, seconds, len(dataset.train), held_out)
-            epochs = tokens / len(dataset.train)
-            if epochs < REPEATED:
-                break
-        most = MOST_EPOCHS * len(dataset.train)
-        if tokens > most:
+    if "tokens" not in values or values.get("minutes", minutes) != minutes:
+        asked = values.get("teachers", config.training.teachers)
+        epoch = len(dataset.train) / (1 - replay_share(config.data.replay))  # in tokens
+        splits = [d.validation for d in (dataset, replay) if d is not None]
+        held_out = sum(min(len(s), config.run.eval_tokens) for s in splits if s is not None)
+        tokens, teachers = _budget(config, epoch, held_out, machine, started, asked)
+        values |= {"tokens": max(config.data.max_seq_len, round(tokens)), "minutes": minutes}
+        values["teachers"] = teachers
+        if tokens > 0.99 * MOST_EPOCHS * epoch:
             log(
-                f"the text is read {MOST_EPOCHS} times, not {tokens / len(dataset.train):.0f} as "
-                "the time would allow: more would only memorise it, so the run ends sooner"
+                f"the text is read {MOST_EPOCHS} times: more would only memorise it. "
+                + (
+                    f"The time is also for {teachers} models to learn from"
+                    if teachers
+                    else "So the run ends sooner"
+                )
             )
-        values["tokens"] = max(config.data.max_seq_len, round(min(tokens, most)))
         _write(file, values)
-    return int(values["tokens"])
+    return config.with_values(tokens=values["tokens"], teachers=values.get("teachers", 0))
+
+
+def _budget(
+    config: Config,
+    epoch: float,
+    held_out: int,
+    machine: Machine,
+    started: float,
+    asked: int | None,
+) -> tuple[float, int]:
+    """Tokens of a run and the number of its teachers, as asked for or as many as there is time for.
+
+    Each teacher trains on as many tokens. A model that has a teacher takes TAUGHT as long.
+
+    Args:
+        epoch: tokens for which the text is read once.
+        held_out: tokens of a validation.
+    """
+    teachers, epochs = asked or 0, 1.0
+    for _ in range(2):  # the second time as the first one's epochs ask for
+        speed = measure_speed(config, machine, epochs)
+        seconds = _seconds_left(config, started) / (1 + TAUGHT * teachers)
+        if config.training.init_from is not None and config.training.learning_rate is None:
+            seconds *= 1 - RATE_TRIAL_SHARE
+        tokens = tokens_in(config, speed, seconds, epoch, held_out)
+        epochs = tokens / epoch
+        if epochs < REPEATED:
+            break
+    most = MOST_EPOCHS * epoch
+    if asked is None:
+        teachers = max(0, min(MOST_TEACHERS, int((tokens / most - 1) / TAUGHT)))
+    return min(tokens, most), teachers
 
 
 def tokens_in(
-    config: Config, speed: Speed, seconds: float, text_tokens: int, held_out: int = 0
+    config: Config, speed: Speed, seconds: float, text_tokens: float, held_out: int = 0
 ) -> float:
     """Tokens that can be trained on in `seconds`, validations included, by bisection.
 

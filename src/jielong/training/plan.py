@@ -12,7 +12,9 @@ import torch
 
 from jielong.config.model import ModelConfig
 from jielong.config.settings import Config
-from jielong.data.batches import Batches, Stream
+from jielong.data.batches import Batches
+from jielong.data.replay import Replay
+from jielong.data.windows import Stream
 from jielong.training.scaling import (
     REPEATED,
     Regularisation,
@@ -41,6 +43,7 @@ class RunPlan:
     weight_decay: float
     dropout: float
     input_noise: float
+    bpe_dropout: float
     total_steps: int
     warmup_steps: int
     decay_steps: int
@@ -57,6 +60,7 @@ def resolve(
     device: torch.device,
     world_size: int = 1,
     resumed: Mapping[str, Any] | None = None,
+    replay: Replay | None = None,
 ) -> RunPlan:
     """Decides every value of a run that its settings leave open.
 
@@ -66,15 +70,11 @@ def resolve(
         device: where the run trains.
         world_size: number of processes.
         resumed: `RunPlan.to_json` of the checkpoint that the run goes on from.
+        replay: older text that is mixed in.
     """
     t, window = asked.training, asked.data.max_seq_len
 
-    # Peak learning rate: scale / √hidden_size, since wide layers need smaller steps.
-    learning_rate = t.learning_rate
-    if learning_rate is None:
-        learning_rate = default_learning_rate(asked)
-
-    global_batch_size, batch_warmup = _global_batch(asked, train, resumed)
+    global_batch_size, batch_warmup = _global_batch(asked, train, resumed, replay)
 
     # Micro-batch: what a device does best, in equal parts of the global batch. Memory may ask for
     # a smaller one, which changes no update.
@@ -88,12 +88,12 @@ def resolve(
     # Steps: the budget in windows, over the windows of each step.
     training = dataclasses.replace(t, global_batch_size=global_batch_size)
     sizes = first_batches(asked, global_batch_size) if batch_warmup else ()
-    batches = Batches(train, asked.data, training, sizes)
+    batches = Batches(train, asked.data, training, sizes, replay=replay)
     total_steps = batches.total_steps(training)
 
     # Regularisation: none to speak of for a text read once, more the more often it is read.
     epochs = batches.windows_before(total_steps) / batches.windows
-    regular = _regularisation(asked, epochs, len(train), resumed)
+    regular = _regularisation(asked, epochs, len(train), total_steps, resumed)
 
     # Schedule: warm-up and decay as shares of the run, unless given in steps.
     schedule = Schedule.of(t, total_steps)
@@ -105,13 +105,14 @@ def resolve(
         eval_interval = min(eval_interval, math.ceil(batches.steps_per_epoch / 2))
     return RunPlan(
         model=asked.model,
-        learning_rate=learning_rate,
+        learning_rate=_learning_rate(asked, resumed),
         global_batch_size=global_batch_size,
         batch_warmup=batch_warmup,
         micro_batch_size=micro_batch_size,
         weight_decay=regular.weight_decay,
         dropout=regular.dropout,
         input_noise=regular.input_noise,
+        bpe_dropout=regular.bpe_dropout,
         total_steps=total_steps,
         warmup_steps=schedule.warmup_steps,
         decay_steps=schedule.decay_steps,
@@ -120,20 +121,34 @@ def resolve(
     )
 
 
+def _learning_rate(asked: Config, resumed: Mapping[str, Any] | None) -> float:
+    """The peak: scale / √hidden_size unless given, since wide layers need smaller steps.
+
+    A run that goes on from a model keeps what it chose at its start (`rate_trial`).
+    """
+    given = asked.training.learning_rate
+    if given is None and asked.training.init_from is not None and resumed is not None:
+        given = resumed.get("learning_rate")
+    return default_learning_rate(asked) if given is None else given
+
+
 def _regularisation(
-    asked: Config, epochs: float, tokens: int, resumed: Mapping[str, Any] | None
+    asked: Config, epochs: float, tokens: int, total_steps: int, resumed: Mapping[str, Any] | None
 ) -> Regularisation:
-    """What is asked for, else what follows from the epochs; runs of earlier versions had little."""
+    """What is asked for, else what follows from the epochs; a run keeps it unless its budget does.
+
+    So a run that an earlier version began goes on as it began.
+    """
     parameters = asked.model.parameter_count
     values = dataclasses.asdict(default_regularisation(epochs, parameters, tokens))
-    if resumed is not None:
-        values |= resumed.get("earlier_regularisation", {})
+    if resumed is not None and resumed.get("total_steps", total_steps) == total_steps:
+        values = {name: resumed.get(name, 0.0) for name in values}
     given = {name: getattr(asked.training, name) for name in values}
     return Regularisation(**(values | {k: v for k, v in given.items() if v is not None}))
 
 
 def _global_batch(
-    asked: Config, train: Stream, resumed: Mapping[str, Any] | None
+    asked: Config, train: Stream, resumed: Mapping[str, Any] | None, replay: Replay | None
 ) -> tuple[int, bool]:
     """Windows in an update, and whether the first updates have fewer.
 
@@ -148,19 +163,21 @@ def _global_batch(
     if size is None and resumed is not None:
         return resumed["global_batch_size"], resumed["batch_warmup"]
     if size is None:
-        wanted = max(1, round(_tokens_per_step(asked, train) / window))
+        wanted = max(1, round(_tokens_per_step(asked, train, replay) / window))
         size = whole_micro_batches(wanted, window)
     return size, warmup
 
 
-def _tokens_per_step(asked: Config, train: Stream) -> float:
+def _tokens_per_step(asked: Config, train: Stream, replay: Replay | None) -> float:
     """Tokens of a global batch that follow from the budget, in whichever way it is given."""
     t, window, width = asked.training, asked.data.max_seq_len, asked.model.hidden_size
     if t.steps is not None:  # tokens = steps · batch, put into batch = 2 · √tokens
         return max(4.0 * t.steps, 12 * width)
     padded = asked.data.packing == "pad"
     epoch = len(train.documents) * window if padded else len(train)
-    return default_tokens_per_step(t.tokens if t.tokens is not None else t.epochs * epoch, width)
+    new_share = 1.0 if replay is None else 1 - replay.share
+    total = t.epochs * epoch / new_share  # epochs count the new text, the older is on top
+    return default_tokens_per_step(t.tokens if t.tokens is not None else total, width)
 
 
 def saved_plan(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -174,8 +191,7 @@ def saved_plan(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
     old = state["config"]["training"]
     plan = {}
     if state.get("format", 1) < 3:  # weight_decay was a plain setting, and there was nothing else
-        earlier = {"weight_decay": old["weight_decay"], "dropout": 0.0, "input_noise": 0.0}
-        plan["earlier_regularisation"] = earlier
+        plan["weight_decay"] = old["weight_decay"]
     if "plan" in state:
         return plan | state["plan"]
     return plan | {

@@ -15,12 +15,14 @@ from jielong.data.batches import prefetch
 from jielong.observe.console import Console
 from jielong.observe.metrics import RunningMetrics
 from jielong.observe.trackers import check_tracker, start_tracker
-from jielong.runtime.device import choose_device, choose_dtype, describe
-from jielong.runtime.distributed import init_world
+from jielong.runtime.device import bf16_products, choose_device, choose_dtype, describe
+from jielong.runtime.distributed import World, init_world
 from jielong.runtime.run_folder import RunFolder, StopSignals
-from jielong.training.compilation import compile_layers, wants_compile
-from jielong.training.inputs import StartingPoint, prepare_inputs
+from jielong.training.chain import taught, teacher_runs
+from jielong.training.compilation import compile_if_it_pays
+from jielong.training.inputs import prepare_inputs
 from jielong.training.minutes import Machine
+from jielong.training.rate_trial import choose_learning_rate
 from jielong.training.recovery import (
     LossSpikeError,
     choose_micro_batch_size,
@@ -29,7 +31,9 @@ from jielong.training.recovery import (
     step_with_recovery,
     translate_out_of_memory,
 )
-from jielong.training.state import TrainState, build, record_best, restore
+from jielong.training.saving import record_best, restore
+from jielong.training.starting_point import StartingPoint
+from jielong.training.state import TrainState, build
 from jielong.training.summary import (
     explain_best,
     explain_first_loss,
@@ -77,19 +81,32 @@ def pretrain(
     Raises:
         JielongError: ConfigError, DataError, CheckpointError or TrainingError, in plain words.
     """
-    started = time.monotonic()
     device_type = choose_device(config.training.device).type
-    with (
-        init_world(device_type) as world,
-        translate_out_of_memory(),
-        contextlib.ExitStack() as stack,
-    ):
+    with init_world(device_type) as world, translate_out_of_memory():
         device = choose_device(config.training.device, world.local_rank)
         dtype = choose_dtype(config.training.dtype, device)
         console = Console(shown=world.is_main and not quiet)
-        stack.callback(console.close)
-        console.line(f"device     {describe(device, dtype)}")
-        folder, machine = RunFolder(config.run.out_dir), Machine(device, dtype, world.world_size)
+        with contextlib.closing(console), bf16_products(config.training.dtype, device) as in_bf16:
+            console.line(f"device     {describe(device, dtype, in_bf16)}")
+            place = Place(world, Machine(device, dtype, world.world_size), console)
+            return run(config, place, override, verify)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run takes place, and where it says so."""
+
+    world: World
+    machine: Machine
+    console: Console
+
+
+def run(config: Config, place: Place, override: bool, verify: bool) -> RunResult:
+    """A run, after those that make its teachers."""
+    started = time.monotonic()
+    world, machine, console = place.world, place.machine, place.console
+    folder = RunFolder(config.run.out_dir)
+    with contextlib.ExitStack() as stack:
         with world.barrier_after():
             if world.is_main:
                 check_tracker(config.run.tracker)
@@ -99,8 +116,16 @@ def pretrain(
             else:
                 inputs = config, StartingPoint()
         chosen, start = world.all_gather(inputs)[0]
-        state = build(chosen, folder, start, console, world, machine)
-        notes = restore(state, start)
+        teachers = teacher_runs(chosen, folder, start)
+        for number, teacher in enumerate(teachers, start=1):
+            console.line(f"\n── teacher {number} of {len(teachers)}")
+            result = run(teacher, place, override, verify)
+            if result.signal is not None:
+                return result
+        if teachers:
+            console.line("\n── the model itself")
+        state = build(taught(chosen, folder), folder, start, console, world, machine)
+        notes = [*restore(state, start), *choose_learning_rate(state, start)]
         if world.is_main:
             folder.write_config(config)  # with --override the new settings, now that they fit
         for line in [*run_summary(state), *settings_not_used(chosen, state.config), *notes]:
@@ -115,39 +140,26 @@ def pretrain(
                 received = signals.received
         elif complete:
             console.line("this run is complete; a larger budget needs --override")
-        progress = state.progress
         if received is None and (about_best := explain_best(state)):
             console.line(about_best, "yellow")
-        best = state.best_checkpoint()
-        last = folder.checkpoints / step_name(progress.step)
-        return RunResult(
-            folder=folder.path,
-            checkpoint=best or last,
-            step=progress.step,
-            total_steps=state.plan.total_steps,
-            validation=progress.best_validation if best else progress.validation,
-            signal=received,
-            tokens=progress.tokens,
-            parameters=state.model.num_parameters(),
-            seconds=time.monotonic() - started,
-            plan=state.plan.to_json(),
-        )
+        return result_of(state, received, time.monotonic() - started)
 
 
-def compile_if_it_pays(state: TrainState) -> None:
-    """Compile the layers where `--compile` and the length of the run say so."""
-    windows = state.batches.windows_before(state.plan.total_steps)
-    tokens = windows * state.config.data.max_seq_len
-    if not wants_compile(state.config, state.model.num_parameters(), tokens, state.model.device):
-        return
-    state.console.line("compiling …")
-    batch = state.batches.batch(0, state.world.rank, state.world.world_size)
-    first = state.micro_batches(batch, step=0)[0]
-    problem = compile_layers(state.model, first, state.train_step.dtype)
-    if problem:
-        state.console.line(
-            f"torch.compile does not work here, going on without: {problem}", "yellow"
-        )
+def result_of(state: TrainState, signal: int | None, seconds: float) -> RunResult:
+    """Where a run has ended."""
+    progress, best = state.progress, state.best_checkpoint()
+    return RunResult(
+        folder=state.folder.path,
+        checkpoint=best or state.folder.checkpoints / step_name(progress.step),
+        step=progress.step,
+        total_steps=state.plan.total_steps,
+        validation=progress.best_validation if best else progress.validation,
+        signal=signal,
+        tokens=progress.tokens,
+        parameters=state.model.num_parameters(),
+        seconds=seconds,
+        plan=state.plan.to_json(),
+    )
 
 
 def train_to_end(state: TrainState, signals: StopSignals) -> None:

@@ -15,7 +15,7 @@ from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError, first_line
 from jielong.model.attention_backends import MIN_MEAN_LENGTH
 from jielong.training import spikes
-from jielong.training.inputs import StartingPoint, find_starting_point
+from jielong.training.divergence import last_useful_checkpoint
 from jielong.training.memory import (
     DoesNotFitError,
     free_memory,
@@ -23,7 +23,9 @@ from jielong.training.memory import (
     micro_batch_that_fits,
     rows_that_fit,
 )
-from jielong.training.state import TrainState, restore, save
+from jielong.training.saving import restore, save
+from jielong.training.starting_point import StartingPoint, find_starting_point
+from jielong.training.state import TrainState
 from jielong.training.step import StepResult
 
 MAX_SKIPPED = 5  # updates refused in a row before the run stops
@@ -48,9 +50,9 @@ def step_with_recovery(state: TrainState, batch: Batch, lr_scale: float) -> Step
     progress = state.progress
     if progress.step in progress.omitted:
         documents, _ = _documents_of_step(state)
-        state.metrics.write("omitted", progress.step + 1, documents=documents)
+        state.metrics.write("omitted", progress.step + 1, **documents)
         return StepResult(math.nan, 0, math.nan, applied=False)
-    result = _step_that_fits(state, batch, lr_scale)
+    result = step_that_fits(state, batch, lr_scale)
     if result.applied:
         progress.skipped = 0
         if result.expert_load is not None:
@@ -63,7 +65,7 @@ def step_with_recovery(state: TrainState, batch: Batch, lr_scale: float) -> Step
     return result
 
 
-def _step_that_fits(state: TrainState, batch: Batch, lr_scale: float) -> StepResult:
+def step_that_fits(state: TrainState, batch: Batch, lr_scale: float) -> StepResult:
     """Take the step in micro-batches that fit; where memory runs out, halve them and repeat."""
     progress, world = state.progress, state.world
     step, load = progress.step + 1, _reference_load(state)
@@ -161,13 +163,20 @@ def translate_out_of_memory() -> Iterator[None]:
         ) from None
 
 
-def _documents_of_step(state: TrainState) -> tuple[list[int], str]:
+def _documents_of_step(state: TrainState) -> tuple[dict[str, list[int]], str]:
     """The documents that the next step's batch, of all ranks, has text of; and in words."""
     step, batches = state.progress.step, state.batches
-    documents = batches.documents_of(batches.step_windows(step), batches.span(step).epoch)
-    more = " …" if len(documents) > NAMED else ""
-    names = ", ".join(map(str, documents[:NAMED]))
-    return documents, f"documents {names}{more} of the training split"
+    windows, epoch = batches.step_windows(step), batches.span(step).epoch
+    documents = {"documents": batches.documents_of(windows, epoch)}
+    where = f"documents {_named(documents['documents'])} of the training split"
+    if replayed := batches.replayed_documents_of(windows, epoch):
+        documents["replayed_documents"] = replayed
+        where += f" and {_named(replayed)} of the replayed text"
+    return documents, where
+
+
+def _named(documents: list[int]) -> str:
+    return ", ".join(map(str, documents[:NAMED])) + (" …" if len(documents) > NAMED else "")
 
 
 def _count_refused(state: TrainState, result: StepResult) -> None:
@@ -175,15 +184,15 @@ def _count_refused(state: TrainState, result: StepResult) -> None:
     progress, step = state.progress, state.progress.step + 1
     progress.skipped += 1
     documents, where = _documents_of_step(state)
-    state.metrics.write("skipped", step, documents=documents)
+    state.metrics.write("skipped", step, **documents)
     what = f"loss {result.loss}, gradient norm {result.grad_norm}"
     state.console.line(f"step {step}: {what} at {where}: update skipped", style="yellow")
     scaled = state.train_step.scaler.is_enabled()  # a scaler finds its scale by refusals
     limit = MAX_SKIPPED * (4 if scaled else 1)
     if progress.skipped >= limit:
         raise TrainingError(
-            f"{what} in {limit} steps in a row, up to step {step} ({where}): no parameter took any "
-            f"of it, and the checkpoints in {state.folder.checkpoints} are sound; try a lower "
+            f"the run has diverged: {what} in {limit} steps in a row, up to step {step} ({where}); "
+            f"no parameter took any of it, and {last_useful_checkpoint(state)}; try a lower "
             "--learning-rate, a longer --warmup-steps, or --dtype float32"
         )
 
@@ -199,7 +208,7 @@ def _watch_loss(state: TrainState, loss: float) -> None:
     if not begins:
         return
     documents, where = _documents_of_step(state)
-    state.metrics.write("spike", step, loss=loss, deviations=deviations, documents=documents)
+    state.metrics.write("spike", step, loss=loss, deviations=deviations, **documents)
     state.console.line(
         f"step {step}: the loss jumps to {loss:.4f}, {deviations:.0f} deviations above the "
         f"latest, at {where}",
@@ -224,7 +233,7 @@ def rewind_run(state: TrainState) -> None:
         raise TrainingError(
             f"the loss jumped again at step {jumped.step + 1}, after the run had gone back "
             f"{MAX_REWINDS} times: try a lower --learning-rate, or look at the texts named above; "
-            f"the checkpoints in {folder.checkpoints} are sound"
+            f"{last_useful_checkpoint(state)}"
         )
     sound = jumped.step - 1  # later checkpoints have the update before the jump
     if not any(ckpt.step_of(path) <= sound for path in ckpt.checkpoints(folder.checkpoints)):

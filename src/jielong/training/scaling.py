@@ -17,6 +17,7 @@ REPEATED = 1.5  # epochs from which on a text counts as read more than once
 UPDATE_TOKENS = 4  # that training takes as long as an update of Muon, for each unit of width
 MOST_EPOCHS = 30  # that --minutes has a text read: what more would teach, it would only memorise
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
+RATE_TRIAL_SHARE = 0.05  # of a run's work, for the trial of learning rates after --init-from
 FIRST_BATCHES = 5.0  # tokens of a batch over the root of the tokens before it
 MICRO_BATCH_TOKENS = 2**15  # more at once needs memory and gains no speed
 CPU_TOKENS = 2**11  # at once: with these its caches do best
@@ -70,6 +71,7 @@ class Regularisation:
     weight_decay: float  # decoupled, on matrices
     dropout: float  # share of each layer's output
     input_noise: float  # share of the input tokens
+    bpe_dropout: float  # share of the tokens that are split
 
 
 def default_regularisation(epochs: float, parameters: int, tokens: int) -> Regularisation:
@@ -81,13 +83,14 @@ def default_regularisation(epochs: float, parameters: int, tokens: int) -> Regul
     (docs/experiments.md).
     """
     if epochs < REPEATED:
-        return Regularisation(weight_decay=0.1, dropout=0.0, input_noise=0.0)
+        return Regularisation(weight_decay=0.1, dropout=0.0, input_noise=0.0, bpe_dropout=0.0)
     ease = epochs * parameters / max(1, tokens)
     strength = min(2.0, (ease / 50) ** 0.3)
     return Regularisation(
         weight_decay=float(f"{max(0.1, strength):.2g}"),
         dropout=float(f"{0.1 * strength:.2g}"),
         input_noise=float(f"{0.05 * strength:.2g}"),
+        bpe_dropout=float(f"{0.05 * strength:.2g}"),
     )
 
 

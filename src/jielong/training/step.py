@@ -19,6 +19,7 @@ from jielong.runtime.device import autocast
 from jielong.runtime.distributed import World, gradient_sync
 from jielong.training.memory import DoesNotFitError, is_out_of_memory
 from jielong.training.optimizer import Optimizer
+from jielong.training.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class _Totals:
 
     def objective(self, output: ModelOutput, batch: Batch) -> Tensor:
         """This micro-batch's part of the objective; the routers' weighs as its share of targets."""
-        assert output.loss is not None
-        self.nats += output.loss.detach()
+        assert output.loss is not None and output.nats is not None
+        self.nats += output.nats
         objective = output.loss / self.tokens
         if output.balance_loss is None or output.expert_load is None:
             return objective
@@ -102,6 +103,7 @@ class TrainStep:
     world: World = field(default_factory=World)
     scaler: torch.amp.GradScaler = field(default_factory=_no_scaling)  # for float16
     dropout: float = 0.0  # rate of what each layer adds
+    teacher: Teacher | None = None  # whose predictions are learnt beside the text
 
     def __call__(
         self,
@@ -174,6 +176,7 @@ class TrainStep:
                             batch.document_ids,
                             reference_load=reference_load,
                             dropout=self._dropout_of(batch),
+                            soft_targets=self.teacher(batch, device) if self.teacher else None,
                         )
                     # DDP averages gradients over ranks; the objective is their sum
                     objective = totals.objective(output, batch) * self.world.world_size

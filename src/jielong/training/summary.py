@@ -6,6 +6,9 @@ import math
 
 from jielong.config.model import MODEL_FIELDS
 from jielong.config.settings import Config
+from jielong.data.replay import ReplayedWindows
+from jielong.interop.export import refusals
+from jielong.training.divergence import explain_divergence
 from jielong.training.scaling import REPEATED
 from jielong.training.state import TrainState
 
@@ -31,11 +34,12 @@ def run_summary(state: TrainState) -> list[str]:
     m, t, window = plan.model, config.training, config.data.max_seq_len
     parameters, train_tokens = state.model.num_parameters(), len(state.dataset.train)
     tokens = batches.windows_before(plan.total_steps) * window
+    epochs = tokens * batches.new_windows / batches.windows / max(1, train_tokens)
     windows = f"{plan.global_batch_size} × {window}"
     if batches.first_spans:
         windows = f"{batches.first_spans[0].count} to {windows}"
     kind = "Qwen3" if m.qk_norm else "Llama"
-    scale = f"{tokens / max(1, train_tokens):.2g} epochs, {tokens / parameters:.2g} per parameter"
+    scale = f"{epochs:.2g} epochs, {tokens / parameters:.2g} per parameter"
     if m.use_moe:
         kind += f" with {m.num_experts} experts, {m.num_experts_per_tok} per token"
     return [
@@ -48,8 +52,37 @@ def run_summary(state: TrainState) -> list[str]:
         f"optimizer  {t.optimizer}, peak learning rate {plan.learning_rate:.2g}, {t.schedule}, "
         f"{plan.warmup_steps} warm-up steps"
         + ("; evaluating and saving averaged weights" if t.average_weights else ""),
-        *_repetition(state, tokens / max(1, train_tokens)),
+        *_replay(state),
+        *_repetition(state, epochs),
+        *_teacher(state),
+        *_exports(state),
     ]
+
+
+def _teacher(state: TrainState) -> list[str]:
+    path = state.config.training.teacher
+    return [f"teacher    {path}: half of what is learnt is what it predicts"] if path else []
+
+
+def _replay(state: TrainState) -> list[str]:
+    """What older text is mixed in, and how often it is read."""
+    batches, older = state.batches.source, state.replay
+    if older is None or not isinstance(batches, ReplayedWindows):
+        return []
+    share = batches.replayed / batches.count
+    epochs = batches.epochs(state.batches.windows_before(state.plan.total_steps))
+    return [
+        f"replay     {share:.1%} of the windows are of the older text in {older.folder} "
+        f"({len(older.train):,} tokens), which is read {epochs:.2g} times"
+    ]
+
+
+def _exports(state: TrainState) -> list[str]:
+    """Say, before a new run spends its time, which formats its model cannot be exported to."""
+    if state.progress.step:
+        return []
+    refused = refusals(state.config.model, state.tokenizer)
+    return [f"exports    not to {name}: {reason}" for name, reason in refused.items()]
 
 
 def _repetition(state: TrainState, epochs: float) -> list[str]:
@@ -62,6 +95,8 @@ def _repetition(state: TrainState, epochs: float) -> list[str]:
         measures.append(f"dropout {plan.dropout:g}")
     if plan.input_noise:
         measures.append(f"{plan.input_noise:.0%} of the input tokens replaced")
+    if plan.bpe_dropout:
+        measures.append(f"{plan.bpe_dropout:.0%} of the tokens split")
     if run.patience and state.dataset.validation is not None:
         measures.append("a stop once the held-out loss has turned")
     return [
@@ -79,7 +114,9 @@ def _attention(state: TrainState) -> str:
 
 
 def explain_best(state: TrainState) -> str | None:
-    """Return what to tell the user where the last checkpoint is clearly worse than the best one."""
+    """Return what to tell the user of a run that diverged, or that is worse at its end."""
+    if diverged := explain_divergence(state, ended=True):
+        return diverged
     progress, batches = state.progress, state.batches
     best, last = progress.best_validation, progress.validation
     if best is None or last is None or not progress.worse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jielong.checkpoint.checkpoint import load_weights
@@ -19,6 +20,7 @@ from jielong.evaluation.sums import Likelihood
 from jielong.generation.generate import TextGenerator
 from jielong.runtime.device import autocast
 from jielong.tokenization.tokenizer import Tokenizer
+from jielong.training.divergence import explain_divergence
 from jielong.training.memory import free_memory, is_out_of_memory
 from jielong.training.state import Progress, TrainState
 
@@ -48,6 +50,9 @@ def validate(state: TrainState) -> None:
     with state.averaged_weights():
         _measure(state, done={})
         _sample(state)
+    ends = state.progress.step == state.plan.total_steps or has_turned(state)
+    if not ends and (said := explain_divergence(state)):  # at its end the run says so by itself
+        state.console.line(said, "yellow")
 
 
 def catch_up(state: TrainState) -> None:
@@ -61,21 +66,15 @@ def catch_up(state: TrainState) -> None:
 
 def _measure(state: TrainState, done: Mapping[str, Any]) -> None:
     """Fill in `progress.validation` and the best step; `done` has records made before, by kind."""
-    stream, progress = state.dataset.validation, state.progress
-    if stream is None:
+    progress = state.progress
+    if state.dataset.validation is None:
         return
     step, eval_tokens = progress.step, state.config.run.eval_tokens
     passes: dict[str, int | None] = {"validation": eval_tokens}
-    if step == state.plan.total_steps and len(stream) > eval_tokens:
+    if step == state.plan.total_steps and _longest_split(state) > eval_tokens:
         passes["final_validation"] = None
     for kind, max_tokens in passes.items():
-        if kind in done:
-            found = {f.name: done[kind].get(f.name) for f in dataclasses.fields(Likelihood)}
-        else:
-            found = dataclasses.asdict(_likelihood(state, stream, max_tokens))
-            of = "held-out" if max_tokens else "whole held-out split:"
-            state.console.validation(step, found, of)
-            state.metrics.write(kind, step, **found)
+        found = _of_both_texts(state, step, max_tokens, kind, done)
         progress.validation = {"step": step, **found}
         if kind == "validation":
             _compare_with_best(progress, found)
@@ -83,7 +82,44 @@ def _measure(state: TrainState, done: Mapping[str, Any]) -> None:
             progress.best_validation = progress.validation
 
 
+def _longest_split(state: TrainState) -> int:
+    """Held-out tokens of the new text, or of the older one that is mixed in if those are more."""
+    splits = [d.validation for d in (state.dataset, state.replay) if d is not None]
+    return max(len(split) for split in splits if split is not None)
+
+
+def _of_both_texts(
+    state: TrainState,
+    step: int,
+    max_tokens: int | None,
+    kind: str,
+    done: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The likelihood of the held-out text, and as `replay` that of the older text that is mixed in.
+
+    Both are shown, and recorded as `kind` and `replay_…`; `done` has records made before, by kind.
+    """
+    whole = "" if max_tokens else "whole "
+    found: dict[str, Any] = {}
+    for dataset, prefix, of in (
+        (state.dataset, "", f"{whole}held-out"),
+        (state.replay, "replay_", f"older text, {whole}held-out"),
+    ):
+        if dataset is None or dataset.validation is None:
+            continue
+        if record := done.get(prefix + kind):
+            values = {f.name: record.get(f.name) for f in dataclasses.fields(Likelihood)}
+        else:
+            values = dataclasses.asdict(likelihood(state, dataset.validation, max_tokens))
+            state.console.validation(step, values, of if max_tokens else f"{of} split:")
+            state.metrics.write(prefix + kind, step, **values)
+        found |= {"replay": values} if prefix else values
+    return found
+
+
 def _compare_with_best(progress: Progress, found: dict[str, Any]) -> None:
+    # By the new text alone, which the run is there to learn: the loss of the older one is as a rule
+    # lowest at the start, so with it the best would be a model that has learnt little.
     loss, best = found["loss"], progress.best_loss
     if loss is not None and (best is None or loss < best):
         progress.best_step, progress.best_loss = progress.step, loss
@@ -99,7 +135,7 @@ def has_turned(state: TrainState) -> bool:
 
 
 def measure_best(state: TrainState) -> None:
-    """At the end of a run: all of the held-out split by the best checkpoint, where it is another.
+    """At the end of a run: all held-out text by the best checkpoint, where that is another.
 
     Leaves the model with the best checkpoint's weights.
     """
@@ -107,17 +143,15 @@ def measure_best(state: TrainState) -> None:
     folder = state.best_checkpoint()
     if stream is None or folder is None or best in (None, progress.step):
         return
-    if len(stream) <= state.config.run.eval_tokens:
-        return  # all of the split is measured each time
+    if _longest_split(state) <= state.config.run.eval_tokens:
+        return  # all is measured each time
     load_weights(state.model, folder)
-    found = dataclasses.asdict(_likelihood(state, stream, None))
+    found = _of_both_texts(state, best, None, "final_validation")
     progress.best_validation = {"step": best, **found}
-    state.console.validation(best, found, "whole held-out split:")
-    state.metrics.write("final_validation", best, **found)
 
 
-def _likelihood(state: TrainState, stream: TokenStream, max_tokens: int | None) -> Likelihood:
-    """Of the held-out split, with as many windows at once as training has found to fit."""
+def likelihood(state: TrainState, stream: TokenStream, max_tokens: int | None) -> Likelihood:
+    """Of a held-out split, with as many windows at once as training has found to fit."""
     world, length = state.world, state.config.data.max_seq_len
     at_once = math.ceil(state.micro_batch_size / world.world_size)
     while True:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from jielong.config.settings import Config
+from jielong.data.prepare.left_out import LeftOut, check_again
 from jielong.data.prepare.provenance import (
     SOURCES,
     Sources,
@@ -33,7 +33,7 @@ from jielong.data.prepare.split import (
     text_hash,
 )
 from jielong.data.prepare.text_marks import TextMarks
-from jielong.data.shard_writer import HashedFile, ShardWriter
+from jielong.data.shard_writer import ShardWriter
 from jielong.data.shards import (
     FORMAT,
     MANIFEST,
@@ -44,6 +44,7 @@ from jielong.data.shards import (
     verify_dataset,
 )
 from jielong.data.sources.documents import BadLine, Document, Item, read_documents
+from jielong.data.sources.items import NO_TOKENS
 from jielong.data.sources.text_units import Splitting
 from jielong.errors import DataError
 from jielong.runtime.atomic import atomic_folder
@@ -53,7 +54,6 @@ BATCH_CHARS = 2**20  # text encoded together: enough for all cores, little for m
 BATCH_DOCUMENTS = 2**16  # bounds the overhead of many short documents
 BATCHES_AHEAD = 2
 PROGRESS_S = 5.0
-BAD_LINES = "bad-lines.jsonl"
 
 
 def prepare(
@@ -65,14 +65,15 @@ def prepare(
 ) -> PrepareReport:
     """Prepare the dataset of `config.data` in `out_dir`, or reuse the one already there.
 
-    Bad lines are listed in the folder's `bad-lines.jsonl`; with `strict` the first one is an error.
+    What is left out is listed in the folder's `bad-lines.jsonl`; with `strict` it is an error.
 
     Args:
         log: called with progress lines.
         sources: those of `config.data`, where they have been found already.
 
     Raises:
-        DataError: the text cannot be read or is empty, or `out_dir` holds something else.
+        DataError: the text cannot be read or is empty, a fifth of it or more would be left out
+            without `allow_loss`, or `out_dir` holds something else.
     """
     out_dir = Path(out_dir)
     sources = sources or Sources.of(config.data)
@@ -102,9 +103,7 @@ def _reused(
             f"{out_dir}: holds another dataset: {'; '.join(found[:5])}: "
             "choose another --out-dir, or delete it"
         )
-    if config.data.strict and dataset.manifest["counts"]["bad_lines"]:
-        with (out_dir / BAD_LINES).open("rb") as file:
-            raise _strict_error(BadLine(*orjson.loads(file.readline()).values()))
+    check_again(out_dir, dataset.manifest, config.data.strict, config.data.allow_loss)
     return describe(dataset, tokenizer, config.data.max_seq_len, sources, reused=True)
 
 
@@ -122,31 +121,31 @@ def _write_splits(
     """Write tokens and document offsets of both splits; return the manifest."""
     data, vocab_size = config.data, tokenizer.vocab_size
     train, validation = (ShardWriter(folder, name, vocab_size) for name in ("train", "validation"))
-    bad = _BadLines(folder / BAD_LINES, data.strict)
-    encoder = _Encoder(tokenizer, bad, log)
-    splitting = Splitting.of(data)
+    left_out = LeftOut(folder, data.strict)
+    encoder = _Encoder(tokenizer, left_out, log)
+    reading = data.text_field, data.encoding, Splitting.of(data)
     distinct, held_out, shared = DistinctSample(), DistinctSample(), 0.0
     if sources.validation:
-        items = read_documents(sources.validation, data.text_field, splitting=splitting)
-        for documents in encoder.run(items):
+        items = read_documents(sources.validation, *reading)
+        for documents in encoder.run("validation", items):
             distinct.add(documents.hashes)
             held_out.add(documents.hashes)
             documents.write(validation)
+        if not validation.documents:
+            raise DataError("no usable text in data.validation_path" + left_out.summary())
     share = dataset_settings(config)["validation_fraction"]
     split = Split(train, validation, share, tokenizer.token_bytes())
-    items = read_documents(sources.data, data.text_field, splitting=splitting)
-    for documents in encoder.run(items):
+    items = read_documents(sources.data, *reading)
+    for documents in encoder.run("data", items):
         distinct.add(documents.hashes)
         shared += held_out.count_in(documents.hashes)
         split.add(documents)
     split.finish()
-    bad.close()
     if not train.documents:
-        raise DataError("no usable text to train on" + bad.summary())
-    if data.validation_path and not validation.documents:
-        raise DataError("no usable text in data.validation_path" + bad.summary())
+        raise DataError("no usable text to train on" + left_out.summary())
+    left_out.close(data.allow_loss)
     counts = {
-        "bad_lines": bad.count,
+        "bad_lines": left_out.count,
         "duplicate_share": distinct.duplicate_share,
         "duplicates_exact": distinct.exact,
         "shared_documents": round(shared),
@@ -156,7 +155,9 @@ def _write_splits(
         "documents": encoder.documents,
         **encoder.marks.counts(),
     }
-    return _manifest(config, tokenizer, sources, {"train": train, "validation": validation}, counts)
+    writers = {"train": train, "validation": validation}
+    manifest = _manifest(config, tokenizer, sources, writers, counts)
+    return manifest | {"left_out": left_out.record()}
 
 
 def _manifest(
@@ -192,18 +193,19 @@ def _manifest(
 class _Encoder:
     """Documents → batches of tokens with bos and eos. Reads ahead while the tokenizer works."""
 
-    def __init__(self, tokenizer: Tokenizer, bad: _BadLines, log: Callable[[str], None]) -> None:
+    def __init__(self, tokenizer: Tokenizer, left_out: LeftOut, log: Callable[[str], None]) -> None:
         self.had_bos_or_eos = 0  # documents whose text already has bos or eos
         self.marks = TextMarks(tokenizer)
-        self._tokenizer, self._bad, self._log = tokenizer, bad, log
+        self._tokenizer, self._left_out, self._log = tokenizer, left_out, log
         self.documents = self._bytes = 0
         self._start = self._logged = time.monotonic()
 
-    def run(self, items: Iterable[Item]) -> Iterator[EncodedDocuments]:
+    def run(self, part: str, items: Iterable[Item]) -> Iterator[EncodedDocuments]:
+        """Encode the documents among the items of a part of the dataset."""
         pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
         try:
             ahead: deque[tuple[list[Document], np.ndarray, np.ndarray, Future[Any]]] = deque()
-            for batch in self._batches(items):
+            for batch in self._batches(self._left_out.documents(part, items)):
                 data = [document.text.encode() for document in batch]
                 hashes = np.array([text_hash(text) for text in data], dtype=np.uint64)
                 sizes = np.array([len(text) for text in data], dtype=np.int64)
@@ -217,15 +219,12 @@ class _Encoder:
         finally:  # on Ctrl-C, drop the queued batches
             pool.shutdown(cancel_futures=True)
 
-    def _batches(self, items: Iterable[Item]) -> Iterator[list[Document]]:
+    def _batches(self, documents: Iterable[Document]) -> Iterator[list[Document]]:
         batch: list[Document] = []
         chars = 0
-        for item in items:
-            if isinstance(item, BadLine):
-                self._bad.add(item)
-                continue
-            batch.append(item)
-            chars += len(item.text)
+        for document in documents:
+            batch.append(document)
+            chars += len(document.text)
             if chars >= BATCH_CHARS or len(batch) == BATCH_DOCUMENTS:
                 yield batch
                 batch, chars = [], 0
@@ -239,7 +238,9 @@ class _Encoder:
         self.marks.add(batch, tokens, lengths)
         kept = lengths > 0  # a tokenizer that strips control characters may return no tokens
         for i in np.flatnonzero(~kept):
-            self._bad.add(BadLine(batch[i].source, batch[i].line, "the text has no tokens"))
+            size = batch[i].size or int(sizes[i])
+            place = batch[i].source, batch[i].line
+            self._left_out.add_read(BadLine(*place, "the text has no tokens", NO_TOKENS, size))
         lengths = lengths[kept]
         tokens, lengths, had_one = _add_bos_eos(tokens, lengths, self._tokenizer)
         self.had_bos_or_eos += had_one
@@ -280,37 +281,3 @@ def _add_bos_eos(
     if positions:
         tokens = np.insert(tokens, np.concatenate(positions), np.concatenate(values))
     return tokens, lengths + added, int(had_one.sum())
-
-
-class _BadLines:
-    """Writes bad lines to a file, which exists only if there are any; with `strict`, raises."""
-
-    def __init__(self, path: Path, strict: bool) -> None:
-        self.count = 0
-        self._first: BadLine | None = None
-        self._path, self._strict = path, strict
-        self._file: HashedFile | None = None
-
-    def add(self, bad: BadLine) -> None:
-        if self._strict:
-            raise _strict_error(bad)
-        if self._file is None:
-            self._file = HashedFile(self._path)
-            self._first = bad
-        self.count += 1
-        row = {"file": bad.source, "line": bad.line, "reason": bad.reason}
-        self._file.write(orjson.dumps(row) + b"\n")
-
-    def summary(self) -> str:
-        if self._first is None:
-            return ": every source is empty"
-        bad = self._first
-        return f": {self.count:,} bad lines, the first {bad.source}:{bad.line}: {bad.reason}"
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
-def _strict_error(bad: BadLine) -> DataError:
-    return DataError(f"{bad.source}:{bad.line}: {bad.reason} (data.strict stops at the first)")

@@ -16,7 +16,7 @@ from jielong.tokenization.tokenizer import Tokenizer
 
 SOURCES = "sources.json"
 TEXT_SETTINGS = ("text_unit", "document_separator")
-SETTINGS = ("text_field", *TEXT_SETTINGS, "validation_fraction")
+SETTINGS = ("text_field", *TEXT_SETTINGS, "encoding", "validation_fraction")
 SAME_FILE = "given as --validation-path"
 
 

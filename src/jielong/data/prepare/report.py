@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from jielong.data.prepare.files_read import describe_files
+from jielong.data.prepare.left_out import BAD_LINES, accounts_of
 from jielong.data.prepare.provenance import Sources
 from jielong.data.prepare.text_marks import describe_texts
 from jielong.data.shards import Dataset, TokenStream
+from jielong.data.sources.losses import Losses
 from jielong.tokenization.tokenizer import Tokenizer
 
 CHUNK = 2**20  # documents processed at once
@@ -26,6 +28,8 @@ class PrepareReport:
 
     Attributes:
         documents, tokens, text_bytes: totals of both splits.
+        bad_lines: lines, rows and files left out.
+        left_out: the account of them, for `data` and, with `validation_path`, for `validation`.
         length_percentiles: tokens per document, bos and eos included, accurate to 0.1%.
         padding_share: share of positions that would be padding with one document per row of
             `max_seq_len`.
@@ -36,6 +40,7 @@ class PrepareReport:
     reused: bool
     documents: int
     bad_lines: int
+    left_out: dict[str, Losses]
     tokens: int
     text_bytes: int
     vocab_size: int
@@ -74,8 +79,7 @@ class PrepareReport:
             f"dataset {self.folder}" + (" (already prepared: reused)" if self.reused else ""),
             *self.about_files,
             f"  documents      {self.documents:,} ({repeats} duplicates)",
-            f"  bad lines      {self.bad_lines:,}"
-            + (f": see {self.folder / 'bad-lines.jsonl'}" if self.bad_lines else ""),
+            *self._left_out_lines(),
             f"  tokens         {self.tokens:,} as {self.dtype}, vocabulary {self.vocab_size:,}",
             f"  text           {self.text_bytes / 1e6:,.2f} MB, "
             f"{self.bytes_per_token:.2f} bytes per token",
@@ -105,6 +109,19 @@ class PrepareReport:
             )
         return lines + [f"  sample         {sample}" for sample in self.samples]
 
+    def _left_out_lines(self) -> list[str]:
+        """Say how much text was left out, if any was; warn if it was much."""
+        lines = []
+        for part, losses in self.left_out.items():
+            of = " of the held-out text" if part == "validation" else ""
+            if losses.count:
+                listed = f"{of}; see {self.folder / BAD_LINES}"
+                lines.append(f"  left out       {losses.summary()}{listed}")
+            if warning := losses.warning():
+                lines.append(f"  WARNING        text was left out; the first is {warning}")
+            lines += [f"  note           {note}" for note in losses.notes()]
+        return lines
+
 
 def describe(
     dataset: Dataset,
@@ -130,6 +147,7 @@ def describe(
         reused=reused,
         documents=counts.get("documents", documents),
         bad_lines=counts["bad_lines"],
+        left_out=accounts_of(dataset.manifest),
         tokens=tokens,
         text_bytes=sum(stream.text_bytes for stream in streams),
         vocab_size=dataset.manifest["vocab_size"],
@@ -205,7 +223,10 @@ def _same_text(sources: Sources) -> list[str]:
 def _notes(tokenizer: Tokenizer) -> tuple[str, ...]:
     notes = []
     if tokenizer.eos_id is None:
-        notes.append("the tokenizer has no eos token: the model cannot learn where a text ends")
+        notes.append(
+            "the tokenizer has no eos token: the model cannot learn where a text ends; "
+            "name one with --eos-token"
+        )
     if tokenizer.bos_id is None and tokenizer.eos_id is None:
         notes.append("the tokenizer has no bos token either: no token separates documents")
     return tuple(notes)

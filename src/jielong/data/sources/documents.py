@@ -9,24 +9,28 @@ and a single long file still gives enough documents to hold some out.
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jielong.data.sources.listing import READABLE, NotRead, kind_of, list_files
-from jielong.data.sources.readers import (
+from jielong.data.sources.containers import BUFFER_BYTES, open_bytes
+from jielong.data.sources.encodings import Utf8Stream
+from jielong.data.sources.items import (
+    WHOLE_FILE,
     BadLine,
     Document,
     Item,
-    open_bytes,
-    read_hub,
-    read_jsonl,
-    read_parquet,
-    read_text,
-    skip_to_text,
+    Remark,
+    UnreadableFileError,
 )
+from jielong.data.sources.json_rows import looks_like_json, read_json
+from jielong.data.sources.listing import READABLE, TABLES, NotRead, kind_of, list_files
+from jielong.data.sources.losses import Losses
+from jielong.data.sources.readers import read_text
 from jielong.data.sources.samples import fetch_sample
+from jielong.data.sources.tables import read_hub, read_table
 from jielong.data.sources.text_blocks import split_row
 from jielong.data.sources.text_units import AUTOMATIC, Splitting, ends_of_separator
 from jielong.errors import DataError
@@ -36,6 +40,7 @@ __all__ = [
     "Document",
     "DocumentTexts",
     "Item",
+    "Remark",
     "Source",
     "expand_sources",
     "find_sources",
@@ -49,7 +54,7 @@ class Source:
 
     Attributes:
         name: shown in messages.
-        kind: jsonl, text, parquet, stdin or hub.
+        kind: jsonl, text, parquet, arrow, stdin or hub.
         size, mtime_ns: size in bytes and modification time of a file; None for other sources.
     """
 
@@ -98,56 +103,80 @@ def find_sources(
 
 
 def read_documents(
-    sources: Sequence[Source], text_field: str, splitting: Splitting = AUTOMATIC
+    sources: Sequence[Source],
+    text_field: str,
+    encoding: str | None = None,
+    splitting: Splitting = AUTOMATIC,
 ) -> Iterator[Item]:
-    """Yield the documents of `sources` in order, and a `BadLine` for every unusable line.
+    """Yield the documents of `sources` in order, and a `BadLine` for everything left out.
+
+    Of several files, one that cannot be read is left out; a single one is an error.
 
     Args:
+        encoding: of the files that are not UTF-8.
         splitting: where a text ends; a separator that is given also ends texts within a row.
 
     Raises:
-        DataError: a source cannot be read, a compressed or Parquet file is
-            damaged, or a Parquet file has no column `text_field` of strings.
+        DataError: the only source, or standard input, or a corpus from the Hub, cannot be read.
     """
     sizes = [source.size for source in sources]
     known = sum(size for size in sizes if size is not None)
     limit = 2**16 if None in sizes else min(max(known // 64, 2**12), 2**20)
     for source in sources:
         try:
-            items = _read(source, text_field, limit, splitting)
+            items = _read(source, text_field, limit, encoding, splitting)
             yield from _split_rows(items, splitting)
-        except OSError as error:
-            raise DataError(f"{source.name}: cannot be read: {error.strerror or error}") from None
+        except (UnreadableFileError, OSError) as raised:
+            error = _unreadable(source, raised)
+            if len(sources) == 1 or source.size is None:
+                raise error from None
+            yield BadLine(source.name, 0, error.reason, WHOLE_FILE, error.size or source.size)
+
+
+def _unreadable(source: Source, error: UnreadableFileError | OSError) -> UnreadableFileError:
+    if isinstance(error, UnreadableFileError):
+        return error
+    return UnreadableFileError(source.name, f"cannot be read: {error.strerror or error}")
 
 
 class DocumentTexts:
-    """Iterates over the texts of `read_documents`; counts bad lines and remembers the first one."""
+    """Iterates over the texts of `read_documents`, and accounts for what is left out.
+
+    Attributes:
+        losses: the account of the last iteration.
+    """
 
     def __init__(
-        self, sources: Sequence[Source], text_field: str, splitting: Splitting = AUTOMATIC
+        self,
+        sources: Sequence[Source],
+        text_field: str,
+        encoding: str | None = None,
+        splitting: Splitting = AUTOMATIC,
     ) -> None:
-        self.sources, self.text_field, self.splitting = sources, text_field, splitting
-        self.bad = 0
-        self.first_bad: BadLine | None = None
+        self._arguments = sources, text_field, encoding, splitting
+        self.losses = Losses()
 
     def __iter__(self) -> Iterator[str]:
-        for item in read_documents(self.sources, self.text_field, self.splitting):
-            if isinstance(item, Document):
-                yield item.text
-            else:
-                self.bad += 1
-                self.first_bad = self.first_bad or item
+        self.losses = Losses()
+        for document in self.losses.documents(read_documents(*self._arguments)):
+            yield document.text
 
     @contextmanager
-    def naming_first_bad_line(self) -> Iterator[None]:
-        """Add the first bad line to a DataError raised in the block, usually for lack of text."""
+    def checked(self, allow_loss: bool) -> Iterator[None]:
+        """Check, after the block has read the texts, that not too much was left out.
+
+        Raises:
+            DataError: that of the block, usually for lack of text, with what was left out first; or
+                a fifth of the text or more was left out, and that is not allowed.
+        """
         try:
             yield
         except DataError as error:
-            bad = self.first_bad
+            bad = self.losses.first
             if bad is None:
                 raise
-            raise DataError(f"{error} ({bad.source}:{bad.line}: {bad.reason})") from None
+            raise DataError(f"{error} ({bad.message})") from None
+        self.losses.check(allow_loss)
 
 
 def _split_rows(items: Iterator[Item], splitting: Splitting) -> Iterator[Item]:
@@ -157,35 +186,49 @@ def _split_rows(items: Iterator[Item], splitting: Splitting) -> Iterator[Item]:
         return
     ends = ends_of_separator(splitting.given)
     for item in items:
-        if isinstance(item, BadLine) or item.unit != "row":
+        if not isinstance(item, Document) or item.unit != "row":
             yield item
             continue
         parts = split_row(item.text, ends)
         if not parts:
             yield BadLine(item.source, item.line, "holds separators only")
-        for text in parts:
-            unit = (ends.unit or splitting.separator) if len(parts) > 1 else "row"
-            yield Document(text, item.source, item.line, unit=unit)
+            continue
+        sizes = [len(part.encode()) for part in parts]
+        if item.size:  # what is around the text counts with its last part
+            sizes[-1] += item.size - sum(sizes)
+        unit = (ends.unit or splitting.separator) if len(parts) > 1 else "row"
+        for text, size in zip(parts, sizes, strict=True):
+            yield Document(text, item.source, item.line, size, unit=unit)
 
 
-def _read(source: Source, text_field: str, text_limit: int, splitting: Splitting) -> Iterator[Item]:
+def _read(
+    source: Source,
+    text_field: str,
+    text_limit: int,
+    encoding: str | None,
+    splitting: Splitting,
+) -> Iterator[Item]:
     if source.kind == "hub":
         yield from read_hub(source.name, text_field)
-    elif source.kind == "parquet":
+    elif source.kind in TABLES:
         assert source.path is not None
-        yield from read_parquet(source.path, source.name, text_field)
+        yield from read_table(source.path, source.name, source.kind, text_field)
     else:
-        with open_bytes(source.path, source.name) as stream:
-            first = skip_to_text(stream, source.name)
-            if source.kind == "jsonl" and first == b"[":
-                raise DataError(
-                    f"{source.name}: holds one JSON array, not one object per line; "
-                    f"convert it: jq -c '.[]' {source.name} > corpus.jsonl"
-                )
-            if source.kind == "jsonl" or (source.kind == "stdin" and first == b"{"):
-                yield from read_jsonl(stream, source.name, text_field)
+        with open_bytes(source.path, source.name) as plain:
+            utf8 = Utf8Stream(plain, source.name, encoding)
+            stream: io.BufferedReader = io.BufferedReader(utf8, BUFFER_BYTES)
+            head = stream.peek(1)
+            is_json = source.kind == "jsonl"
+            is_json |= source.kind == "stdin" and head.lstrip()[:1] == b"{"
+            if not is_json and looks_like_json(head):
+                is_json = True
+                yield Remark(source.name, "read as JSON, which it holds")
+            if is_json:
+                yield from read_json(stream, source.name, text_field)
             else:
                 yield from read_text(stream, source.name, text_limit, splitting)
+            if utf8.used:
+                yield Remark(source.name, f"read as {utf8.used}")
 
 
 def _file_source(path: Path) -> Source:

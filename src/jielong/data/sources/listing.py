@@ -25,7 +25,9 @@ KINDS = {
     ".txt": "text",
     ".md": "text",
     ".parquet": "parquet",
+    ".arrow": "arrow",
 }
+TABLES = ("parquet", "arrow")
 COMPRESSIONS = (".gz", ".zst")
 READABLE = ", ".join(KINDS) + ", optionally followed by .gz or .zst"
 
@@ -143,11 +145,12 @@ def list_files(path: str, for_training: bool = False) -> Listing:
 
 
 def kind_of(path: Path) -> str | None:
-    """Return how a file is read, by its name: jsonl, text or parquet; None if it cannot be."""
+    """Return how a file is read, by its name, one of `KINDS`; None if it cannot be."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
-        return None if suffixes[-1:] == [".parquet"] else KINDS.get("".join(suffixes[-1:]))
+        kind = KINDS.get("".join(suffixes[-1:]))
+        return None if kind in TABLES else kind
     return KINDS.get("".join(suffixes[-1:]))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from jielong.data.sources.lines import character_start
 from jielong.data.sources.text_units import (
     HEAD_BYTES,
     LONGEST_SEPARATOR,
@@ -21,17 +22,19 @@ CHUNK_BYTES = 2**18
 
 @dataclass(frozen=True)
 class Block:
-    """The bytes of one text, or of a piece of one that is too long.
+    """The bytes of one text, or of a piece of one that is too long, with line breaks around it.
 
     Attributes:
         line: where it begins in its file, counted from 1.
         unit: what ends it (`Ends.unit`), or piece.
-        whole: it is all that its file holds, unchanged.
+        begins: tokens that begin a text, and are no part of it.
+        whole: it is all that its file holds, and is the text as it is.
     """
 
     data: bytes
     line: int
     unit: str
+    begins: Sequence[bytes] = ()
     whole: bool = False
 
 
@@ -51,12 +54,12 @@ def blocks(stream: BinaryIO, name: str, limit: int, splitting: Splitting) -> Ite
 def split_row(text: str, ends: Ends) -> list[str]:
     """Split the text of one row at a given separator; parts of blanks only are dropped."""
     assert ends.pattern is not None
-    parts = (_trimmed(part, ends.begins) for part in ends.pattern.split(text.encode()))
+    parts = (trimmed(part, ends.begins) for part in ends.pattern.split(text.encode()))
     return [part.decode() for part in parts if part.strip()]
 
 
-def _trimmed(data: bytes, begins: Sequence[bytes]) -> bytes:
-    """Drop line breaks at both ends, and a token that begins a text."""
+def trimmed(data: bytes, begins: Sequence[bytes]) -> bytes:
+    """Return a text without line breaks at both ends, and without a token that begins it."""
     data = data.strip(b"\r\n")
     for begin in begins:
         if data.lstrip().startswith(begin):
@@ -113,11 +116,10 @@ class _Text:
         self._lines, self._size, self._is_cut = [], 0, False
 
     def _block(self, data: bytes, unit: str) -> Iterator[Block]:
-        kept = _trimmed(data, () if self._is_cut else self._begins)
-        if kept.strip():
+        begins = () if self._is_cut else self._begins
+        if trimmed(data, begins).strip():
             self._any = True
-            before = data.count(b"\n", 0, data.index(kept))
-            yield Block(kept, self._line + before, unit)
+            yield Block(data, self._line, unit, begins)
         self._line += data.count(b"\n")
 
 
@@ -156,11 +158,3 @@ def _good_cut(lines: list[bytes]) -> int:
         if not lines[count - 1].strip():
             return count
     return len(lines)
-
-
-def character_start(data: bytes, at: int) -> int:
-    """Return the last position up to `at` where a UTF-8 character begins."""
-    for position in range(at, max(at - 4, 0), -1):
-        if data[position] & 0xC0 != 0x80:
-            return position
-    return at

@@ -1,0 +1,69 @@
+"""Settings of what a run writes, prints and keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jielong.config.fields import option
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run writes, prints and keeps."""
+
+    out_dir: str = option("runs/default", "Folder of the run.", free=True)
+    log_interval: int = option(10, "Steps between two records of progress.", low=1, free=True)
+    eval_interval: int | None = option(
+        None,
+        "Steps between two validations; default a tenth of the run, at most half an epoch.",
+        low=1,
+        free=True,
+    )
+    eval_tokens: int = option(
+        2**16,
+        "Held-out tokens of an intermediate validation; the last takes all.",
+        low=1,
+        free=True,
+    )
+    patience: int = option(
+        3,
+        "Stop after so many validations in a row that are clearly worse than the best one; 0 never "
+        "stops.",
+        low=0,
+        free=True,
+    )
+    save_interval: int | None = option(
+        None, "Steps between two checkpoints; default with each validation.", low=1, free=True
+    )
+    save_minutes: float = option(
+        10.0, "A checkpoint is at most this old, in minutes.", low=0.0, free=True
+    )
+    on_save_error: str = option(
+        "stop",
+        "When a checkpoint cannot be written: stop, or go on and try again at the next.",
+        choices=("stop", "continue"),
+        free=True,
+    )
+    on_loss_spike: str = option(
+        "continue",
+        "When the loss jumps: name the texts and go on, or go back to the last checkpoint and "
+        "leave that batch and the one before it out.",
+        choices=("continue", "rewind"),
+        free=True,
+    )
+    keep_checkpoints: int = option(
+        2, "Newest checkpoints kept; the best is kept too.", low=1, free=True
+    )
+    sample_prompts: tuple[str, ...] = option(
+        (),
+        "Prompts continued with each validation; default: openings of held-out texts.",
+        free=True,
+    )
+    tracker: str = option(
+        "none",
+        "Records also go to Weights & Biases, TensorBoard or SwanLab.",
+        choices=("none", "wandb", "tensorboard", "swanlab"),
+        free=True,
+    )
+    tracker_project: str = option("jielong", "The tracker's project.", free=True)
+    sample_tokens: int = option(48, "Tokens of each sample; 0 draws none.", low=0, free=True)

@@ -1,0 +1,210 @@
+"""Text in any encoding → UTF-8. Nothing is guessed: a file is UTF-8, has a byte order mark, or is
+in the encoding that the user gives; else it is refused with the encoding that it seems to be in.
+
+What cannot be decoded passes as a byte that is invalid in UTF-8, so that the readers of lines find
+it, leave out the line and count it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import unicodedata
+from typing import Any
+
+from jielong.config.encodings import codec_name
+from jielong.data.sources.items import UnreadableFileError
+from jielong.data.sources.lines import LINE_BYTES, short_parts
+
+BLOCK_BYTES = 2**16  # read at once; the encoding is told from so much
+MARKS = {  # the longer ones first: UTF-32's begins like UTF-16's
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+WIDE = ("utf-16", "utf-32")
+# what texts seldom hold; tab, line feed, form feed, carriage return and escape are no sign of harm
+CONTROLS = bytes(set(range(32)) - set(b"\t\n\f\r\x1b"))
+SUGGESTED = (  # encodings that people's files are in, where they are not UTF-8
+    *("gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1252", "cp1251", "koi8_r"),
+    *("utf_16_le", "utf_16_be", "utf_32_le", "utf_32_be"),
+)
+SINGLE_BYTE = ("cp125", "iso8859", "koi8", "cp437", "cp850", "mac")
+UNDECODABLE = "\udcff"  # becomes the byte 0xFF, which UTF-8 never has
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return UNDECODABLE, error.end
+
+
+codecs.register_error("jielong.undecodable", _replace)
+
+
+class Utf8Stream(io.RawIOBase):
+    """Reads a stream of bytes as UTF-8.
+
+    Args:
+        encoding: of what is not UTF-8.
+
+    Attributes:
+        used: the other encoding that the text was in, if any; in words.
+
+    Raises:
+        UnreadableFileError: while reading, if the text is in another encoding, or is no text.
+    """
+
+    def __init__(self, plain: io.BufferedReader, name: str, encoding: str | None) -> None:
+        self.used: str | None = None
+        self._plain, self._name = plain, name
+        self._label, self._given = encoding, codec_name(encoding) if encoding else None
+        self._is_first, self._is_sure = True, False
+        self._wide: codecs.IncrementalDecoder | None = None  # decodes the whole stream
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, out: Any) -> int:
+        while not self._ready:
+            block = self._plain.read(BLOCK_BYTES)
+            if self._given and self._wide is None:  # decided by block, so none may cut a character
+                block += self._plain.readline(LINE_BYTES)
+            if not block and self._wide is None:
+                return 0
+            self._ready = memoryview(self._utf8(block))
+            if not block and not self._ready:
+                return 0
+        count = min(len(out), len(self._ready))
+        out[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def _utf8(self, block: bytes) -> bytes:
+        if self._is_first:
+            block = self._without_mark(block)
+        if self._wide is None and not self._is_sure:
+            block = self._decided(block)
+        self._is_first = False
+        if self._wide is not None:
+            text = self._wide.decode(block, final=not block)
+            return text.encode("utf-8", "surrogateescape")
+        return block
+
+    def _without_mark(self, block: bytes) -> bytes:
+        for mark, codec in MARKS.items():
+            if block.startswith(mark):
+                if codec == "utf-8":
+                    self._is_sure = True
+                    return block[len(mark) :]
+                self._decode_all(codec)
+                break
+        return block
+
+    def _decided(self, block: bytes) -> bytes:
+        """Decode a block, or refuse it. With an encoding given, each block is looked at anew."""
+        good, bad = _characters(block)
+        is_wide = self._given is not None and self._given.startswith(WIDE)
+        if is_wide and (_controls(block) or bad > good) and (codec := self._given_wide(block)):
+            self._decode_all(codec)
+            return block
+        if block.isascii() and not _controls(block):
+            return block
+        if _controls(block):
+            raise self._refusal(block, "holds binary data, not text")
+        if self._given not in (None, "utf-8") and not is_wide:
+            if bad <= good:
+                return block
+            self.used = self.used or self._name_given(block)
+            text = block.decode(self._given, "jielong.undecodable")
+            return text.encode("utf-8", "surrogateescape")
+        whole = len(block) if self._is_first else BLOCK_BYTES  # a short rest proves nothing
+        if bad > good and _damaged_bytes(block) > whole / 2:
+            raise self._refusal(block, "is not UTF-8")
+        self._is_sure = True
+        return block
+
+    def _decode_all(self, codec: str) -> None:
+        self.used = codec
+        self._wide = codecs.getincrementaldecoder(codec)("jielong.undecodable")
+
+    def _name_given(self, block: bytes) -> str:
+        """Name the encoding given; doubt it where all bytes are text in it, so none shows."""
+        assert self._label is not None and self._given is not None
+        seen = guess(block) if self._given.startswith(SINGLE_BYTE) else None
+        if seen and not codec_name(seen).startswith(SINGLE_BYTE):
+            return f"{self._label}, though it looks like {seen}"
+        return self._label
+
+    def _given_wide(self, block: bytes) -> str | None:
+        """Return the encoding given, with the byte order that the text shows if it names none.
+
+        Nearly all bytes are characters in UTF-16, so it must look like text: None if not.
+        """
+        assert self._given is not None
+        seen = guess(block) or ""
+        codec = self._given
+        if codec in WIDE:
+            codec = seen if seen.startswith(codec) else f"{codec}-le"
+        if seen.startswith(WIDE):
+            return codec if seen == codec else None
+        is_text = b"\0" in block and _is_text(block.decode(codec, "replace"))
+        return codec if is_text else None
+
+    def _refusal(self, block: bytes, what: str) -> UnreadableFileError:
+        seen = guess(block)
+        if seen and (not _controls(block) or seen.startswith(WIDE)):
+            reason = f"is not UTF-8 but probably {seen}: read it with --encoding {seen}"
+        elif what.startswith("is"):
+            reason = f"{what}, and no usual encoding fits: give its own with --encoding"
+        else:
+            reason = what
+        return UnreadableFileError(self._name, reason, seen=len(block))
+
+
+def guess(data: bytes) -> str | None:
+    """Return the encoding that the text is probably in, as a suggestion for the user."""
+    import charset_normalizer
+
+    data = data[:BLOCK_BYTES] if b"\0" not in data else data[: min(len(data) // 4 * 4, BLOCK_BYTES)]
+    best = charset_normalizer.from_bytes(data, cp_isolation=list(SUGGESTED)).best()
+    if best is None:
+        return None
+    return {"cp1252": "latin-1"}.get(best.encoding, best.encoding.replace("_", "-"))
+
+
+def _controls(block: bytes) -> bool:
+    """Whether too many bytes are control characters for text in UTF-8 or one like it."""
+    count = len(block) - len(block.translate(None, CONTROLS))
+    return count > len(block) // 50 and (count >= 8 or count > len(block) // 4)
+
+
+def _is_text(text: str) -> bool:
+    """Whether hardly any characters are controls, unassigned, of private use, or undecodable."""
+    odd = sum(unicodedata.category(char) in ("Cc", "Cn", "Co") for char in text if char >= " ")
+    return odd + text.count("\ufffd") + text.count("\0") < len(text) / 20
+
+
+def _characters(block: bytes) -> tuple[int, int]:
+    """Count the characters beyond ASCII, and what is invalid, if the block is read as UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(block)  # a character cut at the end does not count
+    bad = text.count("\ufffd") - block.count("\ufffd".encode())
+    return len(text) - len(text.encode("ascii", "ignore")) - bad, bad
+
+
+def _damaged_bytes(block: bytes) -> int:
+    """Count the bytes that are left out if the block is read as UTF-8."""
+    parts = (part for line in block.splitlines(keepends=True) for part in short_parts(line))
+    return sum(len(part) for part in parts if not is_utf8(part))
+
+
+def is_utf8(data: bytes | bytearray) -> bool:
+    """Whether the data is valid UTF-8."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,152 @@
+"""The account of what reading left out: how often, how many bytes, and what share of the text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from jielong.data.sources.items import WHOLE_FILE, BadLine, Document, Item, Remark
+from jielong.errors import DataError
+
+WARN_SHARE = 0.01
+STOP_SHARE = 0.2
+NAMED_FILES = 3
+
+
+class Losses:
+    """Counts what was read and what was left out, in bytes and by kind.
+
+    Attributes:
+        read_bytes: bytes of text found, whether kept or not.
+        counts, bytes: by kind, how many lines, rows or files were left out, and their bytes.
+        remarks: how files were read where their names do not say so; by text, their number and the
+            names of the first.
+        first: what was left out first.
+    """
+
+    def __init__(self) -> None:
+        self.read_bytes = 0
+        self.counts: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+        self.remarks: dict[str, tuple[int, list[str]]] = {}
+        self.first: BadLine | None = None
+
+    def documents(
+        self, items: Iterable[Item], each: Callable[[BadLine], None] = lambda bad: None
+    ) -> Iterator[Document]:
+        """Yield the documents; count everything, and call `each` with what is left out."""
+        for item in items:
+            if isinstance(item, Document):
+                self.read_bytes += item.size or len(item.text.encode())
+                yield item
+            elif isinstance(item, BadLine):
+                self.add(item)
+                each(item)
+            else:
+                self._remark(item)
+
+    def add(self, bad: BadLine, was_read: bool = False) -> None:
+        """Count what is left out; with `was_read` it has been counted as a document."""
+        self.read_bytes += 0 if was_read else bad.size
+        self.counts[bad.kind] += 1
+        self.bytes[bad.kind] += bad.size
+        self.first = self.first or bad
+
+    def _remark(self, remark: Remark) -> None:
+        count, files = self.remarks.get(remark.text, (0, []))
+        self.remarks[remark.text] = (count + 1, [*files, remark.source][:NAMED_FILES])
+
+    @property
+    def count(self) -> int:
+        return self.counts.total()
+
+    @property
+    def lost_bytes(self) -> int:
+        return self.bytes.total()
+
+    @property
+    def share(self) -> float:
+        """Share of the text that was left out, in bytes."""
+        return self.lost_bytes / max(self.read_bytes, 1)
+
+    def summary(self) -> str:
+        """Say in one line how much was left out, and why."""
+        if not self.counts:
+            return "nothing"
+        kinds = ", ".join(_counted(kind, count) for kind, count in sorted(self.counts.items()))
+        return f"{self.lost_bytes:,} bytes, {_percent(self.share)} of the text ({kinds})"
+
+    def notes(self) -> list[str]:
+        """Return the remarks, each with the files that it is about."""
+        notes = []
+        for text, (count, files) in self.remarks.items():
+            more = f" and {count - len(files):,} more" if count > len(files) else ""
+            notes.append(f"{', '.join(files)}{more}: {text}")
+        return notes
+
+    def warning(self) -> str | None:
+        """Return the first thing left out, if much was left out, or a whole file."""
+        if self.first is None or (self.share < WARN_SHARE and WHOLE_FILE not in self.counts):
+            return None
+        return self.first.message
+
+    def lines(self) -> list[str]:
+        """Say how much was left out, if anything was, and how files were read."""
+        left_out = [f"left out: {self.summary()}; first {self.first.message}"] if self.first else []
+        return left_out + self.notes()
+
+    def check(self, allow_loss: bool) -> None:
+        """Refuse to go on without a large part of the text.
+
+        Raises:
+            DataError: a fifth of the text or more was left out, and that is not allowed.
+        """
+        if self.share >= STOP_SHARE and self.first is not None and not allow_loss:
+            raise DataError(
+                f"too much text would be left out: {self.summary()}; the first is "
+                f"{self.first.message}. Mend that, or go on without it: --allow-loss"
+            )
+
+    def record(self) -> dict[str, Any]:
+        """Return the account as JSON can hold it."""
+        kinds = sorted(self.counts)
+        return {
+            "read_bytes": self.read_bytes,
+            "left_out": {k: {"count": self.counts[k], "bytes": self.bytes[k]} for k in kinds},
+            "first": self.first and dataclasses.asdict(self.first),
+            "remarks": self.remarks,
+        }
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> Losses:
+        """Return the account that `record` made.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        losses = cls()
+        try:
+            losses.read_bytes = int(record["read_bytes"])
+            for kind, lost in record["left_out"].items():
+                losses.counts[kind], losses.bytes[kind] = int(lost["count"]), int(lost["bytes"])
+            losses.first = BadLine(**record["first"]) if record["first"] else None
+            losses.remarks = {
+                str(text): (int(count), list(map(str, files)))
+                for text, (count, files) in record["remarks"].items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            raise DataError(
+                "the dataset's account of what was left out is damaged: prepare it again"
+            ) from None
+        return losses
+
+
+def _counted(kind: str, count: int) -> str:
+    many = "s" if count > 1 else ""
+    return f"{count:,} {kind}{many}" if kind == WHOLE_FILE else f"{count:,} line{many} {kind}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 or not share else "less than 0.1%"

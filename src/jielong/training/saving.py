@@ -1,0 +1,140 @@
+"""A run's checkpoints: how its state is saved and restored."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from jielong.checkpoint import checkpoint as ckpt
+from jielong.checkpoint.weights import load_tensors
+from jielong.errors import CheckpointError
+from jielong.training.starting_point import StartingPoint
+from jielong.training.state import Progress, TrainState
+
+# of training_state.json; 1, without a number, shuffled the text in another way; 2 cut each epoch's
+# windows in the same places
+STATE_FORMAT = 3
+
+
+def save(state: TrainState) -> None:
+    """Write a checkpoint of this moment and drop old ones; every rank calls it, rank 0 writes."""
+    rng = state.world.all_gather(base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode())
+    if not state.world.is_main:
+        return
+    progress, train_step = state.progress, state.train_step
+    values = {
+        "format": STATE_FORMAT,
+        "progress": dataclasses.asdict(progress) | {"step": None},
+        "plan": state.plan.to_json(),
+        "total_steps": state.schedule.total_steps,
+        "peak_learning_rate": train_step.optimizer.peak,
+        "dataset": state.dataset.fingerprint,
+        "replay": None if state.replay is None else state.replay.fingerprint,
+        "tokenizer": state.tokenizer.fingerprint,
+        "teacher": _teacher_checksum(state),
+        "config": state.config.to_tables(),
+        "scaler": train_step.scaler.state_dict(),
+        "torch": torch.__version__,
+        "rng": rng,
+    }
+    saved = ckpt.SavedState(progress.step, values)
+    latest = ckpt.named_weights(state.model) if state.average else None
+    optimizer = train_step.optimizer.state_tensors()
+    folder = state.folder.checkpoints
+    with state.averaged_weights():
+        ckpt.save_checkpoint(folder, state.model, state.tokenizer, optimizer, saved, latest)
+    ckpt.prune(folder, state.config.run.keep_checkpoints, progress.best_step, progress.step)
+    record_best(state)
+
+
+def _teacher_checksum(state: TrainState) -> int | None:
+    teacher = state.train_step.teacher
+    return None if teacher is None else teacher.model.checksum()
+
+
+def record_best(state: TrainState) -> None:
+    """Name the best checkpoint in `best.json`, once it has been saved; rank 0 alone does so."""
+    best, found = state.best_checkpoint(), state.progress.best_validation
+    if state.world.is_main and best is not None and found is not None:
+        ckpt.record_best(best, found["loss"], found["bits_per_byte"])
+
+
+def restore(state: TrainState, start: StartingPoint) -> list[str]:
+    """Load the checkpoint that the run goes on from, if there is any.
+
+    Returns:
+        What to tell the user.
+
+    Raises:
+        CheckpointError: the checkpoint is of other data or another version, or does not fit the
+            model.
+    """
+    notes = [f"passed over: {problem}" for problem in start.problems]
+    if start.checkpoint is None:
+        if start.problems:
+            notes.append("no checkpoint of this run is sound: it begins again from step 0")
+        return notes
+    saved = ckpt.load_training_state(start.checkpoint)
+    version = saved.values.get("format", 1)
+    if not isinstance(version, int) or version > STATE_FORMAT:
+        raise CheckpointError(
+            f"{start.checkpoint}/training_state.json: format {version!r} is of a newer version of "
+            f"jielong than this one, which knows {STATE_FORMAT}: update jielong"
+        )
+    try:
+        _restore_saved(state, start.checkpoint, saved)
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{start.checkpoint}/training_state.json: not as this version of jielong writes it "
+            f"({type(error).__name__}: {error}); its weights can start a new run with "
+            f"--init-from {start.checkpoint}"
+        ) from None
+    notes.append(f"resuming from {start.checkpoint}")
+    if version < STATE_FORMAT:
+        notes.append(
+            "it was saved by an earlier version, which laid out the text in another way: until "
+            "this epoch ends, some of the text may come twice and some not at all"
+        )
+    return notes
+
+
+def _restore_saved(state: TrainState, found: Path, saved: ckpt.SavedState) -> None:
+    values, train_step = saved.values, state.train_step
+    if values["dataset"] != state.dataset.fingerprint:
+        raise CheckpointError(
+            f"{found} was trained on another dataset than the one in {state.folder.data}: "
+            "the text, tokenizer or split has changed; use another --out-dir"
+        )
+    if values.get("teacher") != _teacher_checksum(state):
+        raise CheckpointError(
+            f"{found} had another teacher, or none: its weights have changed since, or --teacher "
+            "has; use another --out-dir"
+        )
+    replayed = None if state.replay is None else state.replay.fingerprint
+    if values.get("replay") != replayed:
+        raise CheckpointError(
+            f"{found} was trained with other older text than data.replay="
+            f"{state.config.data.replay!r}: that text, the tokenizer or the split has changed; use "
+            "another --out-dir"
+        )
+    ckpt.load_weights(state.model, found)
+    if state.average:
+        state.average.restart()
+    ckpt.load_training_weights(state.model, found)
+    train_step.optimizer.load_state_tensors(load_tensors(found / "optimizer.safetensors"))
+    train_step.scaler.load_state_dict(values["scaler"])
+    rng, rank = values["rng"], state.world.rank
+    if rank < len(rng):  # a rank that the saved run had not needs none: training draws nothing
+        state_bytes = bytearray(base64.b64decode(rng[rank]))
+        torch.set_rng_state(torch.frombuffer(state_bytes, dtype=torch.uint8))
+    known = {f.name for f in dataclasses.fields(Progress)}
+    progress = values["progress"]
+    if odd := progress.keys() - known - {"pieces"}:  # format 1's, now micro_batch_size
+        raise KeyError(min(odd))
+    kept = {name: value for name, value in progress.items() if name in known}
+    state.progress = Progress(**(kept | {"step": saved.step}))
+    if values.get("plan", {}).get("micro_batch_size") != state.plan.micro_batch_size:
+        state.progress.micro_batch_size = None  # the settings ask for another one now

@@ -1,0 +1,182 @@
+"""Containers that lie or are rare: read by what they hold, or refused with what to do."""
+
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from jielong.data.sources.documents import BadLine, Document, expand_sources, read_documents
+from jielong.errors import DataError
+
+TEXTS = ["one", "二", "three\nlines"]
+JSONL = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode()
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%b\nsize 98765\n" % (b"0" * 64)
+
+
+def read(*paths):
+    return list(read_documents(expand_sources([str(path) for path in paths]), "text"))
+
+
+def texts(*paths):
+    items = read(*paths)
+    assert all(isinstance(item, Document) for item in items), items
+    return [item.text for item in items]
+
+
+def zstd(data, **options):
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, **options)
+    compress = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return compress.compress(data) + compress.flush()
+
+
+@pytest.mark.parametrize("window_log", [27, 28, 31])
+def test_zstd_with_long_windows_is_read(tmp_path, window_log):
+    packed = zstd(JSONL, window_log=window_log)
+    assert zstandard.get_frame_parameters(packed).window_size == 2**window_log
+    (tmp_path / "a.jsonl.zst").write_bytes(packed)
+    assert texts(tmp_path / "a.jsonl.zst") == TEXTS
+
+
+def test_zstd_that_begins_with_a_skippable_frame_is_read(tmp_path):
+    skippable = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"note"
+    (tmp_path / "a.jsonl.zst").write_bytes(skippable + zstandard.compress(JSONL))
+    assert texts(tmp_path / "a.jsonl.zst") == TEXTS
+
+
+def test_zstd_that_needs_a_dictionary_is_not_called_damaged(tmp_path):
+    dictionary = zstandard.train_dictionary(1000, [b"hello %d world" % i * 5 for i in range(999)])
+    packed = zstandard.ZstdCompressor(dict_data=dictionary).compress(JSONL)
+    (tmp_path / "a.jsonl.zst").write_bytes(packed)
+    with pytest.raises(DataError, match=r"cannot be decompressed here .*ictionary.* zstd -d"):
+        read(tmp_path / "a.jsonl.zst")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", gzip.compress(JSONL, mtime=0)),
+        ("a.jsonl", zstandard.compress(JSONL)),
+        ("a.jsonl.gz", JSONL),  # as some browsers store what they decompressed
+        ("a.jsonl.zst", gzip.compress(JSONL, mtime=0)),
+    ],
+)
+def test_what_a_file_holds_decides_how_it_is_decompressed(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert texts(tmp_path / name) == TEXTS
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.jsonl.gz", "a.parquet", "a.arrow"])
+@pytest.mark.parametrize(
+    ("pointer", "fix"), [(POINTER, "git lfs pull"), (b"/annex/objects/SHA256E-s9", "git annex get")]
+)
+def test_a_pointer_in_place_of_the_data_says_how_to_fetch_it(tmp_path, name, pointer, fix):
+    (tmp_path / name).write_bytes(pointer)
+    with pytest.raises(DataError, match=fix):
+        read(tmp_path / name)
+
+
+def test_a_pointer_counts_as_the_bytes_that_are_missing(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(JSONL)
+    (tmp_path / "b.jsonl").write_bytes(POINTER)
+    *good, bad = read(tmp_path)
+    assert [document.text for document in good] == TEXTS
+    assert (bad.source, bad.line, bad.size) == (str(tmp_path / "b.jsonl"), 0, 98765)
+
+
+@pytest.mark.parametrize(
+    ("head", "fix"),
+    [
+        (b"PAR1", r"\.parquet"),
+        (b"ARROW1", r"\.arrow"),
+        (b"PK\x03\x04", "ZIP"),
+        (b"%PDF-1.7", "pdftotext"),
+        (b"BZh9", "bunzip2"),
+        (b"\xfd7zXZ\x00", "unxz"),
+    ],
+)
+def test_another_format_under_the_name_of_text_is_named(tmp_path, head, fix):
+    for name, content in (("a.txt", head + b" more"), ("a.jsonl.gz", gzip.compress(head))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=fix):
+            read(tmp_path / name)
+
+
+KINDS = [
+    *(pa.string(), pa.large_string(), pa.string_view()),
+    *(pa.binary(), pa.large_binary(), pa.binary_view()),
+    pa.dictionary(pa.int32(), pa.string()),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("form", ["parquet", "arrow", "arrow stream"])
+def test_tables_give_strings_of_every_kind(tmp_path, kind, form):
+    table = pa.table({"id": range(4), "text": pa.array([*TEXTS, None]).cast(kind)})
+    path = tmp_path / f"a.{form.split()[0]}"
+    if form == "parquet":
+        pq.write_table(table, path)
+    else:
+        new = pa.ipc.new_stream if "stream" in form else pa.ipc.new_file
+        with new(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+    *good, null = read(path)
+    assert [(document.text, document.line) for document in good] == [
+        (text, number) for number, text in enumerate(TEXTS, 1)
+    ]
+    assert (null.line, null.reason) == (4, "field 'text' holds a null, no text")
+
+
+def test_bytes_in_a_table_that_are_not_utf8_are_counted(tmp_path):
+    pq.write_table(pa.table({"text": [b"good", b"\xff\xfe\x00", b"fine"]}), tmp_path / "a.parquet")
+    first, bad, last = read(tmp_path / "a.parquet")
+    assert (first.text, last.text) == ("good", "fine")
+    assert isinstance(bad, BadLine)
+    assert (bad.kind, bad.line, bad.size) == ("not UTF-8", 2, 3)
+
+
+def test_an_arrow_file_that_is_none_is_an_error(tmp_path):
+    for content in (b"ARROW1 nothing", b"nothing at all", b""):
+        (tmp_path / "a.arrow").write_bytes(content)
+        with pytest.raises(DataError, match="not a readable Arrow file"):
+            read(tmp_path / "a.arrow")
+
+
+def test_one_unreadable_file_of_several_costs_itself_alone(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(JSONL)
+    line = "第一章 春天来了，我们去公园散步吧。\n".encode("gbk")
+    bad_files = {
+        "b.txt": line,
+        "c.txt.gz": gzip.compress(line * 5000),
+        "d.jsonl.zst": zstandard.compress(JSONL * 99)[:50],
+        "e.parquet": b"PAR1 nothing",
+    }
+    for name, content in bad_files.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "f.txt").write_text("the end")
+    items = read(tmp_path)
+    assert [i.text for i in items if isinstance(i, Document)] == [*TEXTS, "the end"]
+    bad = [i for i in items if isinstance(i, BadLine)]
+    assert [i.source for i in bad] == [str(tmp_path / name) for name in bad_files]
+    sizes = [i.size for i in bad]
+    assert sizes[:2] == [len(line), len(line) * 5000]  # of what a compressed file holds
+    assert {i.kind for i in bad} == {"unreadable file"} and all(sizes)
+
+
+@pytest.mark.parametrize("form", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_a_damaged_arrow_file_is_refused_or_read_and_never_ends_the_process(tmp_path, form):
+    path = tmp_path / "a.arrow"
+    table = pa.table({"text": [f"text {i}" for i in range(20)]})
+    with form(str(path), table.schema) as writer:
+        writer.write_table(table)
+    whole = path.read_bytes()
+    outcomes = set()
+    for start in range(0, len(whole) - 4, 4):
+        path.write_bytes(whole[:start] + b"\xff\xff\xff\x7f" + whole[start + 4 :])
+        try:
+            outcomes.add(len(read(path)) <= 20)
+        except DataError as error:
+            outcomes.add(str(path) in str(error))
+    assert outcomes == {True}
