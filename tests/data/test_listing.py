@@ -68,6 +68,7 @@ def test_a_cloned_dataset_gives_its_training_text_only(tmp_path: Path, tokenizer
         ("train/a.jsonl", "valid/b.jsonl"),
         ("Stories-V2-train.txt", "Stories-V2-valid.txt"),
         ("wiki.train.jsonl.gz", "wiki.dev.jsonl.gz"),
+        ("wiki-train.arrow", "wiki-valid.arrow"),
         ("en/train-00000-of-00002.parquet", "en/eval-00000-of-00001.parquet"),
     ],
 )

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import jielong
 from jielong.data.shards import open_dataset
 from jielong.data.sources.documents import Document, expand_sources, read_documents
+from jielong.data.sources.losses import Losses
 from jielong.data.sources.text_units import HEAD_BYTES, Splitting
 from jielong.errors import ConfigError, DataError
 
@@ -170,3 +172,50 @@ def test_settings_that_contradict_each_other_are_refused(
     path = write(tmp_path / "a.txt", "text")
     with pytest.raises(ConfigError, match="document_separator"):
         jielong.prepare(path, tokenizer_dir, tmp_path / "out", **settings)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "utf-16"])
+def test_separators_end_texts_in_any_encoding_and_damage_costs_its_line_alone(
+    tmp_path: Path, encoding: str
+) -> None:
+    stories = [f"第{i}章\n它走了{i}天。\n完" for i in range(40)]
+    joined = "\n<|endoftext|>\n".join(stories)
+    path, losses = tmp_path / "a.txt", Losses()
+    data = joined.encode(encoding)
+    if encoding == "utf-8":
+        data = data.replace("它走了7天".encode(), b"\xe5" + "走了7天".encode())
+        stories[7] = "第7章\n完"
+    path.write_bytes(data)
+    items = read_documents(expand_sources([str(path)]), "text", encoding, Splitting())
+    found = list(losses.documents(items))
+    assert [document.text for document in found] == stories
+    assert [document.line for document in found] == [1 + 4 * i for i in range(40)]
+    if encoding == "utf-8":
+        (line,) = losses.lines()
+        assert f"{path}:30: invalid UTF-8" in line
+    else:
+        assert losses.lines() == [f"{path}: read as {encoding}"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "arrow"])
+def test_rows_end_at_a_separator_that_is_given_and_count_all_their_bytes(
+    tmp_path: Path, kind: str
+) -> None:
+    path, losses = tmp_path / f"a.{kind}", Losses()
+    rows = ["<sep>".join(STORIES[i : i + 4]) for i in range(0, 40, 4)] + ["<sep><sep>"]
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows[:-1]))
+    else:
+        table = pa.table({"text": rows})
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    items = read_documents(
+        expand_sources([str(path)]), "text", splitting=Splitting(separator="<sep>")
+    )
+    found = list(losses.documents(items))
+    assert [document.text for document in found] == STORIES
+    assert [document.line for document in found] == [1 + i // 4 for i in range(40)]
+    if kind == "jsonl":
+        assert losses.read_bytes == path.stat().st_size
+    else:
+        assert losses.first is not None and "holds separators only" in losses.first.message

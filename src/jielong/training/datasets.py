@@ -94,17 +94,19 @@ def find_older_text(config: Config, new: Callable[[], Sources]) -> Sources:
         new: finds the sources of the new text.
 
     Raises:
-        DataError: the older text is missing, of an unknown kind, or has a file of the new text.
+        DataError: the older text is missing, of an unknown kind, or has a file of the new text
+            or of the held-out one.
     """
     older = older_text(config)
     if prepared_folder(older):
         return Sources([], [])
     with naming_replay(config):
         found = Sources.of(older.data)
-        others = [] if prepared_folder(config) else new().data
-        files = {source.path.resolve() for source in others if source.path}
-        if shared := [s.name for s in found.data if s.path and s.path.resolve() in files]:
-            raise DataError(f"{shared[0]} is a file of data.data_path too: leave it out of one")
+        beside = Sources([], []) if prepared_folder(config) else new()
+        for name, others in (("data_path", beside.data), ("validation_path", beside.validation)):
+            files = {source.path.resolve() for source in others if source.path}
+            if shared := [s.name for s in found.data if s.path and s.path.resolve() in files]:
+                raise DataError(f"{shared[0]} is a file of data.{name} too: leave it out of one")
     return found
 
 
