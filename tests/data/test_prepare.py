@@ -17,6 +17,7 @@ import tokenizers
 from jielong.data.prepare import prepare as preparing
 from jielong.data.prepare import report as reporting
 from jielong.data.prepare.prepare import prepare
+from jielong.data.prepare.provenance import Sources
 from jielong.data.prepare.split import DistinctSample, text_hash
 from jielong.data.shards import COUNTS, VERIFIED, Dataset, open_dataset
 from jielong.errors import DataError
@@ -344,7 +345,9 @@ def test_the_report_of_many_documents_takes_bounded_memory(monkeypatch, tmp_path
     counts = dict.fromkeys(COUNTS, 0)
     manifest = {"counts": counts, "vocab_size": tokenizer.vocab_size, "dtype": "<u2"}
     tracemalloc.start()
-    report = reporting.describe(Dataset(tmp_path, manifest, Many(), None), tokenizer, 16)
+    report = reporting.describe(
+        Dataset(tmp_path, manifest, Many(), None), tokenizer, 16, Sources([], [])
+    )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert report.documents == 10**6 and report.length_percentiles[50] == 2

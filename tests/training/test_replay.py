@@ -146,6 +146,21 @@ def test_a_started_run_goes_on_without_the_file_and_refuses_other_older_text(
         assert place.weights("changed") == before
 
 
+def test_the_older_text_ends_where_the_settings_say_and_a_change_of_it_is_told(
+    place: Place, tmp_path: Path
+) -> None:
+    older = tmp_path / "older.txt"
+    older.write_text("<sep>".join(old_text(i) for i in range(60)))
+    settings = {"replay": f"{older}=0.25", "document_separator": "<sep>", "steps": 2}
+    assert place.run("separated", **settings)[0] == 0
+    counts = open_dataset(place.folder / "separated" / "replay").manifest["counts"]
+    assert (counts["documents"], counts["text_units"]) == (60, {"<sep>": 60})
+    with older.open("a") as file:
+        file.write("<sep>one more")
+    status, said = place.run("separated", **settings)
+    assert status == 0 and f"the text has changed since: {older}" in said, said
+
+
 def test_a_prepared_dataset_can_be_replayed(place: Place) -> None:
     folder = place.folder / "whole" / "replay"
     status, said = place.run("prepared", replay=f"{folder}=0.25")
@@ -188,8 +203,9 @@ def test_a_mistaken_path_is_told_before_anything_is_made(place: Place) -> None:
         (place.folder / "nowhere.jsonl", "no such file"),
         (corpus.parent / ".." / corpus.parent.name / corpus.name, "names the text of"),
         (corpus.parent, "is a file of data.data_path too"),
+        (place.old.parent, "is a file of data.validation_path too"),
     ):
-        status, said = place.run("mistaken", replay=f"{path}=0.2")
+        status, said = place.run("mistaken", replay=f"{path}=0.2", validation_path=place.old)
         assert status == 2 and "data.replay=" in said and says in said
         assert not (place.folder / "mistaken").exists()
     assert load_config(replay="a=b/old.jsonl=0.2").data.replay == "a=b/old.jsonl=0.2"

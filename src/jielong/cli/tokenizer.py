@@ -10,7 +10,10 @@ from pathlib import Path
 from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
 from jielong.config.load import load_config
 
-DATA_FIELDS = ("text_field", "encoding", "allow_loss", "tokenizer_sample_bytes")
+DATA_FIELDS = (
+    *("text_field", "text_unit", "document_separator", "encoding", "allow_loss"),
+    "tokenizer_sample_bytes",
+)
 
 
 def add(commands: Commands) -> None:

@@ -32,6 +32,18 @@ class DataConfig:
 
     data_path: tuple[str, ...] = option((), "Text: files, folders, globs, '-', or sample:NAME.")
     text_field: str = option("text", "Field of a JSONL or Parquet row that holds the text.")
+    text_unit: str = option(
+        "auto",
+        "What one text is in .txt and .md: the file, a line or a paragraph; auto: the file, or "
+        "what stands between separators.",
+        choices=("auto", "file", "line", "paragraph"),
+    )
+    document_separator: str = option(
+        "auto",
+        "Where a text ends within a file: auto finds <|endoftext|>, </s> and many lines of --- in "
+        ".txt and .md, none finds none; anything else is the separator itself, in rows too (\\n is "
+        "a line break).",
+    )
     encoding: str | None = option(
         None,
         "Encoding of the text files that are not UTF-8 and have no byte order mark: gb18030, big5, "
@@ -234,6 +246,8 @@ class Config:
         m.validated()
         if self.data.encoding is not None:
             codec_name(self.data.encoding)
+        if t.epochs == 0:
+            raise ConfigError("training.epochs=0 trains nothing: give a part of one, such as 0.1")
         if t.steps is not None and t.tokens is not None:
             raise ConfigError("training.steps and training.tokens both set a budget: give one")
         if t.minutes is not None and t.steps is not None:

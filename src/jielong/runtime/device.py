@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -116,3 +118,19 @@ def describe(device: torch.device, dtype: torch.dtype, in_bf16: bool = False) ->
     if device.type == "mps" and dtype == torch.float16:
         precision += " (untested on Apple GPUs; auto takes float32)"
     return f"{device.type} ({name}) · {precision} · torch {torch.__version__}"
+
+
+def available_memory() -> int | None:
+    """Return the bytes of the host's memory that a process can still take; None if unknown."""
+    limits = []
+    try:
+        meminfo = Path("/proc/meminfo").read_text()
+        limits.append(1024 * int(meminfo.split("MemAvailable:")[1].split()[0]))
+    except (OSError, IndexError, ValueError):
+        with contextlib.suppress(ValueError, OSError, AttributeError):
+            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError, ValueError):  # a container's share; "max" if it has none
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        limits.append(limit - int((group / "memory.current").read_text()))
+    return max(0, min(limits)) if limits else None

@@ -11,7 +11,7 @@ from jielong.checkpoint.checkpoint import checkpoints
 from jielong.config.replay import ReplaySetting
 from jielong.config.settings import Config, same_setting
 from jielong.data.prepare.prepare import prepare
-from jielong.data.prepare.provenance import SETTINGS, Sources
+from jielong.data.prepare.provenance import SETTINGS, Sources, changes_since, provenance
 from jielong.data.shards import Dataset, open_dataset, verify_dataset
 from jielong.errors import DataError
 from jielong.runtime.run_folder import RunFolder
@@ -64,10 +64,27 @@ def ensure_dataset(
     """
     if known and (folder / "dataset.json").is_file():
         log(f"dataset {folder} (the run's own)")
+        if changes := _changes_of_text(config, tokenizer, folder, sources):
+            log(
+                f"the text has changed since: {'; '.join(changes[:3])}. This run goes on with the "
+                "tokens it has; to train on the text as it is now, start another run from this "
+                f"one's model: --init-from {config.run.out_dir} and a new --out-dir"
+            )
     elif prepared_folder(config) is None:
         report = prepare(config, tokenizer, folder, log, sources())
         for line in report.lines()[: 1 if report.reused else None]:
             log(line)
+
+
+def _changes_of_text(
+    config: Config, tokenizer: Tokenizer, folder: Path, sources: Callable[[], Sources]
+) -> list[str]:
+    """List how the text of a run has changed; nothing if it is gone, or was standard input."""
+    try:
+        wanted = provenance(config, tokenizer, sources())
+    except DataError:
+        return []  # the run does not need it any more
+    return changes_since(folder, wanted)
 
 
 def find_older_text(config: Config, new: Callable[[], Sources]) -> Sources:
@@ -77,17 +94,19 @@ def find_older_text(config: Config, new: Callable[[], Sources]) -> Sources:
         new: finds the sources of the new text.
 
     Raises:
-        DataError: the older text is missing, of an unknown kind, or has a file of the new text.
+        DataError: the older text is missing, of an unknown kind, or has a file of the new text
+            or of the held-out one.
     """
     older = older_text(config)
     if prepared_folder(older):
         return Sources([], [])
     with naming_replay(config):
         found = Sources.of(older.data)
-        others = [] if prepared_folder(config) else new().data
-        files = {source.path.resolve() for source in others if source.path}
-        if shared := [s.name for s in found.data if s.path and s.path.resolve() in files]:
-            raise DataError(f"{shared[0]} is a file of data.data_path too: leave it out of one")
+        beside = Sources([], []) if prepared_folder(config) else new()
+        for name, others in (("data_path", beside.data), ("validation_path", beside.validation)):
+            files = {source.path.resolve() for source in others if source.path}
+            if shared := [s.name for s in found.data if s.path and s.path.resolve() in files]:
+                raise DataError(f"{shared[0]} is a file of data.{name} too: leave it out of one")
     return found
 
 

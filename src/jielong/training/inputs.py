@@ -12,8 +12,9 @@ from pathlib import Path
 
 from jielong.config.settings import Config
 from jielong.data.prepare.provenance import Sources
-from jielong.data.shards import open_dataset
+from jielong.data.shards import Dataset, open_dataset
 from jielong.data.sources.documents import DocumentTexts
+from jielong.data.sources.text_units import Splitting
 from jielong.errors import ConfigError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
@@ -91,15 +92,36 @@ def prepare_inputs(
     tokenizer = load_tokenizer(found, folder, start)
     ensure_datasets(found, tokenizer, folder, sources, older, log, verify)
     dataset = load_dataset(found, tokenizer, folder)
+    replay = load_replay(found, tokenizer, folder)
+    found = _with_window_of_text(found, dataset, replay, log)
     sized = with_architecture(found, tokenizer, start)
     if start.checkpoint is None:
         compare_with_transformers(sized, tokenizer, dataset, log)
     if found.training.minutes is not None:
-        replay = load_replay(found, tokenizer, folder)
         budget = choose_tokens(sized, dataset, replay, folder, machine, started, log).training
         found = found.with_values(tokens=budget.tokens, teachers=budget.teachers)
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
     return dataclasses.replace(found, data=data), start
+
+
+def _with_window_of_text(
+    config: Config, dataset: Dataset, replay: Dataset | None, log: Callable[[str], None]
+) -> Config:
+    """Cut a training window that is longer than all the text, which would only be padding.
+
+    Args:
+        replay: older text; the longer one of the two counts.
+    """
+    tokens = max(len(text.train) for text in (dataset, replay) if text is not None)
+    window = max(2, tokens - 1)  # and one more, the last one's target
+    if config.data.max_seq_len <= window:
+        return config
+    log(
+        f"window     {window:,} tokens, not {config.data.max_seq_len:,} as data.max_seq_len says: "
+        f"there are only {tokens:,} tokens of text to train on"
+        + ("" if replay is None else ", in the longer one of the two texts")
+    )
+    return config.with_values(max_seq_len=window)
 
 
 def ensure_tokenizer(
@@ -155,10 +177,12 @@ def train_on_corpus(
         DataError: there is no text, or too much of it would be left out; it says what was first.
     """
     found = sources or _find_sources(config)
-    texts = DocumentTexts(found.data, config.data.text_field, config.data.encoding)
+    data = config.data
+    splitting = Splitting.of(data)
+    texts = DocumentTexts(found.data, data.text_field, data.encoding, splitting)
     size = config.model.vocab_size
-    with texts.checked(config.data.allow_loss):
-        tokenizer = train_tokenizer(iter(texts), size, config.data.tokenizer_sample_bytes)
+    with texts.checked(data.allow_loss):
+        tokenizer = train_tokenizer(iter(texts), size, data.tokenizer_sample_bytes)
     for line in texts.losses.lines():
         log(line)
     return tokenizer

@@ -13,6 +13,7 @@ from torch import Tensor
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError, first_line
+from jielong.model.attention_backends import MIN_MEAN_LENGTH
 from jielong.training import spikes
 from jielong.training.divergence import last_useful_checkpoint
 from jielong.training.memory import (
@@ -20,6 +21,7 @@ from jielong.training.memory import (
     free_memory,
     is_out_of_memory,
     micro_batch_that_fits,
+    rows_that_fit,
 )
 from jielong.training.saving import restore, save
 from jielong.training.starting_point import StartingPoint, find_starting_point
@@ -106,18 +108,22 @@ def _reference_load(state: TrainState) -> Tensor | None:
 def choose_micro_batch_size(state: TrainState) -> None:
     """Choose the configured micro-batch size, the one this run used before, or what fits.
 
-    With several ranks it always probes before the first step: an out-of-memory error inside a step
-    would leave the others waiting in the all-reduce.
+    On a CPU memory is estimated. With several ranks it always probes before the first step: an
+    out-of-memory error inside a step would leave the others waiting in the all-reduce.
     """
     asked, plan, ranks = state.config.training.micro_batch_size, state.plan, state.world.world_size
     if state.progress.micro_batch_size is not None:
         return
     chosen = plan.micro_batch_size
+    if state.model.device.type == "cpu":  # which would end the process instead of saying so
+        rows = math.ceil(chosen / ranks)
+        window = state.config.data.max_seq_len
+        chosen = min(chosen, rows_that_fit(plan.model, rows, window, _masked_keys(state)) * ranks)
     if asked == "auto" or ranks > 1:
         total = min(plan.global_batch_size, state.batches.windows)
         windows = state.batches.ordered(0, np.arange(total))
         share = state.batches.load(np.array_split(windows, ranks)[0])  # the largest of any rank
-        rows = math.ceil(plan.micro_batch_size / ranks)
+        rows = math.ceil(chosen / ranks)
         fits = micro_batch_that_fits(state.model, share, state.train_step.dtype, rows)
         smallest = min(state.world.all_gather(fits))
         if smallest < min(rows, len(share.tokens)):
@@ -128,6 +134,15 @@ def choose_micro_batch_size(state: TrainState) -> None:
             f"memory     micro-batches of {chosen} windows fit, of {plan.global_batch_size} in the "
             "global batch"
         )
+
+
+def _masked_keys(state: TrainState) -> int:
+    """Keys that the mask has for each token on a CPU: those of its document, or of the window."""
+    data, train = state.config.data, state.dataset.train
+    if data.packing == "pad" or not data.document_mask:
+        return 0
+    length = len(train) // max(1, len(train.documents))
+    return data.max_seq_len if length < MIN_MEAN_LENGTH else min(length, data.max_seq_len)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ from jielong.data.prepare.split import (
     EncodedDocuments,
     text_hash,
 )
+from jielong.data.prepare.text_marks import TextMarks
 from jielong.data.shard_writer import ShardWriter
 from jielong.data.shards import (
     FORMAT,
@@ -44,6 +45,7 @@ from jielong.data.shards import (
 )
 from jielong.data.sources.documents import BadLine, Document, Item, read_documents
 from jielong.data.sources.items import NO_TOKENS
+from jielong.data.sources.text_units import Splitting
 from jielong.errors import DataError
 from jielong.runtime.atomic import atomic_folder
 from jielong.tokenization.tokenizer import Tokenizer
@@ -77,18 +79,19 @@ def prepare(
     sources = sources or Sources.of(config.data)
     wanted = provenance(config, tokenizer, sources)
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        return _reused(config, tokenizer, out_dir, wanted)
+        return _reused(config, tokenizer, out_dir, wanted, sources)
     with atomic_folder(out_dir) as folder:
         manifest = _write_splits(config, tokenizer, sources, folder, log)
         _write_json(folder / MANIFEST, manifest)
         _write_json(folder / SOURCES, wanted)
         tokenizer.save(folder / "tokenizer")
         mark_verified(folder, manifest)  # each file was hashed as it was written
-    return describe(open_dataset(out_dir, verify=False), tokenizer, config.data.max_seq_len)
+    dataset = open_dataset(out_dir, verify=False)
+    return describe(dataset, tokenizer, config.data.max_seq_len, sources)
 
 
 def _reused(
-    config: Config, tokenizer: Tokenizer, out_dir: Path, wanted: dict[str, Any]
+    config: Config, tokenizer: Tokenizer, out_dir: Path, wanted: dict[str, Any], sources: Sources
 ) -> PrepareReport:
     """Report on the dataset already in `out_dir`, after checking that it is the wanted one."""
     if not (out_dir / MANIFEST).is_file():
@@ -101,7 +104,7 @@ def _reused(
             "choose another --out-dir, or delete it"
         )
     check_again(out_dir, dataset.manifest, config.data.strict, config.data.allow_loss)
-    return describe(dataset, tokenizer, config.data.max_seq_len, reused=True)
+    return describe(dataset, tokenizer, config.data.max_seq_len, sources, reused=True)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
@@ -120,9 +123,10 @@ def _write_splits(
     train, validation = (ShardWriter(folder, name, vocab_size) for name in ("train", "validation"))
     left_out = LeftOut(folder, data.strict)
     encoder = _Encoder(tokenizer, left_out, log)
+    reading = data.text_field, data.encoding, Splitting.of(data)
     distinct, held_out, shared = DistinctSample(), DistinctSample(), 0.0
     if sources.validation:
-        items = read_documents(sources.validation, data.text_field, data.encoding)
+        items = read_documents(sources.validation, *reading)
         for documents in encoder.run("validation", items):
             distinct.add(documents.hashes)
             held_out.add(documents.hashes)
@@ -131,7 +135,7 @@ def _write_splits(
             raise DataError("no usable text in data.validation_path" + left_out.summary())
     share = dataset_settings(config)["validation_fraction"]
     split = Split(train, validation, share, tokenizer.token_bytes())
-    items = read_documents(sources.data, data.text_field, data.encoding)
+    items = read_documents(sources.data, *reading)
     for documents in encoder.run("data", items):
         distinct.add(documents.hashes)
         shared += held_out.count_in(documents.hashes)
@@ -149,6 +153,7 @@ def _write_splits(
         "held_out_pieces": split.pieces,
         "too_small_to_hold_out": split.too_small,
         "documents": encoder.documents,
+        **encoder.marks.counts(),
     }
     writers = {"train": train, "validation": validation}
     manifest = _manifest(config, tokenizer, sources, writers, counts)
@@ -190,6 +195,7 @@ class _Encoder:
 
     def __init__(self, tokenizer: Tokenizer, left_out: LeftOut, log: Callable[[str], None]) -> None:
         self.had_bos_or_eos = 0  # documents whose text already has bos or eos
+        self.marks = TextMarks(tokenizer)
         self._tokenizer, self._left_out, self._log = tokenizer, left_out, log
         self.documents = self._bytes = 0
         self._start = self._logged = time.monotonic()
@@ -229,6 +235,7 @@ class _Encoder:
         self, batch: list[Document], sizes: np.ndarray, hashes: np.ndarray, future: Future[Any]
     ) -> EncodedDocuments:
         tokens, lengths = future.result()
+        self.marks.add(batch, tokens, lengths)
         kept = lengths > 0  # a tokenizer that strips control characters may return no tokens
         for i in np.flatnonzero(~kept):
             size = batch[i].size or int(sizes[i])

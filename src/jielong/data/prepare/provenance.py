@@ -4,35 +4,61 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jielong.config.settings import Config, DataConfig, same_setting
 from jielong.data.shards import FORMAT
-from jielong.data.sources.documents import Source, expand_sources
+from jielong.data.sources.documents import Source, expand_sources, find_sources
+from jielong.data.sources.listing import NotRead
 from jielong.tokenization.tokenizer import Tokenizer
 
 SOURCES = "sources.json"
-SETTINGS = ("text_field", "encoding", "validation_fraction")
+TEXT_SETTINGS = ("text_unit", "document_separator")
+SETTINGS = ("text_field", *TEXT_SETTINGS, "encoding", "validation_fraction")
+SAME_FILE = "given as --validation-path"
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The sources of a dataset, found once, so that all of a preparation sees the same files."""
+    """The sources of a dataset, found once, so that all of a preparation sees the same files.
+
+    Attributes:
+        not_read: what is in the folders of `data`, but not read.
+        in_both: names of files that are trained on and held out.
+    """
 
     data: list[Source]
     validation: list[Source]
+    not_read: list[NotRead] = field(default_factory=list)
+    in_both: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, data: DataConfig) -> Sources:
         """Find the sources that the settings name.
 
+        Held-out files are not trained on, unless they were named as training text themselves.
+
         Raises:
             DataError: a path does not exist, matches nothing, or is of an unknown kind.
         """
         held_out = expand_sources(data.validation_path) if data.validation_path else []
-        return cls(expand_sources(data.data_path), held_out)
+        found, not_read = find_sources(data.data_path, for_training=True)
+        held = {source.path.resolve() for source in held_out if source.path}
+        named = {Path(path).expanduser().resolve() for path in data.data_path}
+        train, both = [], []
+        for source in found:
+            real = source.path.resolve() if source.path else None
+            if real in held and source.path is not None and real not in named:
+                not_read.append(NotRead(source.path, SAME_FILE, source.size or 0))
+                continue
+            train.append(source)
+            if real in held:
+                both.append(source.name)
+        if not train:  # the whole folder is held out too
+            return cls(found, held_out, [], tuple(source.name for source in found))
+        return cls(train, held_out, not_read, tuple(both))
 
 
 def provenance(config: Config, tokenizer: Tokenizer, sources: Sources) -> dict[str, Any]:
@@ -72,11 +98,13 @@ def _changes(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         found.append(f"its tokenizer is {stored['tokenizer'][:12]}, not {wanted['tokenizer'][:12]}")
     elif stored["special_ids"] != wanted["special_ids"]:
         found.append(f"its special tokens are {stored['special_ids']}, not {wanted['special_ids']}")
+    only_rows = all(source["kind"] not in ("text", "stdin") for source in wanted["data"])
     for name, value in wanted["settings"].items():
-        if not same_setting(name, stored["settings"].get(name), value):
-            before, now = (
-                "unset" if v is None else v for v in (stored["settings"].get(name), value)
-            )
+        # earlier versions found no separators, which rows do not have anyway
+        former = "auto" if name in TEXT_SETTINGS and only_rows else None
+        then = stored["settings"].get(name, former)
+        if not same_setting(name, then, value):
+            before, now = ("unset" if v is None else v for v in (then, value))
             found.append(f"its data.{name} is {before}, not {now}")
     for part in ("data", "validation"):
         found += _source_changes(stored[part], wanted[part])

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jielong.data.prepare.files_read import describe_files
 from jielong.data.prepare.left_out import BAD_LINES, accounts_of
+from jielong.data.prepare.provenance import Sources
+from jielong.data.prepare.text_marks import describe_texts
 from jielong.data.shards import Dataset, TokenStream
 from jielong.data.sources.losses import Losses
 from jielong.tokenization.tokenizer import Tokenizer
@@ -56,6 +59,8 @@ class PrepareReport:
     truncated_share: float
     samples: tuple[str, ...]
     notes: tuple[str, ...]
+    about_files: tuple[str, ...]
+    about_texts: tuple[str, ...]
 
     @property
     def bytes_per_token(self) -> float:
@@ -72,6 +77,7 @@ class PrepareReport:
         )
         lines = [
             f"dataset {self.folder}" + (" (already prepared: reused)" if self.reused else ""),
+            *self.about_files,
             f"  documents      {self.documents:,} ({repeats} duplicates)",
             *self._left_out_lines(),
             f"  tokens         {self.tokens:,} as {self.dtype}, vocabulary {self.vocab_size:,}",
@@ -83,6 +89,7 @@ class PrepareReport:
             f"  packing        avoids {self.padding_share:.1%} padding and "
             f"{self.truncated_share:.1%} truncation",
             f"                 (of one document per row of {self.max_seq_len:,} tokens)",
+            *self.about_texts,
             *(f"  note           {note}" for note in self.notes),
         ]
         if self.shared_documents:
@@ -103,12 +110,13 @@ class PrepareReport:
         return lines + [f"  sample         {sample}" for sample in self.samples]
 
     def _left_out_lines(self) -> list[str]:
-        """Say how much text was left out; warn if it was much."""
+        """Say how much text was left out, if any was; warn if it was much."""
         lines = []
         for part, losses in self.left_out.items():
             of = " of the held-out text" if part == "validation" else ""
-            listed = f"; see {self.folder / BAD_LINES}" if losses.count else ""
-            lines.append(f"  left out       {losses.summary()}{of}{listed}")
+            if losses.count:
+                listed = f"{of}; see {self.folder / BAD_LINES}"
+                lines.append(f"  left out       {losses.summary()}{listed}")
             if warning := losses.warning():
                 lines.append(f"  WARNING        text was left out; the first is {warning}")
             lines += [f"  note           {note}" for note in losses.notes()]
@@ -116,7 +124,11 @@ class PrepareReport:
 
 
 def describe(
-    dataset: Dataset, tokenizer: Tokenizer, max_seq_len: int, reused: bool = False
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    max_seq_len: int,
+    sources: Sources,
+    reused: bool = False,
 ) -> PrepareReport:
     """Compute the report of a dataset on disk, in bounded memory."""
     streams = [dataset.train] + ([dataset.validation] if dataset.validation else [])
@@ -153,7 +165,9 @@ def describe(
         padding_share=padded / (documents * max_seq_len),
         truncated_share=truncated / tokens,
         samples=_samples(dataset.train, tokenizer),
-        notes=_notes(tokenizer),
+        notes=(*_notes(tokenizer), *_same_text(sources)),
+        about_files=tuple(describe_files(sources.data, sources.not_read)),
+        about_texts=tuple(describe_texts(counts)),
     )
 
 
@@ -192,6 +206,18 @@ def _samples(stream: TokenStream, tokenizer: Tokenizer) -> tuple[str, ...]:
         shown = shown.rstrip("\ufffd") if is_cut else shown
         texts.append(shown.replace("\n", "⏎") + (" …" if is_cut else ""))
     return tuple(texts)
+
+
+def _same_text(sources: Sources) -> list[str]:
+    """Warn of files that are trained on and held out."""
+    if not sources.in_both:
+        return []
+    named = ", ".join(sources.in_both[:3]) + (" …" if len(sources.in_both) > 3 else "")
+    return [
+        f"WARNING: {named}: both trained on and held out (--validation-path), so the held-out loss "
+        "says how much was memorised, not how good the model is; leave --validation-path away to "
+        "hold out a part"
+    ]
 
 
 def _notes(tokenizer: Tokenizer) -> tuple[str, ...]:

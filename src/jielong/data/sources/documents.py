@@ -1,16 +1,14 @@
 """Files, folders, globs, standard input and named corpora → documents, one by one.
 
-A plain text file (.txt, .md) is one document, unless it is longer than 1/64 of all the text (at
-least 4 KiB, at most 1 MiB). A longer file is cut into documents of at most that length, preferably
-at blank lines. So a folder of stories keeps its stories whole, and a single long file still gives
-enough documents to hold some out.
+A plain text file (.txt, .md) without separators (`text_units.py`) is one document, unless it is
+longer than 1/64 of all the text (at least 4 KiB, at most 1 MiB). A longer file is cut into pieces
+of at most that length, preferably at blank lines. So a folder of stories keeps its stories whole,
+and a single long file still gives enough documents to hold some out.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import glob
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,10 +26,13 @@ from jielong.data.sources.items import (
     UnreadableFileError,
 )
 from jielong.data.sources.json_rows import looks_like_json, read_json
+from jielong.data.sources.listing import READABLE, TABLES, NotRead, kind_of, list_files
 from jielong.data.sources.losses import Losses
 from jielong.data.sources.readers import read_text
 from jielong.data.sources.samples import fetch_sample
 from jielong.data.sources.tables import read_hub, read_table
+from jielong.data.sources.text_blocks import split_row
+from jielong.data.sources.text_units import AUTOMATIC, Splitting, ends_of_separator
 from jielong.errors import DataError
 
 __all__ = [
@@ -42,21 +43,9 @@ __all__ = [
     "Remark",
     "Source",
     "expand_sources",
+    "find_sources",
     "read_documents",
 ]
-
-KINDS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".txt": "text",
-    ".md": "text",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-}
-TABLES = ("parquet", "arrow")
-COMPRESSIONS = (".gz", ".zst")
-READABLE = ", ".join(KINDS) + ", optionally followed by .gz or .zst"
 
 
 @dataclass(frozen=True)
@@ -77,16 +66,25 @@ class Source:
 
 
 def expand_sources(paths: Sequence[str]) -> list[Source]:
-    """Find the sources that `paths` name.
+    """Find the sources that `paths` name, as `find_sources` does."""
+    return find_sources(paths)[0]
+
+
+def find_sources(
+    paths: Sequence[str], for_training: bool = False
+) -> tuple[list[Source], list[NotRead]]:
+    """Find the sources that `paths` name, and what is left out of folders and globs.
 
     Args:
         paths: files, folders (searched recursively, in sorted order), globs, `-` for standard
             input, `sample:NAME` or `hf://NAME[:CONFIG][@SPLIT]`.
+        for_training: leave out the test and validation splits of a folder.
 
     Raises:
         DataError: a path does not exist, matches nothing, or is of an unknown kind.
     """
     sources: list[Source] = []
+    not_read: list[NotRead] = []
     for path in map(str, paths):
         if path == "-":
             sources.append(Source("standard input", "stdin"))
@@ -96,14 +94,19 @@ def expand_sources(paths: Sequence[str]) -> list[Source]:
             files = [_file_source(p) for p in fetch_sample(path.removeprefix("sample:"))]
             sources += [dataclasses.replace(file, name=path) for file in files]
         else:
-            sources += [_file_source(p) for p in _files(path)]
+            listing = list_files(path, for_training)
+            sources += map(_file_source, listing.files)
+            not_read += listing.not_read
     if not sources:
         raise DataError("no text given: name a file, folder or sample with --data-path")
-    return sources
+    return sources, not_read
 
 
 def read_documents(
-    sources: Sequence[Source], text_field: str, encoding: str | None = None
+    sources: Sequence[Source],
+    text_field: str,
+    encoding: str | None = None,
+    splitting: Splitting = AUTOMATIC,
 ) -> Iterator[Item]:
     """Yield the documents of `sources` in order, and a `BadLine` for everything left out.
 
@@ -111,6 +114,7 @@ def read_documents(
 
     Args:
         encoding: of the files that are not UTF-8.
+        splitting: where a text ends; a separator that is given also ends texts within a row.
 
     Raises:
         DataError: the only source, or standard input, or a corpus from the Hub, cannot be read.
@@ -120,7 +124,8 @@ def read_documents(
     limit = 2**16 if None in sizes else min(max(known // 64, 2**12), 2**20)
     for source in sources:
         try:
-            yield from _read(source, text_field, limit, encoding)
+            items = _read(source, text_field, limit, encoding, splitting)
+            yield from _split_rows(items, splitting)
         except (UnreadableFileError, OSError) as raised:
             error = _unreadable(source, raised)
             if len(sources) == 1 or source.size is None:
@@ -142,9 +147,13 @@ class DocumentTexts:
     """
 
     def __init__(
-        self, sources: Sequence[Source], text_field: str, encoding: str | None = None
+        self,
+        sources: Sequence[Source],
+        text_field: str,
+        encoding: str | None = None,
+        splitting: Splitting = AUTOMATIC,
     ) -> None:
-        self._arguments = sources, text_field, encoding
+        self._arguments = sources, text_field, encoding, splitting
         self.losses = Losses()
 
     def __iter__(self) -> Iterator[str]:
@@ -170,7 +179,35 @@ class DocumentTexts:
         self.losses.check(allow_loss)
 
 
-def _read(source: Source, text_field: str, text_limit: int, encoding: str | None) -> Iterator[Item]:
+def _split_rows(items: Iterator[Item], splitting: Splitting) -> Iterator[Item]:
+    """Split the rows among `items` where a separator is given."""
+    if splitting.given is None:
+        yield from items
+        return
+    ends = ends_of_separator(splitting.given)
+    for item in items:
+        if not isinstance(item, Document) or item.unit != "row":
+            yield item
+            continue
+        parts = split_row(item.text, ends)
+        if not parts:
+            yield BadLine(item.source, item.line, "holds separators only")
+            continue
+        sizes = [len(part.encode()) for part in parts]
+        if item.size:  # what is around the text counts with its last part
+            sizes[-1] += item.size - sum(sizes)
+        unit = (ends.unit or splitting.separator) if len(parts) > 1 else "row"
+        for text, size in zip(parts, sizes, strict=True):
+            yield Document(text, item.source, item.line, size, unit=unit)
+
+
+def _read(
+    source: Source,
+    text_field: str,
+    text_limit: int,
+    encoding: str | None,
+    splitting: Splitting,
+) -> Iterator[Item]:
     if source.kind == "hub":
         yield from read_hub(source.name, text_field)
     elif source.kind in TABLES:
@@ -189,52 +226,14 @@ def _read(source: Source, text_field: str, text_limit: int, encoding: str | None
             if is_json:
                 yield from read_json(stream, source.name, text_field)
             else:
-                yield from read_text(stream, source.name, text_limit)
+                yield from read_text(stream, source.name, text_limit, splitting)
             if utf8.used:
                 yield Remark(source.name, f"read as {utf8.used}")
 
 
-def _files(path: str) -> list[Path]:
-    """Return the readable files at a path or glob, sorted."""
-    here = Path(path).expanduser()
-    if here.is_file():
-        return [here]
-    if here.is_dir():
-        inside = sorted(
-            p for p in here.rglob("*") if p.is_file() and _kind(p) and not _hidden(p, here)
-        )
-        if not inside:
-            raise DataError(f"{path}: no text in this folder; supported: {READABLE}")
-        return inside
-    if any(char in path for char in "*?["):
-        matches = sorted(Path(p) for p in glob.glob(str(here), recursive=True))  # noqa: PTH207
-        files = [p for p in matches if p.is_file() and _kind(p)]
-        if not files:
-            raise DataError(f"{path}: matches no readable file; supported: {READABLE}")
-        return files
-    parent = here.parent
-    names = [p.name for p in parent.iterdir()] if parent.is_dir() else []
-    close = difflib.get_close_matches(here.name, names, n=1)
-    hint = f"; did you mean {parent / close[0]}?" if close else ""
-    raise DataError(f"{path}: no such file or folder{hint}")
-
-
 def _file_source(path: Path) -> Source:
-    kind = _kind(path)
+    kind = kind_of(path)
     if kind is None:
         raise DataError(f"{path}: unknown file type; supported: {READABLE}")
     stat = path.stat()
     return Source(str(path), kind, path, stat.st_size, stat.st_mtime_ns)
-
-
-def _kind(path: Path) -> str | None:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-        kind = KINDS.get("".join(suffixes[-1:]))
-        return None if kind in TABLES else kind
-    return KINDS.get("".join(suffixes[-1:]))
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)

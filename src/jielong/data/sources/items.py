@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jielong.errors import DataError
 
@@ -27,12 +27,15 @@ class Document:
     Attributes:
         source, line: the file, and the line or row there, counted from 1.
         size: bytes that it takes in its source; 0 if they are as many as those of the text.
+        unit: what made it a text of its own: row, file, line, paragraph, a separator, or piece, if
+            it is part of a longer text.
     """
 
     text: str
     source: str
     line: int
     size: int = 0
+    unit: str = field(default="row", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

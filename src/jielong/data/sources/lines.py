@@ -34,16 +34,6 @@ def numbered_lines(
         yield number, line if size <= limit else b"", size
 
 
-def parts_of_lines(stream: io.BufferedReader, limit: int) -> Iterator[bytes]:
-    """Yield the lines; one longer than `limit` bytes in parts that do not cut a UTF-8 character."""
-    while line := stream.readline(limit + 1):
-        while len(line) > limit:
-            at = character_start(line, limit)
-            yield line[:at]
-            line = line[at:] + (b"" if line.endswith(b"\n") else stream.readline(limit))
-        yield line
-
-
 def short_parts(line: bytes) -> Iterator[bytes]:
     """Yield the line in parts of at most DAMAGED_BYTES."""
     while len(line) > DAMAGED_BYTES:

@@ -11,46 +11,32 @@ from collections.abc import Iterator
 
 from jielong.data.sources.encodings import is_utf8
 from jielong.data.sources.items import INVALID_UTF8, NOT_UTF8, BadLine, Document, Item
-from jielong.data.sources.lines import parts_of_lines, short_parts
+from jielong.data.sources.lines import short_parts
+from jielong.data.sources.text_blocks import Block, blocks, trimmed
+from jielong.data.sources.text_units import Splitting
 
 
-def read_text(stream: io.BufferedReader, name: str, limit: int) -> Iterator[Item]:
-    """Yield the whole text, or documents of at most `limit` bytes if it is longer."""
-    lines: list[bytes] = []
-    size, begin, cut = 0, 1, False
-    for line in parts_of_lines(stream, limit):
-        while lines and size + len(line) > limit:
-            cut, count = True, _good_cut(lines)
-            yield from _text_document(lines[:count], name, begin, cut)
-            begin += sum(part.endswith(b"\n") for part in lines[:count])
-            lines = lines[count:]
-            size = sum(map(len, lines))
-        lines.append(line)
-        size += len(line)
-    if lines or not cut:
-        yield from _text_document(lines, name, begin, cut)
+def read_text(
+    stream: io.BufferedReader, name: str, limit: int, splitting: Splitting
+) -> Iterator[Item]:
+    """Yield the texts of a file of plain text; one longer than `limit` bytes in pieces."""
+    for block in blocks(stream, name, limit, splitting):
+        yield from _text_document(block, name)
 
 
-def _good_cut(lines: list[bytes]) -> int:
-    """Return how many lines to cut off: up to a blank line in the last half, else all."""
-    for count in range(len(lines), len(lines) // 2, -1):
-        if not lines[count - 1].strip():
-            return count
-    return len(lines)
-
-
-def _text_document(lines: list[bytes], name: str, begin: int, cut: bool) -> Iterator[Item]:
-    data = b"".join(lines)
+def _text_document(block: Block, name: str) -> Iterator[Item]:
+    data = block.data
     damaged: list[BadLine] = []
     if not is_utf8(data):
-        lines, damaged = _without_damage(lines, name, begin)
+        lines, damaged = _without_damage(list(io.BytesIO(data)), name, block.line)
         data = b"".join(lines)
-    text = data.decode("utf-8")
-    text = text.strip("\r\n") if cut else text
+    kept = data if block.whole else trimmed(data, block.begins)
+    text = kept.decode("utf-8")
     if text and not text.isspace():
-        yield Document(text, name, begin, len(data))
-    elif not cut and not damaged:
-        yield BadLine(name, begin, "empty text")
+        line = block.line + data.count(b"\n", 0, data.index(kept))
+        yield Document(text, name, line, len(data), unit=block.unit)
+    elif block.whole and not damaged:
+        yield BadLine(name, block.line, "empty text")
     yield from damaged
 
 

@@ -1,0 +1,130 @@
+"""What the texts of a dataset are, and the marks in them that training would take literally.
+
+Special tokens inside a text are trained as what they are, padding or the end of a text, and those
+of another tokenizer as plain characters. Neither should happen without the user's knowledge.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jielong.data.sources.documents import Document
+from jielong.data.sources.text_units import RULE
+from jielong.tokenization.tokenizer import Tokenizer
+
+MARKUP = re.compile(r"<\|[a-z_]{2,30}\|>|</?s>|<(?:bos|eos|pad|unk|mask)>|\[/?INST\]")
+RULES = re.compile(RULE.pattern.decode(), re.MULTILINE)
+NAMED = 6  # marks that a note names
+LEAST_RULES = 4  # lines of --- that a note is made of
+LEAST_LINES, LEAST_LINE_BYTES = 20, 80  # of a file that may have one text a line
+UNITS = {
+    "row": "{:,} rows",
+    "file": "{:,} whole files",
+    "piece": "{:,} pieces of long texts",
+    "line": "{:,} lines",
+    "paragraph": "{:,} paragraphs",
+}
+
+
+class TextMarks:
+    """Counts what makes a text, and the marks inside the texts."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._special = np.array(sorted(tokenizer.special_tokens), dtype=np.int64)
+        self._names = {i: tokenizer.decode([i]) for i in self._special.tolist()}
+        self._units, self._inside = Counter[str](), Counter[str]()
+        self._foreign, self._rules = Counter[str](), Counter[str]()
+        self._lines = self._line_bytes = self._blank_lines = 0  # of files that are not split
+
+    def add(self, documents: Sequence[Document], tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Count those of more documents.
+
+        Args:
+            tokens: (N,) of all documents, without the bos and eos that are added to them.
+            lengths: (documents,) tokens of each.
+        """
+        self._count_special(tokens, lengths[lengths > 0])
+        known = set(self._names.values())
+        for document in documents:
+            self._units[document.unit] += 1
+            found = MARKUP.findall(document.text) if "<" in document.text else ()
+            self._foreign.update(mark for mark in found if mark not in known)
+            if document.unit in ("file", "piece"):
+                self._rules.update(rule.strip() for rule in RULES.findall(document.text))
+                lines = document.text.split("\n")
+                self._lines += len(lines)
+                self._blank_lines += sum(not line.strip() for line in lines[:-1])
+                self._line_bytes += len(document.text.encode())
+
+    def _count_special(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        special = np.isin(tokens, self._special)
+        if special.any():
+            ends = np.cumsum(lengths)
+            last, first = ends - 1, ends - lengths
+            special[first[tokens[first] == self._tokenizer.bos_id]] = False  # not added again
+            special[last[tokens[last] == self._tokenizer.eos_id]] = False
+            for i in tokens[special].tolist():
+                self._inside[self._names[i]] += 1
+
+    def counts(self) -> dict[str, Any]:
+        """Return the counts, for the manifest."""
+        return {
+            "text_units": dict(self._units),
+            "special_tokens_inside": dict(self._inside),
+            "foreign_marks": dict(self._foreign),
+            "rules": dict(self._rules),
+            "unsplit_lines": [self._lines, self._blank_lines, self._line_bytes],
+        }
+
+
+def describe_texts(counts: Mapping[str, Any]) -> list[str]:
+    """Say what one text is, where that is not a row, and what marks are in the texts."""
+    units: dict[str, int] = counts.get("text_units", {})
+    lines = []
+    if units.keys() - {"row"}:
+        each = [UNITS.get(u, "{:,} ended by " + u.replace("{", "")) for u in units]
+        said = ", ".join(text.format(n) for text, n in zip(each, units.values(), strict=True))
+        lines.append(f"  texts          {said}")
+    inside: dict[str, int] = counts.get("special_tokens_inside", {})
+    if inside:
+        lines.append(
+            f"  note           special tokens inside texts: {_named(inside)}; they are trained as "
+            f"such. --document-separator '{max(inside, key=inside.__getitem__)}' ends a text there"
+        )
+    foreign: dict[str, int] = counts.get("foreign_marks", {})
+    if foreign:
+        lines.append(
+            f"  note           {_named(foreign)} in the texts look like special tokens of another "
+            "tokenizer; they are learnt as plain characters. --document-separator ends texts at one"
+        )
+    return lines + _maybe_separated(counts)
+
+
+def _maybe_separated(counts: Mapping[str, Any]) -> list[str]:
+    """Say what could separate texts in files that were taken as one text each."""
+    rules: dict[str, int] = counts.get("rules", {})
+    rule = max(rules, key=rules.__getitem__, default="")
+    if rules.get(rule, 0) >= LEAST_RULES:
+        return [
+            f"  note           {rules[rule]:,} lines of {rule} are taken as part of the texts; if "
+            f"they separate texts: --document-separator='{rule}'"
+        ]
+    total, blank, size = counts.get("unsplit_lines", [0, 0, 0])
+    if total >= LEAST_LINES and not blank and size / total >= LEAST_LINE_BYTES:
+        return [
+            f"  note           {total:,} lines of {size / total:.0f} bytes on average, none blank; "
+            "if each is a text of its own: --text-unit line"
+        ]
+    return []
+
+
+def _named(counts: Mapping[str, int]) -> str:
+    most = sorted(counts, key=lambda name: (-counts[name], name))
+    more = f" and {len(most) - NAMED} others" if len(most) > NAMED else ""
+    return ", ".join(f"{name} {counts[name]:,} times" for name in most[:NAMED]) + more

@@ -1,0 +1,317 @@
+"""Paths → the files of text that they name, and the files that are left out, each with the reason.
+
+A folder seldom holds nothing but text. What programs wrote for themselves (runs, prepared datasets,
+tokenizers), the README and licence of a dataset, and its test split are not read. Links to folders
+are followed, each folder once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import glob
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jielong.data.sources.held_out_names import held_out_files
+from jielong.errors import DataError
+
+KINDS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".txt": "text",
+    ".md": "text",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+TABLES = ("parquet", "arrow")
+COMPRESSIONS = (".gz", ".zst")
+READABLE = ", ".join(KINDS) + ", optionally followed by .gz or .zst"
+
+# what tools write for themselves, under names that look like text
+PROGRAM_FILES = frozenset(
+    {
+        "added_tokens.json",
+        "best.json",
+        "chat_template.json",
+        "config.json",
+        "dataset_dict.json",
+        "dataset_info.json",
+        "dataset_infos.json",
+        "generation_config.json",
+        "manifest.json",
+        "merges.txt",
+        "model.safetensors.index.json",
+        "model_index.json",
+        "package-lock.json",
+        "package.json",
+        "preprocessor_config.json",
+        "pytorch_model.bin.index.json",
+        "requirements.txt",
+        "special_tokens_map.json",
+        "state.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "trainer_state.json",
+        "training_state.json",
+        "tsconfig.json",
+        "vocab.json",
+        "vocab.txt",
+    }
+)
+RUN_FILES = frozenset({"metrics.jsonl", "holder.json", "stdin.jsonl", "stdin.txt"})
+RUN_FOLDERS = frozenset({"checkpoints", "wandb", "swanlab", "tensorboard"})
+ABOUT_A_DATASET = re.compile(
+    r"(readme|licen[cs]e|copying|notice|citation|changelog|contributing|code_of_conduct|security)"
+    r"([._-].*)?\.(md|txt)",
+    re.IGNORECASE,
+)
+CARD_FIELDS = re.compile(
+    rb"^(license|dataset_info|task_categories|configs|size_categories|pretty_name)\s*:",
+    re.MULTILINE,
+)
+CARD_BYTES = 2**16
+
+RUN, DATASET = "a run of jielong", "a prepared dataset"
+PROGRAM, ABOUT = "of a program, not text", "about the dataset, not of it"
+NO_TEXT, HIDDEN = "no format of text", "hidden"
+BROKEN, CLOSED = "a broken link, or no file", "cannot be opened"
+AGAIN = "a link to what is read already"
+
+
+@dataclass(frozen=True)
+class NotRead:
+    """A file or folder that is not read, and why."""
+
+    path: Path
+    reason: str
+    bytes: int = 0
+    is_folder: bool = False
+
+
+@dataclass
+class Listing:
+    """The files of text at a path, in order, and what was left out."""
+
+    files: list[Path] = field(default_factory=list)
+    not_read: list[NotRead] = field(default_factory=list)
+
+    def leave_out(self, path: Path, reason: str) -> None:
+        """Record a file that is not read."""
+        try:
+            size = path.stat().st_size
+        except OSError:
+            size = 0
+        self.not_read.append(NotRead(path, reason, size))
+
+
+def list_files(path: str, for_training: bool = False) -> Listing:
+    """Find the files of text at a path.
+
+    Args:
+        path: a file, a folder (searched recursively, in sorted order) or a glob.
+        for_training: leave out files named like the held-out part of others in the same folder.
+
+    Raises:
+        DataError: there is no such path, or no text there.
+    """
+    here = Path(path).expanduser()
+    if here.is_file():
+        return Listing([here])
+    if here.is_dir():
+        if reason := _folder_of_a_program(here):
+            _refuse(path, reason)
+        listing = _select(here, _walk([here], own=here), for_training)
+        if not listing.files:
+            raise DataError(
+                f"{path}: no text in this folder{_instead(listing)}; supported: {READABLE}"
+            )
+        return listing
+    if any(char in path for char in "*?["):
+        listing = _select(Path(glob_base(str(here))), _glob(str(here)), for_training)
+        if not listing.files:
+            raise DataError(
+                f"{path}: matches no readable file{_instead(listing)}; supported: {READABLE}"
+            )
+        return listing
+    parent = here.parent
+    names = [p.name for p in parent.iterdir()] if parent.is_dir() else []
+    close = difflib.get_close_matches(here.name, names, n=1)
+    hint = f"; did you mean {parent / close[0]}?" if close else ""
+    raise DataError(f"{path}: no such file or folder{hint}")
+
+
+def kind_of(path: Path) -> str | None:
+    """Return how a file is read, by its name, one of `KINDS`; None if it cannot be."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+        kind = KINDS.get("".join(suffixes[-1:]))
+        return None if kind in TABLES else kind
+    return KINDS.get("".join(suffixes[-1:]))
+
+
+def _refuse(path: str, reason: str) -> None:
+    if reason == DATASET:
+        raise DataError(
+            f"{path}: is a prepared dataset, not text: give it to `jielong pretrain` as the only "
+            "--data-path, or name the text that it was made from"
+        )
+
+
+def _instead(listing: Listing) -> str:
+    """Say what there is where there is no text."""
+    reasons = dict.fromkeys(left.reason for left in listing.not_read if left.reason != HIDDEN)
+    return f" (there is: {'; '.join(reasons)})" if reasons else ""
+
+
+def _select(root: Path, found: Iterable[Path | NotRead], for_training: bool) -> Listing:
+    """Keep the files that are text; sort them, and drop those that are another one's link."""
+    listing, files = Listing(), []
+    for item in found:
+        if isinstance(item, NotRead):
+            listing.not_read.append(item)
+        elif not item.is_file():
+            listing.leave_out(item, BROKEN)
+        elif item.name in PROGRAM_FILES:
+            listing.leave_out(item, PROGRAM)
+        elif kind_of(item) is None:
+            listing.leave_out(item, NO_TEXT)
+        else:
+            files.append(item)
+    about = _about_a_dataset(files)
+    held_out = held_out_files(root, files) if for_training else {}
+    seen: set[Path] = set()
+    for file in sorted(files, key=lambda file: (file.is_symlink(), file)):
+        real = file.resolve()
+        if file in about:
+            listing.leave_out(file, ABOUT)
+        elif file in held_out:
+            listing.leave_out(file, f"a {held_out[file]} split")
+        elif real in seen:
+            listing.leave_out(file, AGAIN)
+        else:
+            listing.files.append(file)
+        seen.add(real)
+    listing.files.sort()
+    return listing
+
+
+def _about_a_dataset(files: list[Path]) -> set[Path]:
+    """Return READMEs, licences and the like of a folder whose text is in rows, or that has a card.
+
+    A dataset's repository has them beside its data. In a folder of notes a README is text too.
+    """
+    rows = {p for file in files if kind_of(file) != "text" for p in file.parents}
+    about = {file for file in files if ABOUT_A_DATASET.fullmatch(file.name)}
+    cards = {file.parent for file in about if _is_card(file)}
+    if about == set(files):
+        return set()
+    return {file for file in about if file.parent in rows | cards}
+
+
+def _is_card(file: Path) -> bool:
+    """Whether a README begins with the metadata of a dataset on the Hugging Face Hub."""
+    if file.name.lower() != "readme.md":
+        return False
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(CARD_BYTES)
+    except OSError:
+        return False
+    begins, _, rest = head.partition(b"\n")
+    metadata, ends, _ = rest.partition(b"\n---")
+    return begins.strip() == b"---" and bool(ends) and bool(CARD_FIELDS.search(metadata))
+
+
+def _folder_of_a_program(folder: Path) -> str | None:
+    """Return what a folder is if a program wrote all of it."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError:
+        return CLOSED
+    if "dataset.json" in names and any(name.endswith(".documents.bin") for name in names):
+        return DATASET
+    written = {"metrics.jsonl", "holder.json", ".lock", "checkpoints", "chosen.toml"}
+    if "config.toml" in names and names & written:
+        return RUN
+    if "pyvenv.cfg" in names or folder.name in ("node_modules", "__pycache__"):
+        return PROGRAM
+    return None
+
+
+def _walk(roots: list[Path], own: Path | None = None) -> Iterator[Path | NotRead]:
+    """Yield all files below some folders; links to folders last, and no folder twice.
+
+    Args:
+        own: a folder that was named itself: if it is a run, its files are left out one by one.
+    """
+    folders, links = roots[::-1], list[Path]()
+    seen: set[Path] = set()
+    within = [root.resolve() for root in roots]
+    while folders or links:
+        is_link = not folders
+        folder = links.pop(0) if is_link else folders.pop()
+        real = folder.resolve()
+        around = any(root.is_relative_to(real) for root in within)  # such a link leads to itself
+        if real in seen or (is_link and around):
+            yield NotRead(folder, AGAIN, is_folder=True)
+            continue
+        seen.add(real)
+        what = _folder_of_a_program(folder)
+        if what is not None and not (what == RUN and folder == own):
+            yield NotRead(folder, what, is_folder=True)
+            continue
+        for path in sorted(folder.iterdir(), reverse=True):
+            name = path.name
+            if name.startswith("."):
+                yield NotRead(path, HIDDEN, is_folder=path.is_dir())
+            elif what == RUN and name in RUN_FILES | RUN_FOLDERS:
+                yield NotRead(path, RUN, is_folder=path.is_dir())
+            elif path.is_dir():
+                (links if path.is_symlink() else folders).append(path)
+            else:
+                yield path
+
+
+def glob_base(pattern: str) -> str:
+    """Return the folder that a glob searches: its parts before the first wildcard."""
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if any(char in part for char in "*?["))
+    return str(Path(*parts[:fixed])) if fixed else "."
+
+
+def _glob(pattern: str) -> Iterator[Path | NotRead]:
+    """Yield the files that match, and those in folders that do, as a shell would pass them on."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        found = sorted(map(Path, glob.glob(pattern)))  # noqa: PTH207
+        yield from (path for path in found if not path.is_dir())
+        yield from _walk([path for path in found if path.is_dir()])
+        return
+    base = Path(glob_base(pattern))
+    wanted = parts[len(base.parts) :]
+    for item in _walk([base]) if base.is_dir() else ():
+        path = item.path if isinstance(item, NotRead) else item
+        names = path.relative_to(base).parts
+        if any(_matches(names[:count], wanted) for count in range(1, len(names) + 1)):
+            yield item
+        elif isinstance(item, NotRead) and item.is_folder and item.reason != HIDDEN:
+            yield item  # something in it may have matched
+
+
+def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether a path's parts match a glob's, of which `**` stands for any number."""
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        rest = pattern[1:]
+        return not rest or any(_matches(names[skip:], rest) for skip in range(len(names)))
+    return (
+        bool(names)
+        and fnmatch.fnmatchcase(names[0], pattern[0])
+        and _matches(names[1:], pattern[1:])
+    )
