@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
 
 from jielong.runtime.device import bf16_products, describe
+from tiny import environment
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -51,6 +54,24 @@ def test_products_in_bfloat16_are_near_those_in_float32(monkeypatch: pytest.Monk
         found = (x @ w).double()  # in float32 where the CPU has no bfloat16
     assert found.dtype == torch.float64
     assert (found - exact).abs().max() < 0.02 * exact.std()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+    ],
+)
+def test_threads_spin_shortly_unless_the_user_has_said_how_they_wait(
+    given: dict[str, str], expected: str | None
+) -> None:
+    say = "import os, jielong; print(os.environ.get('GOMP_SPINCOUNT'))"
+    named = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
+    env = {k: v for k, v in environment().items() if k not in named} | given
+    found = subprocess.run([sys.executable, "-c", say], env=env, capture_output=True, text=True)
+    assert found.stdout.strip() == str(expected), found.stderr
 
 
 def test_the_device_line_says_so() -> None:

@@ -1,6 +1,12 @@
 """jielong (接龙): pretrain a small language model from scratch on your own text."""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Threads that wait for each other spin for long by default, and on cores that are not theirs alone
+# that takes most of the time (docs/experiments.md). OpenMP reads it when torch is first imported.
+if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 if TYPE_CHECKING:
     from jielong.api import (
