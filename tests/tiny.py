@@ -52,7 +52,6 @@ TINY_RUN: dict[str, Any] = {
     "eval_interval": 8,
     "sample_tokens": 0,
     "device": "cpu",
-    "dtype": "float32",  # auto may take bfloat16 for products, and with it larger differences
 }
 # what a text that is read many times gets
 REGULARISED: dict[str, Any] = {

@@ -204,8 +204,7 @@ class TrainingConfig:
     )
     dtype: str = option(
         "auto",
-        "Precision of the forward pass; the weights stay float32. auto takes what the device does "
-        "fastest: on a CPU with AMX, float32 with matrix products in bfloat16.",
+        "Precision of the forward pass; the weights stay float32.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     compile: str = option(

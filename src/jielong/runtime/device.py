@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,29 +54,6 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-@contextlib.contextmanager
-def bf16_products(name: str, device: torch.device) -> Iterator[bool]:
-    """Within, a CPU with AMX makes float32 matrix products in bfloat16, if the dtype is `auto`.
-
-    Their inputs are rounded, their sums stay float32, and so does everything else. With AMX that is
-    four to seven times as fast (docs/experiments.md); without it, it would be far slower. The
-    switch is torch's, for the whole process.
-
-    Yields:
-        Whether it is so.
-    """
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    wanted = name == "auto" and device.type == "cpu" and bool(capabilities.get("amx_bf16"))
-    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = matmul.fp32_precision
-    if wanted:
-        matmul.fp32_precision = "bf16"
-    try:
-        yield wanted
-    finally:
-        matmul.fp32_precision = before
-
-
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
     """Return the mixed-precision context for a forward pass; a no-op for float32."""
     if dtype == torch.float32:
@@ -98,12 +74,8 @@ def compute_dtype(x: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def describe(device: torch.device, dtype: torch.dtype, in_bf16: bool = False) -> str:
-    """Describe device, precision and torch version in one line.
-
-    Args:
-        in_bf16: matrix products are made in bfloat16, see `bf16_products`.
-    """
+def describe(device: torch.device, dtype: torch.dtype) -> str:
+    """Describe device, precision and torch version in one line."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
@@ -111,8 +83,6 @@ def describe(device: torch.device, dtype: torch.dtype, in_bf16: bool = False) ->
     else:
         name = "Apple GPU"
     precision = str(dtype).removeprefix("torch.")
-    if in_bf16:
-        precision += " with products in bfloat16 (AMX)"
     if device.type == "cpu" and dtype == torch.bfloat16:
         precision += " (auto is faster on a CPU)"
     if device.type == "mps" and dtype == torch.float16:

@@ -15,7 +15,7 @@ from jielong.data.batches import prefetch
 from jielong.observe.console import Console
 from jielong.observe.metrics import RunningMetrics
 from jielong.observe.trackers import check_tracker, start_tracker
-from jielong.runtime.device import bf16_products, choose_device, choose_dtype, describe
+from jielong.runtime.device import choose_device, choose_dtype, describe
 from jielong.runtime.distributed import World, init_world
 from jielong.runtime.run_folder import RunFolder, StopSignals
 from jielong.training.chain import taught, teacher_runs
@@ -86,8 +86,8 @@ def pretrain(
         device = choose_device(config.training.device, world.local_rank)
         dtype = choose_dtype(config.training.dtype, device)
         console = Console(shown=world.is_main and not quiet)
-        with contextlib.closing(console), bf16_products(config.training.dtype, device) as in_bf16:
-            console.line(f"device     {describe(device, dtype, in_bf16)}")
+        with contextlib.closing(console):
+            console.line(f"device     {describe(device, dtype)}")
             place = Place(world, Machine(device, dtype, world.world_size), console)
             return run(config, place, override, verify)
 
