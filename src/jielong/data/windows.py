@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Protocol
 
 import numpy as np
@@ -73,7 +74,7 @@ class Windows:
         """Return the token at which an epoch's first window begins."""
         if epoch == 0 or not self.data.shuffle:
             return 0
-        return int(random_bits(np.array(epoch), self.seed, _OFFSET)) % len(self.stream)
+        return _offset_bits(self.seed, epoch) % len(self.stream)
 
     def _stretches(self, window: int, offset: int) -> list[tuple[int, int]]:
         """Return where a packed window's tokens are in the stream: one stretch, or two."""
@@ -130,3 +131,8 @@ class Windows:
             return random_bits(window * most + np.arange(count), self.seed, epoch, _SPLIT, number)
 
         return self.bpe_dropout.split(tokens, bits)
+
+
+@functools.lru_cache(maxsize=8)  # asked for with every window
+def _offset_bits(seed: int, epoch: int) -> int:
+    return int(random_bits(np.array(epoch), seed, _OFFSET))

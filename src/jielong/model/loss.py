@@ -28,11 +28,6 @@ class SoftTargets:
     weight: Tensor
     share: float
 
-    def distribution(self, rows: slice, compute: torch.dtype) -> Tensor:
-        """Return the teacher's probabilities for some of the tokens, (rows, V) float32."""
-        logits = self.hidden[rows].to(compute) @ self.weight.to(compute).T
-        return logits.float().softmax(-1)
-
 
 class _LinearCrossEntropy(torch.autograd.Function):
     """Sum of −log softmax(hidden @ weight.T)[target], chunk by chunk.
@@ -56,8 +51,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         needs_grad = grad_enabled and (hidden.requires_grad or weight.requires_grad)
         compute = compute_dtype(hidden)
         matrix = weight.to(compute)  # (V, H)
-        objective = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        nats, share = torch.zeros_like(objective), soft.share if soft else 0.0
+        nats = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        difference = torch.zeros_like(nats)  # the objective less the nats
+        head = soft.weight.to(compute) if soft else None  # (V, H′), the teacher's
+        share = soft.share if soft else 0.0
         grad_hidden = torch.empty_like(hidden) if needs_grad else None
         grad_weight = torch.zeros_like(weight) if needs_grad else None
         for start in range(0, len(targets), CHUNK_TOKENS):
@@ -67,13 +64,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             target = target.clamp_min(0)
             logits = (x @ matrix.T).float()  # (N, V): the only wide matrix, modified in place
             largest, target_logit = logits.amax(dim=-1, keepdim=True), logits.gather(1, target)
-            taught = soft.distribution(rows, compute) if soft else None  # (N, V)
-            wanted = target_logit if taught is None else _mixed(logits, taught, target_logit, share)
+            taught = None
+            if soft is not None and head is not None:
+                taught = (soft.hidden[rows].to(compute) @ head.T).float().softmax(-1)  # (N, V)
+                their_logit = (taught * logits).sum(-1, keepdim=True)  # the mean by the teacher
+                difference += torch.where(valid, share * (target_logit - their_logit), 0.0).sum()
             exponentials = logits.sub_(largest).exp_()
             z = exponentials.sum(dim=-1, keepdim=True)  # (N, 1), at least 1
-            log_z = z.log() + largest
-            nats += torch.where(valid, log_z - target_logit, 0.0).sum()
-            objective += torch.where(valid, log_z - wanted, 0.0).sum()
+            nats += torch.where(valid, z.log() + largest - target_logit, 0.0).sum()
             if grad_hidden is not None and grad_weight is not None:
                 if compute == torch.float16:  # its maximum is 65504; z can be as large as V
                     exponentials.div_(z)
@@ -88,17 +86,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_weight += grad.T @ (x * scale)
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.mark_non_differentiable(nats)
-        return objective, nats
+        return nats + difference, nats
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         return grad_hidden * grads[0], grad_weight * grads[0], None, None, None
-
-
-def _mixed(logits: Tensor, taught: Tensor, target_logit: Tensor, share: float) -> Tensor:
-    """The mean logit of what is wanted: of the target, and of the teacher's distribution."""
-    return torch.lerp(target_logit, (taught * logits).sum(-1, keepdim=True), share)
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

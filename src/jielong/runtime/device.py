@@ -84,7 +84,7 @@ def describe(device: torch.device, dtype: torch.dtype) -> str:
         name = "Apple GPU"
     precision = str(dtype).removeprefix("torch.")
     if device.type == "cpu" and dtype == torch.bfloat16:
-        precision += " (auto is faster on a CPU)"
+        precision += " (slow on a CPU without bf16 instructions; auto takes float32)"
     if device.type == "mps" and dtype == torch.float16:
         precision += " (untested on Apple GPUs; auto takes float32)"
     return f"{device.type} ({name}) · {precision} · torch {torch.__version__}"

@@ -61,7 +61,8 @@ def _fault(state: TrainState) -> str | None:
     loss = math.inf if found["loss"] is None else found["loss"]
     best = math.inf if progress.best_loss is None else progress.best_loss
     uniform = math.log(state.config.model.vocab_size)
-    if loss > uniform + MARGIN or best < _unigram(state) < loss:
+    # unless the loss has risen, no sample of the text need be counted
+    if loss > uniform + MARGIN or (best < loss and best < _unigram(state) < loss):
         return "diverged"
     if loss < uniform - MARGIN:
         return None

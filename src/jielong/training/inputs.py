@@ -98,8 +98,8 @@ def prepare_inputs(
     if start.checkpoint is None:
         compare_with_transformers(sized, tokenizer, dataset, log)
     if found.training.minutes is not None:
-        budget = choose_tokens(sized, dataset, replay, folder, machine, started, log).training
-        found = found.with_values(tokens=budget.tokens, teachers=budget.teachers)
+        budget = choose_tokens(sized, dataset, replay, folder, machine, started, log)
+        found = found.with_values(**budget)
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
     return dataclasses.replace(found, data=data), start
 

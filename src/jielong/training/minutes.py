@@ -140,7 +140,7 @@ def choose_tokens(
     machine: Machine,
     started: float,
     log: Callable[[str], None],
-) -> Config:
+) -> dict[str, Any]:
     """Turn the minutes that are left into tokens and teachers, unless that has been done.
 
     A text is read MOST_EPOCHS times at most. If there is time for more, it is for teachers, each of
@@ -149,6 +149,9 @@ def choose_tokens(
 
     Args:
         replay: older text, whose share of the tokens comes on top of an epoch.
+
+    Returns:
+        The settings `tokens` and `teachers`.
     """
     file, minutes = folder.path / CHOSEN, config.training.minutes
     values = load_toml(file) if file.exists() else {}
@@ -170,7 +173,7 @@ def choose_tokens(
                 )
             )
         _write(file, values)
-    return config.with_values(tokens=values["tokens"], teachers=values.get("teachers", 0))
+    return {"tokens": values["tokens"], "teachers": values.get("teachers", 0)}
 
 
 def _budget(

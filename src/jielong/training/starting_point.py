@@ -71,12 +71,14 @@ def check_init_from(
 ) -> None:
     """Check, before any text is read, that a new run can start from the model of `init_from`.
 
+    Args:
+        start: with the folder of that model.
+
     Raises:
         CheckpointError: the model is of an unsupported kind.
         ConfigError: it has no place for the tokenizer or the window.
     """
-    if start.init_from is None:
-        return
+    assert start.init_from is not None
     with_architecture(config, tokenizer, start)
     own = start.init_from / "tokenizer.json"
     if own.is_file() and Tokenizer.load(own).fingerprint != tokenizer.fingerprint:
