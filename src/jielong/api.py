@@ -22,8 +22,8 @@ from jielong.model.transformer import Transformer, context_length
 from jielong.runtime.device import choose_device
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.inputs import train_on_corpus
-from jielong.training.pretrain import RunResult
 from jielong.training.pretrain import pretrain as train
+from jielong.training.result import RunResult
 from jielong.training.suites import evaluate_suites
 
 __all__ = [

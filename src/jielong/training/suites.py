@@ -1,4 +1,4 @@
-"""Suites on a run: finds its model and its tokens."""
+"""Suites on a checkpoint, with the tokens of its run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from jielong.checkpoint.checkpoint import (
     load_training_state,
     step_of,
 )
+from jielong.config.settings import Config
 from jielong.config.suites import AUTO, NONE, suite_requests
-from jielong.errors import CheckpointError, JielongError
+from jielong.errors import CheckpointError, DataError, JielongError
+from jielong.evaluation.suites import grammar, tasks
 from jielong.evaluation.suites.results import SuiteReport
 from jielong.evaluation.suites.run import run_suites
 from jielong.evaluation.suites.subject import Options, Subject
@@ -93,6 +95,24 @@ def open_subject(folder: Path, device: str, batch_tokens: int) -> Subject:
     else:
         subject.train, subject.held_out = dataset.train, dataset.validation
     return subject
+
+
+def check_suites(config: Config) -> None:
+    """Read the files of the suites of a run, so that a mistake in them is told before training.
+
+    Raises:
+        DataError: a file is missing, or has a bad line.
+    """
+    for request in suite_requests(config.run.eval_suite):
+        if request.name == "grammar":
+            grammar.read_sets(Options(path=request.path))
+        elif request.name == "tasks":
+            for place in tasks.TASKS.values():
+                tasks.read_task(place, Options(path=request.path))
+        elif request.path is not None and not Path(request.path).exists():
+            raise DataError(
+                f"run.eval_suite={request.name}: {request.path}: no such file or folder"
+            )
 
 
 def _before(folder: Path, against: str) -> Path | None:

@@ -15,11 +15,11 @@ from suite_checks import by_name, nats
 def test_cloze_is_the_likeliest_of_four_continuations(subject: Subject) -> None:
     options = Options(limit=9)
     found = by_name(cloze.measure(subject, options)[0])
-    passages, length = cloze._passages(subject, options)
+    passages, length = cloze._passages(subject)
     texts = [p.document.ids[p.cut : p.cut + length] for p in passages]
     chosen = []
-    for i, others in enumerate(cloze._others(passages, texts, options.seed)):
-        p = passages[i]
+    for i in options.spread(len(passages)).tolist():
+        p, others = passages[i], cloze._others(i, passages, texts, options.seed)
         given = p.document.ids[max(0, p.cut - subject.context + length) : p.cut]
         if p.cut <= subject.context - length:  # the document's first token is in sight
             given = np.append(subject.tokenizer.bos_id, given)
@@ -33,15 +33,16 @@ def test_cloze_is_the_likeliest_of_four_continuations(subject: Subject) -> None:
 
 
 def test_the_passages_of_cloze_are_cut_from_documents_and_do_not_overlap(subject: Subject) -> None:
-    passages, length = cloze._passages(subject, Options(limit=0))
+    passages, length = cloze._passages(subject)
     spans: dict[int, list[int]] = {}
     for p in passages:
         assert length <= p.cut <= len(p.document.ids) - length
         spans.setdefault(p.document.number, []).append(p.cut)
     for cuts in spans.values():
-        assert all(b - a >= 2 * length for a, b in itertools.pairwise(cuts))
+        assert all(b - a >= length for a, b in itertools.pairwise(cuts))
     texts = [p.document.ids[p.cut : p.cut + length] for p in passages]
-    for i, others in enumerate(cloze._others(passages, texts, seed=1)):
+    for i in range(len(passages)):
+        others = cloze._others(i, passages, texts, seed=1)
         assert len(set(others)) == 3
         for j in others:
             assert passages[j].document.number != passages[i].document.number

@@ -19,6 +19,7 @@ ERROR_OVER = "documents: passages of one document count together"
 CONTEXT_TOKENS = 64
 CONTINUATION_TOKENS = 16  # at most half a document of median length
 CHOICES = 4
+MOST_PASSAGES = 10_000  # that the other continuations come from: bounds memory and time
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,15 @@ def measure(subject: Subject, options: Options) -> tuple[list[Ratio], list[str]]
     Raises:
         DataError: there is too little held-out text.
     """
-    passages, length = _passages(subject, options)
+    every, length = _passages(subject)
+    asked = options.spread(len(every))
     bos = [] if subject.tokenizer.bos_id is None else [subject.tokenizer.bos_id]
     context = max(1, min(CONTEXT_TOKENS, subject.context - length))
-    texts = [p.document.ids[p.cut : p.cut + length] for p in passages]
+    texts = [p.document.ids[p.cut : p.cut + length] for p in every]
     rows = []
-    for i, others in enumerate(_others(passages, texts, options.seed)):
-        beginning = passages[i].beginning(bos, context)
-        for j in (i, *others):
+    for i in asked:
+        beginning = every[i].beginning(bos, context)
+        for j in (i, *_others(int(i), every, texts, options.seed)):
             rows.append(Row(np.concatenate([beginning, texts[j]]), len(beginning)))
     chosen, right = {}, {}
     for name, scorer in subject.scorers.items():
@@ -56,8 +58,8 @@ def measure(subject: Subject, options: Options) -> tuple[list[Ratio], list[str]]
         likeliest = np.isclose(nats, nats.min(1, keepdims=True), rtol=1e-9, atol=0)
         chosen[name] = likeliest[:, 0] / likeliest.sum(1)
         right[name] = np.array([s.right.sum() for s in scored[::CHOICES]], dtype=float)
-    clusters = np.array([p.document.number for p in passages])
-    ones, tokens = np.ones(len(passages)), np.full(len(passages), float(length))
+    clusters = np.array([every[i].document.number for i in asked])
+    ones, tokens = np.ones(len(clusters)), np.full(len(clusters), float(length))
     return [
         Ratio("continuation", "accuracy", chosen, ones, clusters, fixed={"chance": 1 / CHOICES}),
         Ratio("next token", "accuracy", right, tokens, clusters),
@@ -67,35 +69,34 @@ def measure(subject: Subject, options: Options) -> tuple[list[Ratio], list[str]]
     ]
 
 
-def _passages(subject: Subject, options: Options) -> tuple[list[Passage], int]:
+def _passages(subject: Subject) -> tuple[list[Passage], int]:
     """Return where documents are cut, without overlap, and the length of the continuations."""
     found = documents(subject.need_held_out("cloze"), subject.tokenizer, least=2)
     sizes = [len(document.ids) for document in found]
     length = max(1, min(CONTINUATION_TOKENS, int(np.median(sizes)) // 2)) if sizes else 1
-    all_ = [
+    every = [
         Passage(document, cut)
         for document in found
-        for cut in range(length, len(document.ids) - length + 1, 2 * length)
+        for cut in range(length, len(document.ids) - length + 1, length)
     ]
-    if len(all_) < 2 * CHOICES:
+    if len(every) < 2 * CHOICES:
         raise DataError(
-            f"cloze needs more held-out text: {len(all_)} passages of {2 * length} tokens are not "
+            f"cloze needs more held-out text: {len(every)} passages of {2 * length} tokens are not "
             f"{2 * CHOICES}; hold out more with --validation-fraction"
         )
-    return [all_[i] for i in options.spread(len(all_))], length
+    return [every[i] for i in Options(MOST_PASSAGES).spread(len(every))], length
 
 
-def _others(passages: list[Passage], texts: list[np.ndarray], seed: int) -> list[list[int]]:
-    """Return, for each passage, CHOICES − 1 others, of other documents if there are enough."""
-    rng = np.random.default_rng([seed, len(passages)])
-    numbers = np.array([p.document.number for p in passages])
-    found = []
-    for i, text in enumerate(texts):
-        elsewhere = np.flatnonzero(numbers != numbers[i])
-        if len(elsewhere) < CHOICES:
-            elsewhere = np.flatnonzero(np.arange(len(passages)) != i)
-        different = [j for j in rng.permutation(elsewhere) if not np.array_equal(texts[j], text)]
-        if len(different) < CHOICES - 1:
-            raise DataError("cloze needs held-out text that does not repeat itself")
-        found.append([int(j) for j in different[: CHOICES - 1]])
-    return found
+def _others(i: int, every: list[Passage], texts: list[np.ndarray], seed: int) -> list[int]:
+    """Return CHOICES − 1 passages besides i, of other documents if there are enough."""
+    numbers = np.array([p.document.number for p in every])
+    elsewhere = np.flatnonzero(numbers != numbers[i])
+    if len(elsewhere) < CHOICES:
+        elsewhere = np.flatnonzero(np.arange(len(every)) != i)
+    found: list[int] = []
+    for j in np.random.default_rng([seed, i]).permutation(elsewhere).tolist():
+        if not any(np.array_equal(texts[j], texts[other]) for other in (i, *found)):
+            found.append(j)
+        if len(found) == CHOICES - 1:
+            return found
+    raise DataError("cloze needs held-out text that does not repeat itself")

@@ -233,6 +233,12 @@ def shown(value: float, unit: str, error: float | None = None, sign: bool = Fals
     return number + suffix
 
 
+def in_short(result: SuiteResult) -> str:
+    """Say the first two numbers of a suite in one line."""
+    first = [f"{m.name} {shown(m.value, m.unit, m.error)}" for m in result.measures[:2]]
+    return " · ".join([result.suite, *first])
+
+
 def _table(result: SuiteResult) -> str:
     heading, found = rows(result)
     lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in found]

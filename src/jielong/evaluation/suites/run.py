@@ -59,10 +59,10 @@ def _run(
     if before is not None and request.name in ON_TOKENS and not _same_tokens(subject, before):
         notes = [*notes, f"{before.name} has another tokenizer, so it is not compared here"]
     elif before is not None:
-        # the items are those of the newer model's run, and n-grams need not be counted again
-        other = dataclasses.replace(before, train=None, held_out=subject.held_out)
-        if request.name == "memorising":
-            other = dataclasses.replace(other, train=subject.train)
+        # the items are those of the newer model's run; its n-grams have answered already
+        other = dataclasses.replace(
+            before, train=subject.train, held_out=subject.held_out, compared=False
+        )
         earlier = {ratio.name: ratio for ratio in module.measure(other, options)[0]}
     return SuiteResult(
         suite=request.name,

@@ -15,6 +15,8 @@ from jielong.evaluation.suites.scoring import ModelScorer, Scorer
 from jielong.model.transformer import Transformer, context_length
 from jielong.tokenization.tokenizer import Tokenizer
 
+MOST_DOCUMENTS = 4000
+
 
 @dataclass(frozen=True)
 class Options:
@@ -46,6 +48,7 @@ class Subject:
         train, held_out: the tokens of its run; None where they are not there.
         missing: why they are not there, in words.
         batch_tokens: most tokens in a forward pass, padding included.
+        compared: whether n-gram models of the training text answer too.
         drawn: what suites have generated with the model, so that they can share it.
     """
 
@@ -56,6 +59,7 @@ class Subject:
     held_out: TokenStream | None = None
     missing: str = "it is a model without a run"
     batch_tokens: int = 8192
+    compared: bool = True
     drawn: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
@@ -64,8 +68,8 @@ class Subject:
 
     @cached_property
     def ngrams(self) -> dict[str, Scorer]:
-        """Models of the training text that know very little; none where the text is not there."""
-        if self.train is None:
+        """Models of the training text that know very little, if they are to be compared."""
+        if self.train is None or not self.compared:
             return {}
         vocab_size = max(self.model.config.vocab_size, self.tokenizer.vocab_size)
         unigram = Unigram(self.train, vocab_size)
@@ -123,10 +127,14 @@ class Document:
 
 
 def documents(stream: TokenStream, tokenizer: Tokenizer, least: int) -> list[Document]:
-    """Return the documents with at least `least` tokens besides bos and eos."""
+    """Return the documents with at least `least` tokens besides bos and eos.
+
+    Of more than `MOST_DOCUMENTS`, some that are evenly spread: bounds memory and time.
+    """
     starts = np.append(np.asarray(stream.documents), len(stream))
+    long_enough = np.flatnonzero(np.diff(starts) >= least)
     found = []
-    for number in np.flatnonzero(np.diff(starts) >= least):
+    for number in long_enough[Options(MOST_DOCUMENTS).spread(len(long_enough))]:
         ids = stream.read(int(starts[number]), int(starts[number + 1])).astype(np.int64)
         begin = int(ids[0] == tokenizer.bos_id)
         ids = ids[begin : len(ids) - int(ids[-1] == tokenizer.eos_id)]
