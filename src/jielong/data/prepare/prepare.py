@@ -121,7 +121,7 @@ def _write_splits(
     """Write tokens and document offsets of both splits; return the manifest."""
     data, vocab_size = config.data, tokenizer.vocab_size
     train, validation = (ShardWriter(folder, name, vocab_size) for name in ("train", "validation"))
-    left_out = LeftOut(folder, data.strict)
+    left_out = LeftOut(folder, data.strict, data.allow_loss)
     encoder = _Encoder(tokenizer, left_out, log)
     reading = data.text_field, data.encoding, Splitting.of(data)
     distinct, held_out, shared = DistinctSample(), DistinctSample(), 0.0
@@ -143,7 +143,7 @@ def _write_splits(
     split.finish()
     if not train.documents:
         raise DataError("no usable text to train on" + left_out.summary())
-    left_out.close(data.allow_loss)
+    left_out.close()
     counts = {
         "bad_lines": left_out.count,
         "duplicate_share": distinct.duplicate_share,

@@ -27,7 +27,7 @@ from jielong.data.sources.items import (
 )
 from jielong.data.sources.json_rows import looks_like_json, read_json
 from jielong.data.sources.listing import READABLE, TABLES, NotRead, kind_of, list_files
-from jielong.data.sources.losses import Losses
+from jielong.data.sources.losses import Losses, TooMuchLostError
 from jielong.data.sources.readers import read_text
 from jielong.data.sources.samples import fetch_sample
 from jielong.data.sources.tables import read_hub, read_table
@@ -154,29 +154,33 @@ class DocumentTexts:
         splitting: Splitting = AUTOMATIC,
     ) -> None:
         self._arguments = sources, text_field, encoding, splitting
+        self._allow_loss = False
         self.losses = Losses()
 
     def __iter__(self) -> Iterator[str]:
-        self.losses = Losses()
+        self.losses = Losses(self._allow_loss)
         for document in self.losses.documents(read_documents(*self._arguments)):
             yield document.text
 
     @contextmanager
     def checked(self, allow_loss: bool) -> Iterator[None]:
-        """Check, after the block has read the texts, that not too much was left out.
+        """Check, while and after the block reads the texts, that not too much is left out.
 
         Raises:
             DataError: that of the block, usually for lack of text, with what was left out first; or
                 a fifth of the text or more was left out, and that is not allowed.
         """
+        self._allow_loss = allow_loss
         try:
             yield
+        except TooMuchLostError:
+            raise
         except DataError as error:
             bad = self.losses.first
             if bad is None:
                 raise
             raise DataError(f"{error} ({bad.message})") from None
-        self.losses.check(allow_loss)
+        self.losses.check()
 
 
 def _split_rows(items: Iterator[Item], splitting: Splitting) -> Iterator[Item]:
