@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jielong.data.sources.documents import Source
+from jielong.data.sources.file_kinds import suggested
 from jielong.data.sources.held_out_names import named_as_held_out
 from jielong.data.sources.listing import HIDDEN, NO_TEXT, NotRead
 
@@ -24,7 +25,7 @@ def describe_files(sources: Sequence[Source], not_read: Sequence[NotRead]) -> li
     for number, reason in enumerate(sorted({item.reason for item in not_read}, key=_last)):
         items = [item for item in not_read if item.reason == reason]
         label = "not read" if number == 0 else ""
-        lines.append(f"  {label:<15}{_items(items)}: {reason}{_instead(items)}")
+        lines.append(f"  {label:<15}{_items(items)}: {reason}{_instead(items, reason)}")
     named = [s.path for s in files if s.path is not None and named_as_held_out(s.path)]
     if named:
         lines.append(
@@ -50,8 +51,10 @@ def _items(items: Sequence[NotRead]) -> str:
     return ", ".join(parts)
 
 
-def _instead(items: Sequence[NotRead]) -> str:
-    if not items[0].reason.endswith("split"):
+def _instead(items: Sequence[NotRead], reason: str) -> str:
+    if reason == NO_TEXT and (flag := suggested([item.path for item in items])):
+        return f"; {flag} reads such as plain text"
+    if not reason.endswith("split"):
         return ""
     return f"; to measure on it: --validation-path {items[0].path}"
 

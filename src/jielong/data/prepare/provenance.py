@@ -11,6 +11,7 @@ from typing import Any
 from jielong.config.settings import Config, DataConfig, same_setting
 from jielong.data.shards import FORMAT
 from jielong.data.sources.documents import Source, expand_sources, find_sources
+from jielong.data.sources.file_kinds import further_suffixes
 from jielong.data.sources.listing import NotRead
 from jielong.tokenization.tokenizer import Tokenizer
 
@@ -43,8 +44,9 @@ class Sources:
         Raises:
             DataError: a path does not exist, matches nothing, or is of an unknown kind.
         """
-        held_out = expand_sources(data.validation_path) if data.validation_path else []
-        found, not_read = find_sources(data.data_path, for_training=True)
+        suffixes = further_suffixes(data.text_suffixes)
+        held_out = expand_sources(data.validation_path, suffixes) if data.validation_path else []
+        found, not_read = find_sources(data.data_path, for_training=True, suffixes=suffixes)
         held = {source.path.resolve() for source in held_out if source.path}
         named = {Path(path).expanduser().resolve() for path in data.data_path}
         train, both = [], []
