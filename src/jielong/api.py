@@ -145,7 +145,7 @@ def train_tokenizer(
     Args:
         data_path: text as `jielong pretrain --data-path` takes it.
         out_dir: the folder; there must be no tokenizer in it.
-        log: called with what was left out of the text, if anything.
+        log: called with which files are read, and what was left out of the text.
         **settings: vocab_size, text_field, text_suffixes, text_unit, document_separator,
             encoding, allow_loss, tokenizer_sample_bytes.
 

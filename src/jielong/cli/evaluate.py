@@ -27,7 +27,8 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from jielong.api import evaluate, load
-    from jielong.data.sources.documents import DocumentTexts, expand_sources
+    from jielong.data.prepare.files_read import describe_files
+    from jielong.data.sources.documents import DocumentTexts, find_sources
     from jielong.data.sources.file_kinds import further_suffixes
     from jielong.data.sources.text_units import Splitting
     from jielong.observe.console import perplexity, with_error
@@ -39,7 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
     model, tokenizer = load(find_model(arguments), arguments.device)
     data = config.data
-    sources = expand_sources(data.data_path, further_suffixes(data.text_suffixes))
+    suffixes = further_suffixes(data.text_suffixes)
+    sources, not_read = find_sources(data.data_path, suffixes=suffixes)
+    for line in describe_files(sources, not_read, for_training=False):
+        print(line.removeprefix("  "), file=sys.stderr)
     texts = DocumentTexts(sources, data.text_field, data.encoding, Splitting.of(data))
     with texts.checked(data.allow_loss):
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)

@@ -15,8 +15,14 @@ NAMED = 3  # files or folders that a line names
 KINDS_NAMED = 5
 
 
-def describe_files(sources: Sequence[Source], not_read: Sequence[NotRead]) -> list[str]:
-    """List kinds, numbers and sizes of the files that are read; the others with the reason."""
+def describe_files(
+    sources: Sequence[Source], not_read: Sequence[NotRead], for_training: bool = True
+) -> list[str]:
+    """List kinds, numbers and sizes of the files that are read; the others with the reason.
+
+    Args:
+        for_training: warn of what is named like held-out text.
+    """
     files = [source for source in sources if source.path is not None]
     lines = []
     if files:
@@ -27,7 +33,7 @@ def describe_files(sources: Sequence[Source], not_read: Sequence[NotRead]) -> li
         label = "not read" if number == 0 else ""
         lines.append(f"  {label:<15}{_items(items)}: {reason}{_instead(items, reason)}")
     named = [s.path for s in files if s.path is not None and named_as_held_out(s.path)]
-    if named:
+    if named and for_training:
         lines.append(
             f"  note           {_paths(named)}: trained on, although named like held-out text; to "
             f"measure on it instead, leave it out and give --validation-path {named[0]}"

@@ -24,6 +24,7 @@ from jielong.data.prepare.provenance import (
     dataset_settings,
     provenance,
     source_summaries,
+    warn_of_same_text,
 )
 from jielong.data.prepare.report import PrepareReport, describe
 from jielong.data.prepare.small_split import Split
@@ -69,14 +70,16 @@ def prepare(
 
     Args:
         log: called with progress lines.
-        sources: those of `config.data`, where they have been found already.
+        sources: those of `config.data`, where they have been found, and warned of, already.
 
     Raises:
         DataError: the text cannot be read or is empty, a fifth of it or more would be left out
             without `allow_loss`, or `out_dir` holds something else.
     """
     out_dir = Path(out_dir)
-    sources = sources or Sources.of(config.data)
+    if sources is None:
+        sources = Sources.of(config.data)
+        warn_of_same_text(sources, log)
     wanted = provenance(config, tokenizer, sources)
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         return _reused(config, tokenizer, out_dir, wanted, sources)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,16 @@ class Sources:
         if not train:  # the whole folder is held out too
             return cls(found, held_out, [], tuple(source.name for source in found))
         return cls(train, held_out, not_read, tuple(both))
+
+
+def warn_of_same_text(sources: Sources, log: Callable[[str], None]) -> None:
+    """Say, before any work is done, that files are both trained on and held out."""
+    if names := sources.in_both:
+        named = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+        log(
+            f"WARNING: {named}: both trained on and held out (--validation-path), so the held-out "
+            "loss will be worthless"
+        )
 
 
 def provenance(config: Config, tokenizer: Tokenizer, sources: Sources) -> dict[str, Any]:
