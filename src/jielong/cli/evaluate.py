@@ -42,12 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     data = config.data
     suffixes = further_suffixes(data.text_suffixes)
     sources, not_read = find_sources(data.data_path, suffixes=suffixes)
-    for line in describe_files(sources, not_read, for_training=False):
-        print(line.removeprefix("  "), file=sys.stderr)
     texts = DocumentTexts(sources, data.text_field, data.encoding, Splitting.of(data))
     with texts.checked(data.allow_loss):
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
-    for line in texts.losses.lines():
+    about_files = describe_files(sources, not_read, for_training=False)
+    for line in (*(line.removeprefix("  ") for line in about_files), *texts.losses.lines()):
         print(line, file=sys.stderr)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))

@@ -178,15 +178,14 @@ def train_on_corpus(
         DataError: there is no text, or too much of it would be left out; it says what was first.
     """
     found = sources or _find_sources(config, log)
-    for line in describe_files(found.data, found.not_read):
-        log(line.removeprefix("  "))
     data = config.data
     splitting = Splitting.of(data)
     texts = DocumentTexts(found.data, data.text_field, data.encoding, splitting)
     size = config.model.vocab_size
     with texts.checked(data.allow_loss):
         tokenizer = train_tokenizer(iter(texts), size, data.tokenizer_sample_bytes)
-    for line in texts.losses.lines():
+    about_files = describe_files(found.data, found.not_read)
+    for line in (*(line.removeprefix("  ") for line in about_files), *texts.losses.lines()):
         log(line)
     return tokenizer
 
