@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
     """Add the command and its flags."""
     p = commands.add_parser("evaluate", help="loss, perplexity and bits per byte of a text")
     add_model(p)
-    names = ("data_path", "text_field", "text_unit", "document_separator")
+    names = ("data_path", "text_field", "text_suffixes", "text_unit", "document_separator")
     add_fields(p, [*names, "encoding", "allow_loss"])
     p.add_argument("--batch-tokens", type=int, default=8192, help="tokens per forward pass")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
@@ -27,7 +27,9 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from jielong.api import evaluate, load
-    from jielong.data.sources.documents import DocumentTexts, expand_sources
+    from jielong.data.prepare.files_read import describe_files
+    from jielong.data.sources.documents import DocumentTexts, find_sources
+    from jielong.data.sources.file_kinds import further_suffixes
     from jielong.data.sources.text_units import Splitting
     from jielong.observe.console import perplexity, with_error
 
@@ -38,12 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
     model, tokenizer = load(find_model(arguments), arguments.device)
     data = config.data
-    texts = DocumentTexts(
-        expand_sources(data.data_path), data.text_field, data.encoding, Splitting.of(data)
-    )
+    suffixes = further_suffixes(data.text_suffixes)
+    sources, not_read = find_sources(data.data_path, suffixes=suffixes)
+    texts = DocumentTexts(sources, data.text_field, data.encoding, Splitting.of(data))
     with texts.checked(data.allow_loss):
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
-    for line in texts.losses.lines():
+    about_files = describe_files(sources, not_read, for_training=False)
+    for line in (*(line.removeprefix("  ") for line in about_files), *texts.losses.lines()):
         print(line, file=sys.stderr)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))
