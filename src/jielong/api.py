@@ -24,10 +24,12 @@ from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.inputs import train_on_corpus
 from jielong.training.pretrain import pretrain as train
 from jielong.training.result import RunResult
+from jielong.training.suites import evaluate_suites
 
 __all__ = [
     "TextGenerator",
     "evaluate",
+    "evaluate_suites",
     "export",
     "generate",
     "import_minimind",

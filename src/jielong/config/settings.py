@@ -21,6 +21,7 @@ from jielong.config.hints import hint
 from jielong.config.model import ModelConfig
 from jielong.config.replay import check_replay
 from jielong.config.run import RunConfig
+from jielong.config.suites import suite_requests
 from jielong.errors import ConfigError
 
 IGNORE_INDEX = -100  # a target that does not count (torch's value), such as padding
@@ -256,6 +257,7 @@ class Config:
             raise ConfigError("training.steps and training.tokens both set a budget: give one")
         if t.minutes is not None and t.steps is not None:
             raise ConfigError("training.minutes and training.steps both set a budget: give one")
+        suite_requests(self.run.eval_suite)
         if self.data.replay is not None:
             check_replay(self.data.replay, self.data.data_path)
         if t.auto_size and t.minutes is None:

@@ -34,6 +34,7 @@ from jielong.training.starting_point import (
     find_starting_point,
     with_architecture,
 )
+from jielong.training.suites import check_suites
 
 UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
@@ -78,6 +79,7 @@ def prepare_inputs(
         JielongError: text, tokenizer, dataset or model is missing, damaged or does not fit.
     """
     started = time.monotonic()
+    check_suites(config)
     start = find_starting_point(config, folder)
     if start.init_from is not None:
         check_init_from(config, load_tokenizer(config, folder, start), start, log)
