@@ -134,7 +134,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Speed(token=0.1 / 60, update=1e-4)
 
     monkeypatch.setattr(minutes, "measure_speed", speed)
-    monkeypatch.setattr(pace, "CHECKS", ())
+    monkeypatch.setattr(pace, "LATEST_CHECK", 0.0)
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(TEXTS))
     words = ["pretrain", "--data-path", str(text), "--out-dir", str(tmp_path / "run")]

@@ -18,8 +18,8 @@ from jielong.training.pace import Pace
 from tiny import TEXTS, in_this_process
 
 MINUTES = 0.1
-CHECK = 0.25  # of the run, after which it is corrected
-TOKENS = 9000  # about, of the first budget
+CHECK = 10  # the step after which it is corrected
+TOKENS = 20_000  # about, of the first budget
 
 
 def test_the_time_left_counts_the_work_of_each_step_and_the_pauses() -> None:
@@ -34,6 +34,19 @@ def test_the_time_left_counts_the_work_of_each_step_and_the_pauses() -> None:
     assert growing.training_left(50, 100) == pytest.approx(75)
 
 
+def test_the_budget_is_looked_at_first_after_some_time_then_after_twice_as_long() -> None:
+    measured = Pace(float, first_step=0)
+    measured.trained(10, 5.9)
+    assert not measured.tells_enough(100.0)
+    measured.trained(11, 0.1)
+    assert measured.tells_enough(100.0)
+    measured.checked_s = measured.trained_s
+    measured.trained(20, 5.9)
+    assert not measured.tells_enough(94.0)
+    measured.trained(21, 0.2)
+    assert measured.tells_enough(94.0)
+
+
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A run in which no time passes, on a machine whose speed is made up."""
@@ -41,7 +54,8 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     still = SimpleNamespace(monotonic=lambda: 0.0, perf_counter=time.perf_counter)
     monkeypatch.setattr(pretrain, "time", still)
     monkeypatch.setattr(pace, "time", still)
-    monkeypatch.setattr(pace, "CHECKS", (CHECK,))
+    once = lambda self, available: self.step == CHECK and self.first_step == 0  # noqa: E731
+    monkeypatch.setattr(Pace, "tells_enough", once)
     monkeypatch.setattr(Pace, "pauses_left", lambda *_: 0.0)
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(TEXTS))
@@ -77,8 +91,10 @@ def test_the_budget_follows_the_speed_of_the_run_itself(
     assert [line[1] for line in lines][:1] == [change]
     assert said.count("budget     ") == 1 and "resuming from" not in said
     step, total = int(lines[0][0]), plan["total_steps"]
-    planned = step / CHECK
-    assert total == pytest.approx(step + (planned - step) * pace.USED_SHARE / pace_of, abs=4)
+    planned = int(re.findall(r"budget +(\d+) steps", said)[0])
+    assert step == CHECK and total == pytest.approx(
+        step + (planned - step) * pace.USED_SHARE / pace_of, abs=1
+    )
     assert f"{kept / 1e6:.2f}" == lines[0][2]
 
 

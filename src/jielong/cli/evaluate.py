@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
     """Add the command and its flags."""
     p = commands.add_parser("evaluate", help="the loss on a text, or what a model has learnt")
     add_model(p)
-    names = ("data_path", "text_field", "text_unit", "document_separator")
+    names = ("data_path", "text_field", "text_suffixes", "text_unit", "document_separator")
     add_fields(p, [*names, "encoding", "allow_loss"])
     suites = p.add_argument_group("suites")
     suites.add_argument(
@@ -59,7 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _of_text(arguments: argparse.Namespace) -> int:
     """Measure the loss on a text."""
     from jielong.api import evaluate, load
-    from jielong.data.sources.documents import DocumentTexts, expand_sources
+    from jielong.data.prepare.files_read import describe_files
+    from jielong.data.sources.documents import DocumentTexts, find_sources
+    from jielong.data.sources.file_kinds import further_suffixes
     from jielong.data.sources.text_units import Splitting
     from jielong.observe.console import perplexity, with_error
 
@@ -71,12 +73,13 @@ def _of_text(arguments: argparse.Namespace) -> int:
         raise ConfigError("data.data_path is missing: give --data-path FILE, or --suite NAME")
     model, tokenizer = load(find_model(arguments), arguments.device)
     data = config.data
-    texts = DocumentTexts(
-        expand_sources(data.data_path), data.text_field, data.encoding, Splitting.of(data)
-    )
+    suffixes = further_suffixes(data.text_suffixes)
+    sources, not_read = find_sources(data.data_path, suffixes=suffixes)
+    texts = DocumentTexts(sources, data.text_field, data.encoding, Splitting.of(data))
     with texts.checked(data.allow_loss):
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
-    for line in texts.losses.lines():
+    about_files = describe_files(sources, not_read, for_training=False)
+    for line in (*(line.removeprefix("  ") for line in about_files), *texts.losses.lines()):
         print(line, file=sys.stderr)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))

@@ -32,7 +32,12 @@ class DataConfig:
     """Where the text comes from and how it becomes batches."""
 
     data_path: tuple[str, ...] = option((), "Text: files, folders, globs, '-', or sample:NAME.")
-    text_field: str = option("text", "Field of a JSONL or Parquet row that holds the text.")
+    text_field: str = option(
+        "text", "Field of a JSONL row, or column of a CSV or Parquet file, that holds the text."
+    )
+    text_suffixes: tuple[str, ...] = option(
+        (), "Suffixes of further files to read as plain text: py rst tex …; none: without one."
+    )
     text_unit: str = option(
         "auto",
         "What one text is in .txt and .md: the file, a line or a paragraph; auto: the file, or "

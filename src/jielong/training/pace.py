@@ -12,9 +12,10 @@ from jielong.training.recovery import save_checkpoint_or_warn
 from jielong.training.scaling import MOST_EPOCHS
 from jielong.training.state import TrainState
 
-# Shares of the run after which its time is looked at; later the learning rate falls towards the
-# end that was planned, so what is left of the run is no longer free to change.
-CHECKS = (0.08, 0.2, 0.35, 0.48)
+# Share of a run from which on its budget stays: the learning rate falls towards the end as planned.
+LATEST_CHECK = 0.48
+FIRST_CHECK = 0.06  # of the time left must be trained before its speed tells anything
+MOST_CHANGE = 4.0  # times what is left, in one correction
 TOLERANCE = 0.05  # of what is left
 LEAST_TOTAL = 1.5  # of the tokens done: the least that a budget is cut to
 USED_SHARE = 0.97  # of the time left; the rest is for the end of the run
@@ -32,6 +33,7 @@ class Pace:
         self.work, self.first_step = work, first_step
         self.step, self.trained_s = first_step, 0.0
         self.pauses: list[float] = []
+        self.checked_s = 0.0  # of training when the budget was last looked at
 
     def trained(self, step: int, seconds: float) -> None:
         """Count time of training, up to `step`."""
@@ -40,6 +42,14 @@ class Pace:
     def paused(self, seconds: float) -> None:
         """Count the time of a validation or checkpoint, of which more will come."""
         self.pauses.append(seconds)
+
+    def tells_enough(self, available: float) -> bool:
+        """Whether to look at the budget: first after a share of the time, then when twice as much.
+
+        Args:
+            available: seconds until the run should end.
+        """
+        return self.trained_s >= max(FIRST_CHECK * available, 2 * self.checked_s)
 
     def training_left(self, step: int, total_steps: int) -> float:
         """Return the seconds of training from `step` to `total_steps`."""
@@ -68,7 +78,8 @@ def corrects_budget(state: TrainState, pace: Pace) -> bool:
         Whether the budget has changed.
     """
     step, total = state.progress.step, state.plan.total_steps
-    if state.deadline is None or step not in {round(share * total) for share in CHECKS}:
+    logged = step % state.config.run.log_interval == 0
+    if state.deadline is None or not logged or step >= LATEST_CHECK * total:
         return False
     tokens = _fitting_tokens(state, pace, state.deadline - time.monotonic())
     tokens = state.world.all_gather(tokens)[0]  # each has its own clock
@@ -93,11 +104,15 @@ def corrects_budget(state: TrainState, pace: Pace) -> bool:
 
 def _fitting_tokens(state: TrainState, pace: Pace, available: float) -> int | None:
     """Tokens of a run that ends in `available` seconds; none if it does so about as it is."""
+    if not pace.tells_enough(available):
+        return None
+    pace.checked_s = pace.trained_s
     step, total, window = state.progress.step, state.plan.total_steps, state.config.data.max_seq_len
     training = pace.training_left(step, total)
     pauses = seconds_left(state, pace) - training
     # at least half of the time is for training, as in the first budget
     ratio = max(available * USED_SHARE - pauses, available / 2) / max(1e-9, training)
+    ratio = min(MOST_CHANGE, max(1 / MOST_CHANGE, ratio))
     done, planned = (state.batches.windows_before(s) * window for s in (step, total))
     # an end right here would leave no steps in which the learning rate falls
     tokens = max(done + (planned - done) * ratio, LEAST_TOTAL * done)
