@@ -37,8 +37,8 @@ class SuiteRequest:
         name = OTHER_NAMES.get(given.lower(), given.lower())
         if name in AT_CHANCE:
             raise ConfigError(
-                f"{label}={given}: a model of 1 to 100M parameters answers {given} by chance, so its "
-                "score would tell nothing; tasks, grammar and cloze tell something at this size"
+                f"{label}={given}: a model of 1 to 100M parameters answers {given} by chance, so "
+                "its score would tell nothing; tasks, grammar and cloze tell something at this size"
             )
         if name not in SUITES:
             raise ConfigError(
