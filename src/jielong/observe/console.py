@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import rich.console
@@ -18,32 +18,14 @@ class Console:
     def __init__(self, shown: bool = True) -> None:
         self.terminal = rich.console.Console(quiet=not shown, highlight=False, soft_wrap=True)
         self.shown = shown
-        self.first_step, self.total_steps = 0, 0
-        self.work: Callable[[int], float] = float
-        self.pauses_left: Callable[[int], int] = lambda step: 0
-        self.trained_s = 0.0  # since the start, without validations and checkpoints
-        self.pauses: list[float] = []  # seconds of each validation and checkpoint
+        self.total_steps = 0
         self.bar: Progress | None = None
         self.task = TaskID(0)
 
-    def start(
-        self,
-        step: int,
-        total_steps: int,
-        work: Callable[[int], float] | None = None,
-        pauses_left: Callable[[int], int] | None = None,
-    ) -> None:
-        """Start the progress display at `step` of `total_steps`.
-
-        Args:
-            work: the work done before a step, in any unit: the time left follows from it, since
-                early batches are smaller.
-            pauses_left: how many validations and checkpoints come after a step.
-        """
+    def start(self, step: int, total_steps: int) -> None:
+        """Start the progress display at `step` of `total_steps`."""
         self.close()  # an earlier run's
-        self.total_steps, self.first_step, self.work = total_steps, step, work or float
-        self.pauses_left = pauses_left or (lambda step: 0)
-        self.trained_s, self.pauses = 0.0, []
+        self.total_steps = total_steps
         if self.shown and self.terminal.is_terminal:
             self.bar = Progress(
                 BarColumn(bar_width=24), TextColumn("{task.description}"), console=self.terminal
@@ -56,14 +38,13 @@ class Console:
         self.terminal.print(text, style=style, markup=False)
 
     def progress(
-        self, step: int, means: RunningMetrics, learning_rate: float, grad_norm: float
+        self, step: int, means: RunningMetrics, learning_rate: float, grad_norm: float, left: float
     ) -> None:
-        """Show the mean loss and speed since the last record, after `step` steps."""
-        self.trained_s += means.seconds
-        done = self.work(step) - self.work(self.first_step)
-        left = (self.work(self.total_steps) - self.work(step)) * self.trained_s / max(1.0, done)
-        if self.pauses:
-            left += self.pauses_left(step) * sum(self.pauses) / len(self.pauses)
+        """Show the mean loss and speed since the last record, after `step` steps.
+
+        Args:
+            left: seconds until the end of the run.
+        """
         text = (
             f"step {step}/{self.total_steps} · loss {means.loss:.4f} · lr {learning_rate:.2e} · "
             f"grad {grad_norm:.2f} · {means.tokens_per_second:,.0f} tok/s · {duration(left)} left"
@@ -72,10 +53,6 @@ class Console:
             self.bar.update(self.task, completed=step, description=text)
         else:
             self.line(text)
-
-    def pause(self, seconds: float) -> None:
-        """Count the time of a validation or checkpoint, of which more will come."""
-        self.pauses.append(seconds)
 
     def validation(self, step: int, likelihood: Mapping[str, Any], of: str = "held-out") -> None:
         """Show loss, perplexity and bits per byte of the held-out text."""
