@@ -16,6 +16,15 @@ from jielong.errors import ConfigError
 from jielong.evaluation.likelihood import evaluate_documents
 from jielong.evaluation.sums import Likelihood
 from jielong.generation.generate import TextGenerator
+from jielong.insight.attention import inspect_attention
+from jielong.insight.data import inspect_data
+from jielong.insight.embeddings import inspect_embeddings
+from jielong.insight.experts import inspect_experts
+from jielong.insight.layers import inspect_layers
+from jielong.insight.model import inspect_model
+from jielong.insight.predictions import inspect_predictions
+from jielong.insight.schedule import inspect_schedule
+from jielong.insight.tokenizer import inspect_tokenizer
 from jielong.interop.export import export
 from jielong.interop.minimind import import_minimind
 from jielong.model.transformer import Transformer, context_length
@@ -33,6 +42,15 @@ __all__ = [
     "export",
     "generate",
     "import_minimind",
+    "inspect_attention",
+    "inspect_data",
+    "inspect_embeddings",
+    "inspect_experts",
+    "inspect_layers",
+    "inspect_model",
+    "inspect_predictions",
+    "inspect_schedule",
+    "inspect_tokenizer",
     "load",
     "prepare",
     "pretrain",
