@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "runtime": {"config", "errors"},
     "tokenization": {"errors", "runtime"},
     "observe": {"errors", "runtime"},
+    "report": {"errors", "observe", "runtime"},
     "model": {"config", "errors", "runtime"},
     "data": {"config", "errors", "runtime", "tokenization"},
     "checkpoint": {"config", "errors", "model", "runtime", "tokenization"},
@@ -25,7 +26,7 @@ MAY_IMPORT = {
     "interop": {"checkpoint", "config", "errors", "model", "runtime", "tokenization"},
     "training": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation"),
-        *("interop", "model", "observe", "runtime", "tokenization"),
+        *("interop", "model", "observe", "report", "runtime", "tokenization"),
     },
     "api": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation", "interop"),

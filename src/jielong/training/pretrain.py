@@ -14,7 +14,7 @@ from jielong.config.settings import Config
 from jielong.data.batches import prefetch
 from jielong.observe.console import Console
 from jielong.observe.metrics import RunningMetrics
-from jielong.observe.trackers import check_tracker, start_tracker
+from jielong.observe.trackers import check_trackers
 from jielong.runtime.device import choose_device, choose_dtype, describe
 from jielong.runtime.distributed import World, init_world
 from jielong.runtime.run_folder import RunFolder, StopSignals
@@ -48,6 +48,7 @@ from jielong.training.validation import (
     measure_best,
     validate,
 )
+from jielong.training.watch import Watch, watching
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def run(config: Config, place: Place, override: bool, verify: bool) -> RunResult
     with contextlib.ExitStack() as stack:
         with world.barrier_after():
             if world.is_main:
-                check_tracker(config.run.tracker)
+                check_trackers(config.run.tracker)
                 stack.enter_context(folder.locked())
                 folder.check_config(config, override)
                 inputs = prepare_inputs(config, folder, machine, console.line, verify)
@@ -167,30 +168,19 @@ def train_to_end(state: TrainState, signals: StopSignals) -> None:
     run = state.config.run
     if run.on_loss_spike == "rewind" and state.progress.step == 0:
         save_checkpoint_or_warn(state, last=False)  # there must be one to go back to
-    tracker = None
-    if state.world.is_main:
-        tracker = start_tracker(
-            run.tracker,
-            run.tracker_project,
-            state.folder.path,
-            state.progress.step,
-            state.config.flat(),
-            state.console.line,
-        )
-    state.metrics.open(state.progress.step, state.progress.omitted, tracker)
-    with contextlib.closing(state.metrics):
+    with watching(state, signals) as watch:
         while True:
             try:
-                train(state, signals)
+                train(state, signals, watch)
                 break
             except LossSpikeError:
                 rewind_run(state)
-                state.metrics.rewind(state.progress.step, state.progress.omitted)
+                watch.rewind()
         if signals.received is None:
             measure_best(state)
 
 
-def train(state: TrainState, signals: StopSignals) -> None:
+def train(state: TrainState, signals: StopSignals, watch: Watch) -> None:
     """The loop: step, log, validate, save; until the budget is spent or a signal asks to stop."""
     c, total, world = state.config, state.plan.total_steps, state.world
     progress, console = state.progress, state.console
@@ -216,9 +206,7 @@ def train(state: TrainState, signals: StopSignals) -> None:
                 console.line(explain_first_loss(result.loss, c.model.vocab_size))
             if done % c.run.log_interval == 0 or done == total:
                 lr = state.plan.learning_rate * lr_scale
-                console.progress(done, means, lr, result.grad_norm)
-                experts = result.expert_metrics()
-                state.metrics.train(done, means, lr, result.grad_norm, progress.tokens, **experts)
+                watch.training(done, means, lr, result)
                 means.reset()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
             stop, overdue = world.any_rank(signals.received is not None, overdue)
@@ -236,6 +224,7 @@ def train(state: TrainState, signals: StopSignals) -> None:
                     save_checkpoint_or_warn(state, last=ends)
                     saves = True
                 record_best(state)
+                watch.validation()
             if saves:
                 last_save = time.monotonic()
             if saves or is_due(state, done):
