@@ -10,6 +10,9 @@ ifneq ($(TORCH_BACKEND),)
 TORCH := $(VENV)/torch-$(TORCH_BACKEND)
 endif
 
+# the tests are independent of each other; more processes than that gain little and take memory
+SIDE_BY_SIDE := -n auto --maxprocesses 4
+
 .PHONY: help install demo demo-zh test test-interop test-faults fuzz audit check bench bench-litgpt \
 	format dist clean
 
@@ -65,7 +68,7 @@ demo-zh: $(VENV)/installed
 		--sample-prompts "《春曉》孟浩然" "《靜夜思》李白" "《念奴嬌》蘇軾"
 
 test: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-interop: $(VENV)/installed-dev
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,interop]'
@@ -88,7 +91,7 @@ check: $(VENV)/installed-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 $(VENV)/installed-bench: $(VENV)/installed-dev
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

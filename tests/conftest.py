@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -18,15 +19,21 @@ from tiny import TEXTS
 torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def tokenizer() -> Tokenizer:
+@functools.cache
+def _trained() -> Tokenizer:
     return train_tokenizer(TEXTS, 288, 2**20)
 
 
 @pytest.fixture(scope="session")
-def tokenizer_dir(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tokenizer() -> Tokenizer:
+    return _trained()
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of `tokenizer`, also where a module has a fixture of that name for itself."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.save(folder)
+    _trained().save(folder)
     return folder
 
 

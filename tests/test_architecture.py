@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "data": {"config", "errors", "runtime", "tokenization"},
     "checkpoint": {"config", "errors", "model", "runtime", "tokenization"},
     "generation": {"config", "errors", "model", "tokenization"},
-    "evaluation": {"config", "data", "errors", "tokenization"},
+    "evaluation": {
+        *("config", "data", "errors", "generation", "model", "runtime", "tokenization"),
+    },
     "interop": {"checkpoint", "config", "errors", "model", "runtime", "tokenization"},
     "training": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation"),

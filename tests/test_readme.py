@@ -16,6 +16,7 @@ from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.load import load_config, preset_names
 from jielong.config.settings import FIELDS
 from jielong.model.transformer import Transformer
+from jielong.training import minutes
 from tiny import TEXTS, TINY_RUN
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +59,8 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         tables.setdefault((FIELDS | BATCH_ALIASES)[name].section, {})[name] = value
     (presets / "small.toml").write_text(tomli_w.dumps(tables))
     monkeypatch.setattr("jielong.config.load.SOURCE_PRESETS", presets)
+    monkeypatch.setattr(minutes, "MOST_EPOCHS", 2)  # --minutes would read so small a text 30 times
+    monkeypatch.setattr(minutes, "LEAST_S", 0.01)
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(home)
@@ -68,10 +71,16 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.mark.parametrize("page", READMES)
+@pytest.mark.parametrize(("english", "chinese"), [READMES, GUIDES])
+def test_both_languages_show_the_same_code(english: str, chinese: str) -> None:
+    for language in ("bash", "sh", "python"):  # so those of one are run
+        assert blocks(english, language) == blocks(chinese, language)
+
+
 def test_commands_of_the_readme_run_in_their_order(
-    page: str, newcomer: Path, capsys: pytest.CaptureFixture[str]
+    newcomer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    page = READMES[0]
     lines = [words for block in blocks(page, "bash") for words in commands(block)]
     verbs = [words[0] for words in lines]
     assert verbs == ["pretrain", "generate", "evaluate", "tokenizer", "prepare", "pretrain"]
@@ -126,10 +135,10 @@ def rounds_to(number: int, shown: str) -> bool:
     return f"{number / 1e6:.{len(shown.partition('.')[2])}f}" == shown
 
 
-@pytest.mark.parametrize("page", GUIDES)
 def test_commands_that_take_a_model_elsewhere_run(
-    page: str, newcomer: Path, capsys: pytest.CaptureFixture[str]
+    newcomer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    page = GUIDES[0]
     run = ["pretrain", "--preset", "small", "--data-path", "corpus.jsonl", "--out-dir", "runs/demo"]
     assert main(run) == 0
     inline = re.findall(r"`(jielong (?:export|generate|pretrain|evaluate) [^`]*)`", read(page))

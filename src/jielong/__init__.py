@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jielong.api import (
         TextGenerator,
         evaluate,
+        evaluate_suites,
         export,
         generate,
         import_minimind,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TextGenerator",
     "evaluate",
+    "evaluate_suites",
     "export",
     "generate",
     "import_minimind",

@@ -22,12 +22,14 @@ from jielong.model.transformer import Transformer, context_length
 from jielong.runtime.device import choose_device
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.inputs import train_on_corpus
-from jielong.training.pretrain import RunResult
 from jielong.training.pretrain import pretrain as train
+from jielong.training.result import RunResult
+from jielong.training.suites import evaluate_suites
 
 __all__ = [
     "TextGenerator",
     "evaluate",
+    "evaluate_suites",
     "export",
     "generate",
     "import_minimind",
@@ -145,9 +147,9 @@ def train_tokenizer(
     Args:
         data_path: text as `jielong pretrain --data-path` takes it.
         out_dir: the folder; there must be no tokenizer in it.
-        log: called with what was left out of the text, if anything.
-        **settings: vocab_size, text_field, text_unit, document_separator, encoding, allow_loss,
-            tokenizer_sample_bytes.
+        log: called with which files are read, and what was left out of the text.
+        **settings: vocab_size, text_field, text_suffixes, text_unit, document_separator,
+            encoding, allow_loss, tokenizer_sample_bytes.
 
     Raises:
         ConfigError: a setting is unknown, or `out_dir` already has a tokenizer.
@@ -175,8 +177,8 @@ def prepare(
         tokenizer: a tokenizer folder.
         out_dir: a new folder; it appears once it is complete.
         log: called with progress lines.
-        **settings: text_field, text_unit, document_separator, encoding, strict, allow_loss,
-            validation_fraction, validation_path, max_seq_len, bos_token, eos_token.
+        **settings: text_field, text_suffixes, text_unit, document_separator, encoding, strict,
+            allow_loss, validation_fraction, validation_path, max_seq_len, bos_token, eos_token.
 
     Raises:
         ConfigError: a setting is unknown.

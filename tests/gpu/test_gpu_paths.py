@@ -18,7 +18,8 @@ import jielong
 from jielong.checkpoint import checkpoint
 from jielong.config.load import load_config, preset_names
 from jielong.model.attention_backends import varlen_attention
-from jielong.training.pretrain import RunResult, pretrain
+from jielong.training.pretrain import pretrain
+from jielong.training.result import RunResult
 from tiny import TEXTS
 
 VARLEN = "torch_attn::_varlen_attn"

@@ -79,16 +79,16 @@ def test_what_a_text_would_do_to_a_terminal_is_shown_instead() -> None:
 def test_a_console_draws_curves_held_out_losses_and_samples_on_a_terminal_alone() -> None:
     console, means = Console(), RunningMetrics()
     console.terminal = terminal()
-    console.start(0, 20)
+    console.start(0, 20, losses=[6.0], held_out=[2.0])
     for step in (10, 20):
         means.add(5.0 / step, 100, applied=True)
         means.seconds = 1.0
-        console.progress(step, means, 1e-3, 1.0, mfu=0.5, memory_bytes=10**9)
+        console.progress(step, means, 1e-3, 1.0, 0.0, mfu=0.5, memory_bytes=10**9)
         console.validation(step, {"loss": 1.0, "perplexity": 2.7, "bits_per_byte": 1.5})
     console.samples([("a", "b\nc")])
     assert console.live is not None
     view = console.live.view
-    assert (view.step, view.held_out, view.mfu, len(view.losses)) == (20, [1.5, 1.5], 0.5, 2)
+    assert (view.step, view.held_out, view.mfu, len(view.losses)) == (20, [2.0, 1.5, 1.5], 0.5, 3)
     assert view.samples == [("a ▸", "b ⏎ c")]
     console.close()
     console.terminal.file.seek(0)

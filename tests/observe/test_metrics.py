@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from jielong.observe.console import Console
 from jielong.observe.metrics import MetricsFile, RunningMetrics
 from jielong.observe.times import duration
 from jielong.observe.trackers import SafeTracker
@@ -144,25 +143,3 @@ def test_a_tracker_that_fails_is_named_once_and_left_alone() -> None:
     tracker.rewind(0)
     tracker.close()
     assert len(said) == 1 and "wandb" in said[0] and "no network" in said[0]
-
-
-def test_the_time_left_counts_validations_and_the_work_of_each_step(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    console, said = Console(), list[str]()
-    monkeypatch.setattr(console, "line", lambda text="", style=None: said.append(text))
-    means = RunningMetrics()
-    console.start(
-        0, 100, work=lambda step: float(step), pauses_left=lambda step: (100 - step) // 10
-    )
-    means.seconds = 10.0
-    console.progress(10, means, 1e-3, 1.0)
-    assert said[-1].endswith("1m 30s left")
-    console.pause(2.0)
-    means.seconds = 0.0
-    console.progress(10, means, 1e-3, 1.0)
-    assert said[-1].endswith("1m 48s left")  # nine more validations
-    console.start(0, 100, work=lambda step: float(step**2))
-    means.seconds = 10.0
-    console.progress(50, means, 1e-3, 1.0)
-    assert said[-1].endswith("30s left")  # later steps are larger

@@ -16,7 +16,7 @@ from jielong.data.shards import open_dataset
 from jielong.errors import ConfigError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
-from jielong.training import minutes
+from jielong.training import minutes, pace
 from jielong.training.minutes import Machine, Speed, measure_speed, tokens_in
 from tiny import TEXTS, in_this_process
 
@@ -134,6 +134,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Speed(token=0.1 / 60, update=1e-4)
 
     monkeypatch.setattr(minutes, "measure_speed", speed)
+    monkeypatch.setattr(pace, "LATEST_CHECK", 0.0)
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(TEXTS))
     words = ["pretrain", "--data-path", str(text), "--out-dir", str(tmp_path / "run")]

@@ -17,7 +17,7 @@ from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError
 
 if TYPE_CHECKING:
-    from jielong.training.pretrain import RunResult
+    from jielong.training.result import RunResult
 
 FINAL_SAMPLE_TOKENS = 96
 

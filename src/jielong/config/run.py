@@ -25,6 +25,13 @@ class RunConfig:
         low=1,
         free=True,
     )
+    eval_suite: tuple[str, ...] = option(
+        (),
+        "Suites measured at each validation, as NAME or NAME=PATH, with at most 100 items of each "
+        "set: cloze, copying, writing, memorising, text, grammar=PATH, tasks (see `jielong "
+        "evaluate --suite`).",
+        free=True,
+    )
     patience: int = option(
         3,
         "Stop after so many validations in a row that are clearly worse than the best one; 0 never "

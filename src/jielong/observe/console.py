@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.console
@@ -23,33 +23,26 @@ class Console:
     def __init__(self, shown: bool = True) -> None:
         self.terminal = rich.console.Console(quiet=not shown, highlight=False, soft_wrap=True)
         self.shown = shown
-        self.first_step, self.total_steps = 0, 0
-        self.work: Callable[[int], float] = float
-        self.pauses_left: Callable[[int], int] = lambda step: 0
-        self.trained_s = 0.0  # since the start, without validations and checkpoints
-        self.pauses: list[float] = []  # seconds of each validation and checkpoint
+        self.total_steps = 0
         self.live: LiveView | None = None
 
     def start(
         self,
         step: int,
         total_steps: int,
-        work: Callable[[int], float] | None = None,
-        pauses_left: Callable[[int], int] | None = None,
+        losses: Sequence[float] = (),
+        held_out: Sequence[float] = (),
     ) -> None:
         """Start the progress display at `step` of `total_steps`.
 
         Args:
-            work: the work done before a step, in any unit: the time left follows from it, since
-                early batches are smaller.
-            pauses_left: how many validations and checkpoints come after a step.
+            losses, held_out: of the run before this step, in nats and in bits per byte.
         """
         self.close()  # an earlier run's
-        self.total_steps, self.first_step, self.work = total_steps, step, work or float
-        self.pauses_left = pauses_left or (lambda step: 0)
-        self.trained_s, self.pauses = 0.0, []
+        self.total_steps = total_steps
         if self.shown and self.terminal.is_terminal and not self.terminal.is_dumb_terminal:
-            self.live = LiveView(self.terminal, View(total_steps, step))
+            view = View(total_steps, step, list(losses), list(held_out))
+            self.live = LiveView(self.terminal, view)
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print one line."""
@@ -62,20 +55,17 @@ class Console:
         means: RunningMetrics,
         learning_rate: float,
         grad_norm: float,
+        left: float,
         mfu: float | None = None,
         memory_bytes: int | None = None,
     ) -> None:
         """Show the mean loss and speed since the last record, after `step` steps.
 
         Args:
+            left: seconds until the end of the run.
             mfu, memory_bytes: share of the device's peak speed and memory used, if known; shown
                 in the live view.
         """
-        self.trained_s += means.seconds
-        done = self.work(step) - self.work(self.first_step)
-        left = (self.work(self.total_steps) - self.work(step)) * self.trained_s / max(1.0, done)
-        if self.pauses:
-            left += self.pauses_left(step) * sum(self.pauses) / len(self.pauses)
         text = (
             f"step {step}/{self.total_steps} · loss {means.loss:.4f} · lr {learning_rate:.2e} · "
             f"grad {grad_norm:.2f} · {means.tokens_per_second:,.0f} tok/s · {duration(left)} left"
@@ -89,10 +79,6 @@ class Console:
         view.status = f"lr {learning_rate:.2e} · grad {grad_norm:.2f}"
         view.mfu, view.memory_bytes = mfu, memory_bytes
         self.live.refresh(now=step == self.total_steps)
-
-    def pause(self, seconds: float) -> None:
-        """Count the time of a validation or checkpoint, of which more will come."""
-        self.pauses.append(seconds)
 
     def validation(self, step: int, likelihood: Mapping[str, Any], of: str = "held-out") -> None:
         """Show loss, perplexity and bits per byte of the held-out text."""

@@ -1,7 +1,7 @@
 """A run of `--minutes`: which model the text and the time allow, and how long it trains.
 
-Decided once, by measuring this machine for some seconds, and kept in the run's `chosen.toml`: a
-resumed run goes on with the same choice wherever it is.
+Decided by measuring this machine for some seconds, and kept in the run's `chosen.toml`: a resumed
+run goes on with the same choice wherever it is. `pace` corrects the tokens as the run trains.
 """
 
 from __future__ import annotations
@@ -174,6 +174,12 @@ def choose_tokens(
             )
         _write(file, values)
     return {"tokens": values["tokens"], "teachers": values.get("teachers", 0)}
+
+
+def replace_tokens(folder: RunFolder, tokens: int) -> None:
+    """Keep another number of tokens as the budget of a run of `--minutes`."""
+    file = folder.path / CHOSEN
+    _write(file, load_toml(file) | {"tokens": tokens})
 
 
 def _budget(

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from jielong.checkpoint.checkpoint import step_name
 from jielong.config.settings import Config
 from jielong.data.batches import prefetch
 from jielong.observe.console import Console
@@ -22,6 +18,7 @@ from jielong.training.chain import taught, teacher_runs
 from jielong.training.compilation import compile_if_it_pays
 from jielong.training.inputs import prepare_inputs
 from jielong.training.minutes import Machine
+from jielong.training.pace import Pace, corrects_budget, seconds_left
 from jielong.training.rate_trial import choose_learning_rate
 from jielong.training.recovery import (
     LossSpikeError,
@@ -31,6 +28,7 @@ from jielong.training.recovery import (
     step_with_recovery,
     translate_out_of_memory,
 )
+from jielong.training.result import RunResult, result_of
 from jielong.training.saving import record_best, restore
 from jielong.training.starting_point import StartingPoint
 from jielong.training.state import TrainState, build
@@ -49,22 +47,6 @@ from jielong.training.validation import (
     validate,
 )
 from jielong.training.watch import Watch, watching
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """Where a run ended, its model and what stopped it."""
-
-    folder: Path
-    checkpoint: Path  # the run's model: the best by held-out loss, or the last if none was measured
-    step: int  # of the last checkpoint
-    total_steps: int
-    validation: dict[str, Any] | None  # held-out likelihood of the model, and its `step`
-    signal: int | None  # of SIGINT, SIGTERM, SIGUSR1; none if the budget was spent
-    tokens: int  # targets trained on, over all starts of the run
-    parameters: int
-    seconds: float  # of this start
-    plan: dict[str, Any]  # what followed from settings, text and model, by name
 
 
 def pretrain(
@@ -105,7 +87,28 @@ class Place:
 def run(config: Config, place: Place, override: bool, verify: bool) -> RunResult:
     """A run, after those that make its teachers."""
     started = time.monotonic()
+    result = run_part(config, place, override, verify, started)
+    while result is None:  # its budget was corrected
+        result = run_part(config, place, override, False, started, goes_on=True)
+    return result
+
+
+def run_part(
+    config: Config,
+    place: Place,
+    override: bool,
+    verify: bool,
+    started: float,
+    goes_on: bool = False,
+) -> RunResult | None:
+    """A run as far as its end, a signal, or where its budget is corrected: then the result is None.
+
+    Args:
+        started: when the run began, as `time.monotonic` says.
+        goes_on: with a corrected budget, of which all has been said.
+    """
     world, machine, console = place.world, place.machine, place.console
+    say = Console(shown=False).line if goes_on else console.line
     folder = RunFolder(config.run.out_dir)
     with contextlib.ExitStack() as stack:
         with world.barrier_after():
@@ -113,7 +116,7 @@ def run(config: Config, place: Place, override: bool, verify: bool) -> RunResult
                 check_trackers(config.run.tracker)
                 stack.enter_context(folder.locked())
                 folder.check_config(config, override)
-                inputs = prepare_inputs(config, folder, machine, console.line, verify)
+                inputs = prepare_inputs(config, folder, machine, say, verify)
             else:
                 inputs = config, StartingPoint()
         chosen, start = world.all_gather(inputs)[0]
@@ -130,14 +133,17 @@ def run(config: Config, place: Place, override: bool, verify: bool) -> RunResult
         if world.is_main:
             folder.write_config(config)  # with --override the new settings, now that they fit
         for line in [*run_summary(state), *settings_not_used(chosen, state.config), *notes]:
-            console.line(line)
+            say(line)
         received, progress = None, state.progress
+        if config.training.minutes is not None and (goes_on or progress.step == 0):
+            state.deadline = started + 60 * config.training.minutes
         complete = progress.step >= state.plan.total_steps
         if is_missing(state) or not (complete or has_turned(state)):
             choose_micro_batch_size(state)
             compile_if_it_pays(state)
             with StopSignals() as signals:
-                train_to_end(state, signals)
+                if train_to_end(state, signals):
+                    return None
                 received = signals.received
         elif complete:
             console.line("this run is complete; a larger budget needs --override")
@@ -146,48 +152,38 @@ def run(config: Config, place: Place, override: bool, verify: bool) -> RunResult
         return result_of(state, received, time.monotonic() - started)
 
 
-def result_of(state: TrainState, signal: int | None, seconds: float) -> RunResult:
-    """Where a run has ended."""
-    progress, best = state.progress, state.best_checkpoint()
-    return RunResult(
-        folder=state.folder.path,
-        checkpoint=best or state.folder.checkpoints / step_name(progress.step),
-        step=progress.step,
-        total_steps=state.plan.total_steps,
-        validation=progress.best_validation if best else progress.validation,
-        signal=signal,
-        tokens=progress.tokens,
-        parameters=state.model.num_parameters(),
-        seconds=seconds,
-        plan=state.plan.to_json(),
-    )
+def train_to_end(state: TrainState, signals: StopSignals) -> bool:
+    """Train; go back to the last checkpoint where the loss jumps and the settings say so.
 
-
-def train_to_end(state: TrainState, signals: StopSignals) -> None:
-    """Train; go back to the last checkpoint where the loss jumps and the settings say so."""
+    Returns:
+        Whether it is not the end, since the budget was corrected.
+    """
     run = state.config.run
     if run.on_loss_spike == "rewind" and state.progress.step == 0:
         save_checkpoint_or_warn(state, last=False)  # there must be one to go back to
     with watching(state, signals) as watch:
         while True:
             try:
-                train(state, signals, watch)
+                corrected = watch.goes_on = train(state, signals, watch)
                 break
             except LossSpikeError:
                 rewind_run(state)
                 watch.rewind()
-        if signals.received is None:
+        if signals.received is None and not corrected:
             measure_best(state)
+    return corrected
 
 
-def train(state: TrainState, signals: StopSignals, watch: Watch) -> None:
-    """The loop: step, log, validate, save; until the budget is spent or a signal asks to stop."""
+def train(state: TrainState, signals: StopSignals, watch: Watch) -> bool:
+    """The loop: step, log, validate, save; until the budget is spent or a signal asks to stop.
+
+    Returns:
+        Whether it ended since the budget was corrected.
+    """
     c, total, world = state.config, state.plan.total_steps, state.world
     progress, console = state.progress, state.console
-    interval = state.plan.eval_interval
-    console.start(
-        progress.step, total, state.work_before, lambda step: math.ceil((total - step) / interval)
-    )
+    pace = Pace(state.work_before, progress.step)
+    console.start(progress.step, total, *watch.curves())
     if is_missing(state):
         catch_up(state)
         if progress.step == total:
@@ -206,7 +202,8 @@ def train(state: TrainState, signals: StopSignals, watch: Watch) -> None:
                 console.line(explain_first_loss(result.loss, c.model.vocab_size))
             if done % c.run.log_interval == 0 or done == total:
                 lr = state.plan.learning_rate * lr_scale
-                watch.training(done, means, lr, result)
+                pace.trained(done, means.seconds)
+                watch.training(done, means, lr, result, seconds_left(state, pace))
                 means.reset()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
             stop, overdue = world.any_rank(signals.received is not None, overdue)
@@ -229,9 +226,12 @@ def train(state: TrainState, signals: StopSignals, watch: Watch) -> None:
                 last_save = time.monotonic()
             if saves or is_due(state, done):
                 means.restart_clock()
-                console.pause(time.perf_counter() - paused)
+                pace.paused(time.perf_counter() - paused)
             if stop:
                 console.line(f"stopped after step {done}; the same command goes on from there")
                 break
             if has_turned(state):
                 break
+            if corrects_budget(state, pace):
+                return True
+    return False

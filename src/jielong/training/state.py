@@ -80,6 +80,7 @@ class TrainState:
     console: Console
     metrics: MetricsFile
     progress: Progress = field(default_factory=Progress)
+    deadline: float | None = None  # of `time.monotonic`, by which a run of `--minutes` should end
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Give the model, within, the weights that are evaluated, sampled and saved."""

@@ -23,6 +23,7 @@ from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.divergence import explain_divergence
 from jielong.training.memory import free_memory, is_out_of_memory
 from jielong.training.state import Progress, TrainState
+from jielong.training.validation_suites import measure_suites
 
 # more than the noise between validations, less than what memorising soon costs
 CLEARLY_WORSE = 0.01  # of the best loss
@@ -50,6 +51,7 @@ def validate(state: TrainState) -> None:
     with state.averaged_weights():
         _measure(state, done={})
         _sample(state)
+        measure_suites(state, done={})
     ends = state.progress.step == state.plan.total_steps or has_turned(state)
     if not ends and (said := explain_divergence(state)):  # at its end the run says so by itself
         state.console.line(said, "yellow")
@@ -62,6 +64,7 @@ def catch_up(state: TrainState) -> None:
         _measure(state, done)
         if "validation" not in done:
             _sample(state)
+        measure_suites(state, done)
 
 
 def _measure(state: TrainState, done: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ class Watch:
     """Follows a run from its start to its end.
 
     Attributes:
+        goes_on: the run ends here for a moment only, as its budget was corrected.
         flops_per_token, peak_flops: what MFU is computed from; peak None where it is not known.
     """
 
@@ -49,6 +50,7 @@ class Watch:
         self.health = Health(model.vocab_size, state.plan.warmup_steps)
         self.report_s, self.reported = 0.0, -float("inf")  # what the last took, and when
         self.told: set[str] = set()
+        self.goes_on = False
 
     def start(self) -> None:
         """Write the `start` record, and take in what a resumed run has recorded before."""
@@ -77,20 +79,35 @@ class Watch:
             self.health.first_here = len(found.train)
             self.health.said = {str(r.get("name")) for r in found.records.get("warning", [])}
 
+    def curves(self) -> tuple[list[float], list[float]]:
+        """The losses and the held-out bits per byte that were recorded before this start."""
+        losses = [r.get("loss") for r in self.health.train]
+        bits = [r.get("bits_per_byte") for r in self.health.validations]
+        return [x for x in losses if x is not None], [x for x in bits if x is not None]
+
     def rewind(self) -> None:
         """The run has gone back to an earlier step."""
         self.state.metrics.rewind(self.state.progress.step, self.state.progress.omitted)
         self._recall()
 
     def training(
-        self, step: int, means: RunningMetrics, learning_rate: float, result: StepResult
+        self,
+        step: int,
+        means: RunningMetrics,
+        learning_rate: float,
+        result: StepResult,
+        left: float,
     ) -> None:
-        """Show and record the steps since the last record, and say what looks wrong."""
+        """Show and record the steps since the last record, and say what looks wrong.
+
+        Args:
+            left: seconds until the end of the run.
+        """
         state, memory = self.state, memory_used(self.device)
         mfu = None
         if self.peak_flops is not None:
             mfu = means.tokens_per_second * self.flops_per_token / self.peak_flops
-        state.console.progress(step, means, learning_rate, result.grad_norm, mfu, memory)
+        state.console.progress(step, means, learning_rate, result.grad_norm, left, mfu, memory)
         more: dict[str, Any] = result.expert_metrics()
         more |= {} if memory is None else {"memory_bytes": memory}
         more |= {} if mfu is None else {"mfu": round(mfu, 4)}
@@ -185,6 +202,7 @@ def watching(state: TrainState, signals: StopSignals) -> Iterator[Watch]:
         raise
     else:
         done = state.progress.step >= state.plan.total_steps or has_turned(state)
-        watch.end("finished" if done or signals.received is None else "stopped")
+        if not watch.goes_on:
+            watch.end("finished" if done or signals.received is None else "stopped")
     finally:
         state.metrics.close()

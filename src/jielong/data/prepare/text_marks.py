@@ -40,6 +40,7 @@ class TextMarks:
         self._names = {i: tokenizer.decode([i]) for i in self._special.tolist()}
         self._units, self._inside = Counter[str](), Counter[str]()
         self._foreign, self._rules = Counter[str](), Counter[str]()
+        self._returns = 0  # texts with carriage returns
         self._lines = self._line_bytes = self._blank_lines = 0  # of files that are not split
 
     def add(self, documents: Sequence[Document], tokens: np.ndarray, lengths: np.ndarray) -> None:
@@ -53,6 +54,7 @@ class TextMarks:
         known = set(self._names.values())
         for document in documents:
             self._units[document.unit] += 1
+            self._returns += "\r" in document.text
             found = MARKUP.findall(document.text) if "<" in document.text else ()
             self._foreign.update(mark for mark in found if mark not in known)
             if document.unit in ("file", "piece"):
@@ -79,6 +81,7 @@ class TextMarks:
             "special_tokens_inside": dict(self._inside),
             "foreign_marks": dict(self._foreign),
             "rules": dict(self._rules),
+            "texts_with_carriage_returns": self._returns,
             "unsplit_lines": [self._lines, self._blank_lines, self._line_bytes],
         }
 
@@ -102,6 +105,11 @@ def describe_texts(counts: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"  note           {_named(foreign)} in the texts look like special tokens of another "
             "tokenizer; they are learnt as plain characters. --document-separator ends texts at one"
+        )
+    if returns := counts.get("texts_with_carriage_returns", 0):
+        lines.append(
+            f"  note           {returns:,} texts have carriage returns (line ends of Windows); "
+            "they are learnt, and a prompt has none; for text files: tr -d '\\r' < FILE"
         )
     return lines + _maybe_separated(counts)
 

@@ -9,6 +9,7 @@ from jielong.errors import DataError
 # Why text is left out.
 NOT_UTF8 = "not UTF-8"
 NOT_JSON = "not JSON"
+NOT_CSV = "not CSV"
 TOO_LONG = "too long"
 NO_TEXT = "without text"
 NO_TOKENS = "without tokens"

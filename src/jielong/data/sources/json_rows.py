@@ -27,7 +27,7 @@ from jielong.data.sources.items import (
     Document,
     Item,
 )
-from jielong.data.sources.lines import LINE_BYTES, numbered_lines
+from jielong.data.sources.lines import LINE_BYTES, numbered_lines, with_line_feeds
 
 CHUNK_BYTES = 2**20
 MOST_INDENT = 80
@@ -58,6 +58,7 @@ def read_json(
     Args:
         line_bytes: longer lines and rows are left out.
     """
+    stream = with_line_feeds(stream)
     if _is_one_value_a_line(stream.peek(1).lstrip()):
         yield from _read_lines(stream, name, text_field, line_bytes)
     else:
