@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
     "runtime": {"config", "errors"},
+    "present": {"errors"},
     "tokenization": {"errors", "runtime"},
     "observe": {"errors", "runtime"},
     "report": {"errors", "observe", "runtime"},
@@ -30,9 +31,13 @@ MAY_IMPORT = {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation"),
         *("interop", "model", "observe", "report", "runtime", "tokenization"),
     },
+    "insight": {
+        *("checkpoint", "config", "data", "errors", "model", "present", "runtime"),
+        *("tokenization", "training"),
+    },
     "api": {
-        *("checkpoint", "config", "data", "errors", "evaluation", "generation", "interop"),
-        *("model", "runtime", "tokenization", "training"),
+        *("checkpoint", "config", "data", "errors", "evaluation", "generation", "insight"),
+        *("interop", "model", "runtime", "tokenization", "training"),
     },
 }
 DOORS = {"cli", "__main__", "__init__"}  # may import anything; nothing imports them

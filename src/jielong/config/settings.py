@@ -257,7 +257,7 @@ class Config:
             raise ConfigError("training.steps and training.tokens both set a budget: give one")
         if t.minutes is not None and t.steps is not None:
             raise ConfigError("training.minutes and training.steps both set a budget: give one")
-        suite_requests(self.run.eval_suite)
+        suite_requests(self.run.eval_suite, label="run.eval_suite")
         if self.data.replay is not None:
             check_replay(self.data.replay, self.data.data_path)
         if t.auto_size and t.minutes is None:
