@@ -70,7 +70,7 @@ class Chart:
 
     series: Sequence[Series]
     ticks: Callable[[float], str] = field(default="{:g}".format)
-    log: bool = False
+    log: bool = False  # of y, where its values span more than a decade
     cut_top: bool = False
     steps: bool = True
 
@@ -114,7 +114,8 @@ def draw(chart: Chart) -> str:
         axes = figure.add_axes((0.105, bottom, 0.845, 0.96 - bottom))
         for series in chart.series:
             _draw_series(axes, series)
-        if chart.log and all(y > 0 for s in chart.series for y in s.ys):
+        values = [y for series in chart.series for y in series.ys]
+        if chart.log and min(values) > 0 and max(values) > 20 * min(values):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter("{x:g}")

@@ -68,8 +68,8 @@ def row_of(folder: Path) -> RunRow:
     last, best = (run.validations[-1], run.best) if run.validations else (None, None)
     state = state_of(run)
     note = "; ".join(run.problems) or None
-    if state == "failed" and run.end:
-        note = str(run.end.get("why"))
+    if state in ("finished", "failed") and run.end and run.end.get("why"):
+        note = str(run.end["why"])
     elif not run.records and state != "running":
         note = note or "nothing is recorded yet"
     return RunRow(

@@ -201,8 +201,9 @@ def watching(state: TrainState, signals: StopSignals) -> Iterator[Watch]:
         watch.end("failed", first_line(error))
         raise
     else:
-        done = state.progress.step >= state.plan.total_steps or has_turned(state)
+        done, turned = state.progress.step >= state.plan.total_steps, has_turned(state)
         if not watch.goes_on:
-            watch.end("finished" if done or signals.received is None else "stopped")
+            why = "the held-out loss has turned" if turned and not done else None
+            watch.end("finished" if done or turned else "stopped", why)
     finally:
         state.metrics.close()
