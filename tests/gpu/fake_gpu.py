@@ -41,6 +41,7 @@ class FakeGpu(FakeTensorMode):
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
         self.kernels: Counter[tuple[str, torch.dtype]] = Counter()
+        self.host_reads = 0  # for which the host waits until the device has done all before
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -54,8 +55,10 @@ class FakeGpu(FakeTensorMode):
         if tensors and not fake:  # on its way to the GPU: its data stays behind
             args, kwargs = tree_map_only(Tensor, self.from_tensor, (args, kwargs))
         if func is aten._local_scalar_dense.default:
+            self.host_reads += 1
             return {torch.bool: True}.get(args[0].dtype, 1.0 if args[0].is_floating_point() else 1)
         if fake and target is not None and torch.device(target).type == "cpu":
+            self.host_reads += 1
             with torch.utils._python_dispatch._disable_current_modes():
                 dtype = kwargs.get("dtype") or fake[0].dtype
                 return torch.ones(fake[0].shape, dtype=dtype)
@@ -235,6 +238,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value, **__: value)
     real_to = nn.Module.to
     monkeypatch.setattr(torch, "Generator", _Generator)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda x: x)
     monkeypatch.setattr(Tensor, "backward", _backward)
     monkeypatch.setattr(torch.autograd, "grad", _autograd_grad)
 

@@ -16,6 +16,7 @@ from jielong.model.attention_backends import (
     block_causal_mask,
     cu_seqlens_of,
     document_lengths,
+    varlen_options,
     varlen_unavailable,
 )
 from jielong.model.dropout import Dropout, LayerDropout
@@ -23,7 +24,7 @@ from jielong.model.feedforward import FeedForward
 from jielong.model.linear import Linear
 from jielong.model.loss import SoftTargets, distillation_loss
 from jielong.model.moe import MixtureOfExperts, Routing, load_balancing_loss
-from jielong.runtime.device import compute_dtype
+from jielong.runtime.device import compute_dtype, to_device
 
 DEFAULT_CONTEXT = 512
 
@@ -77,15 +78,17 @@ class DecoderLayer(nn.Module):
         routings: list[Routing] | None = None,
         dropout: LayerDropout | None = None,
     ) -> Tensor:
-        attended = self.self_attn(self.input_layernorm(x), rotary, plan, cache)
+        compute = compute_dtype(x)
+        # cast once, not by each projection; the residual stream stays float32
+        attended = self.self_attn(self.input_layernorm(x).to(compute), rotary, plan, cache)
         if dropout:
             attended = attended * dropout.keep_attention * dropout.scale
         x = x + attended
         hidden = self.post_attention_layernorm(x)
         if isinstance(self.mlp, MixtureOfExperts):
-            hidden = self.mlp(hidden, routings)
+            hidden = self.mlp(hidden, routings)  # whose router reads float32
         else:
-            hidden = self.mlp(hidden)
+            hidden = self.mlp(hidden.to(compute))
         if dropout:
             hidden = hidden * dropout.keep_mlp * dropout.scale
         return x + hidden
@@ -137,8 +140,8 @@ class Decoder(nn.Module):
             if lengths is not None:
                 return AttentionPlan(document_lengths=lengths)
         if cache is None and self.varlen_unavailable(x.device, compute_dtype(x)) is None:
-            cu_seqlens = cu_seqlens_of(document_ids).to(x.device, non_blocking=True)
-            return AttentionPlan(cu_seqlens=cu_seqlens)
+            cu_seqlens = to_device(cu_seqlens_of(document_ids), x.device)
+            return AttentionPlan(cu_seqlens=cu_seqlens, kernel_options=varlen_options())
         return AttentionPlan(block_causal_mask=block_causal_mask(document_ids.to(x.device)))
 
     def varlen_unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -158,7 +161,9 @@ class Decoder(nn.Module):
             )
         reason = self.varlen_unavailable(device, dtype)
         if reason is None:
-            return "varlen kernel (FlashAttention)"
+            if "enable_gqa" in varlen_options():
+                return "varlen kernel (FlashAttention)"
+            return "varlen kernel (FlashAttention), key heads repeated: torch 2.12 shares them"
         return f"masked, slower than the varlen kernel: {reason}"
 
 

@@ -14,6 +14,7 @@ from jielong.checkpoint import checkpoint as ckpt
 from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError, first_line
 from jielong.model.attention_backends import MIN_MEAN_LENGTH
+from jielong.runtime.device import to_device
 from jielong.training import spikes
 from jielong.training.divergence import last_useful_checkpoint
 from jielong.training.memory import (
@@ -102,7 +103,7 @@ def _reference_load(state: TrainState) -> Tensor | None:
     if not m.use_moe:
         return None
     load = state.progress.expert_load or [[1] * m.num_experts] * m.num_hidden_layers
-    return torch.tensor(load, dtype=torch.float32, device=state.model.device)
+    return to_device(torch.tensor(load, dtype=torch.float32), state.model.device)
 
 
 def choose_micro_batch_size(state: TrainState) -> None:
