@@ -170,7 +170,12 @@ def gradients(outputs: Sequence[Tensor], grads: Sequence[Tensor]) -> dict[Tensor
     return leaves
 
 
+_backward_passes = 0
+
+
 def _backward(loss: Tensor) -> None:
+    global _backward_passes
+    _backward_passes += 1
     assert not torch.is_autocast_enabled("cuda"), "backward passes belong outside of autocast"
     for leaf, grad in gradients([loss], [torch.ones_like(loss)]).items():
         leaf.grad = grad if leaf.grad is None else leaf.grad + grad
@@ -231,6 +236,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
         "get_device_name": "a fake GPU",
         "current_device": 0,
         "empty_cache": None,
+        "max_memory_allocated": 2**30,
         "get_rng_state": torch.get_rng_state(),
         "set_rng_state": None,
         "synchronize": None,
@@ -241,6 +247,8 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
     monkeypatch.setattr(Tensor, "pin_memory", lambda x: x)
     monkeypatch.setattr(Tensor, "backward", _backward)
     monkeypatch.setattr(torch.autograd, "grad", _autograd_grad)
+    # by which layers that are computed again know that one backward pass asks several times
+    monkeypatch.setattr(torch._C, "_current_graph_task_id", lambda: _backward_passes)
 
     def to(model: Transformer, *args: Any, **kwargs: Any) -> Transformer:
         real_to(model, *args, **kwargs)

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Iterator
 from functools import partialmethod
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,10 +24,13 @@ from jielong.data.batches import Batch
 from jielong.model.attention_backends import varlen_attention, varlen_options
 from jielong.model.loss import CHUNK_TOKENS, GPU_LOGITS_BYTES, chunk_tokens
 from jielong.model.transformer import Transformer
+from jielong.runtime.distributed import World
 from jielong.training.optimizer import Optimizer
 from jielong.training.pretrain import pretrain
+from jielong.training.profiling import gpu_metrics
 from jielong.training.result import RunResult
-from jielong.training.scaling import MODEL_SIZES, ModelSize
+from jielong.training.scaling import MODEL_SIZES, ModelSize, training_flops
+from jielong.training.state import TrainState
 from jielong.training.step import TrainStep
 from tiny import TEXTS, new_optimizer, random_batch, split_batch, tiny_config
 
@@ -173,6 +177,32 @@ def test_the_loss_takes_as_many_tokens_at_once_as_the_device_has_room_for() -> N
     assert chunk_tokens(gpu, half, 6400) * 6400 * 4 == pytest.approx(GPU_LOGITS_BYTES, rel=0.1)
     assert chunk_tokens(gpu, half, 2**20) == CHUNK_TOKENS  # never none
     assert chunk_tokens(gpu, torch.float16, 6400) == CHUNK_TOKENS  # sums in float16 can overflow
+
+
+def test_layers_are_computed_again_on_a_gpu(gpu: FakeGpu) -> None:
+    config = ModelConfig(hidden_size=64, num_attention_heads=2, num_key_value_heads=1, use_moe=True)
+    train_step = step_on_a_gpu(config.validated(), dropout=0.1)
+    batches = packed(4, 16)
+    train_step(batches)  # tries the kernel
+    for every, calls in ((2, 6), (1, 8)):  # of the kernel, instead of 4: micro-batches × layers
+        cast(Transformer, train_step.model).model.recompute_every = every
+        gpu.kernels.clear()
+        assert train_step(batches).applied
+        assert gpu.kernels[VARLEN, torch.bfloat16] == calls
+
+
+def test_a_run_records_what_share_of_the_card_it_uses(
+    gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "NVIDIA H100 80GB HBM3")
+    config = load_config("tiny")
+    model = step_on_a_gpu(config.model).model
+    state = SimpleNamespace(model=model, config=config, world=World(world_size=2))
+    tokens_per_second = 2 * 989.4e12 / training_flops(config.model, config.data.max_seq_len)
+    used = gpu_metrics(cast(TrainState, state), 0.4 * tokens_per_second)
+    assert used == {"mfu": 0.4, "peak_memory_bytes": 2**30}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "another card")
+    assert "mfu" not in gpu_metrics(cast(TrainState, state), tokens_per_second)
 
 
 def test_resuming_on_a_gpu(gpu: FakeGpu, corpus_file: Path, tmp_path: Path) -> None:

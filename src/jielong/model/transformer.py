@@ -94,6 +94,31 @@ class DecoderLayer(nn.Module):
         return x + hidden
 
 
+def _recomputed(
+    layer: nn.Module,
+    x: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    plan: AttentionPlan,
+    routings: list[Routing] | None,
+    dropout: LayerDropout | None,
+) -> Tensor:
+    """Apply a layer; keep its input alone for the backward pass, which computes the rest again.
+
+    Activation checkpointing (Chen et al. 2016, arXiv:1604.06174). A layer draws nothing at random,
+    so it computes the same the second time.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    def run(x: Tensor) -> tuple[Tensor, list[Routing]]:
+        own: list[Routing] = []  # the second time they are thrown away
+        return layer(x, rotary, plan, None, own, dropout), own
+
+    x, own = checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
+    if routings is not None:
+        routings += own
+    return x
+
+
 class Decoder(nn.Module):
     """Embedding, layers and final norm: `model.…` in a checkpoint."""
 
@@ -108,6 +133,8 @@ class Decoder(nn.Module):
         self.head_sizes = config.num_attention_heads, config.num_key_value_heads, config.head_size
         # use per_document_attention on a CPU; off when compiled: each new length would recompile
         self.per_document = True
+        # every nth layer is computed again in the backward pass; 0: none
+        self.recompute_every = 0
         # cached results of varlen_unavailable by device and dtype: the kernel is tried once
         self._varlen_unavailable: dict[tuple[torch.device, torch.dtype], str | None] = {}
 
@@ -128,10 +155,17 @@ class Decoder(nn.Module):
         for number, layer in enumerate(self.layers):
             # masks are made here, outside of what is compiled
             masks = dropout.for_layer(number, x) if dropout else None
-            x = layer(x, rotary, plan, cache, routings, masks)
+            if self._recomputes(number, cache):
+                x = _recomputed(layer, x, rotary, plan, routings, masks)
+            else:
+                x = layer(x, rotary, plan, cache, routings, masks)
         if cache is not None:
             cache.length += tokens.shape[1]
         return self.norm(x)
+
+    def _recomputes(self, layer: int, cache: KVCache | None) -> bool:
+        every = self.recompute_every
+        return every > 0 and layer % every == 0 and cache is None and torch.is_grad_enabled()
 
     def _plan(self, document_ids: Tensor, x: Tensor, cache: KVCache | None) -> AttentionPlan:
         """Choose the fastest backend that keeps attention within documents, for x (B, T, H)."""

@@ -39,8 +39,9 @@ def peak_bf16_flops(card: str) -> float | None:
         card: its name, as `torch.cuda.get_device_name` or a data sheet gives it.
     """
     words = " ".join(re.split(r"[\s-]+", card)).lower()
+    others = r"(?! (?:ti|super|d|laptop|mobile|max)\b)"  # cards of the same name and another speed
     fitting = [
-        name for name in PEAK_BF16_TFLOPS if re.search(rf"\b{name.lower()}\b", words) is not None
+        name for name in PEAK_BF16_TFLOPS if re.search(rf"\b{name.lower()}\b{others}", words)
     ]
     if not fitting:
         return None

@@ -70,7 +70,9 @@ def _fits(model: Transformer, batch: Batch, dtype: torch.dtype) -> bool:
         return False
 
 
-def least_bytes(config: ModelConfig, rows: int, window: int, masked: int) -> int:
+def least_bytes(
+    config: ModelConfig, rows: int, window: int, masked: int, recompute_every: int = 0
+) -> int:
     """Estimate, from below, the memory that a pass and an update of float32 take on a CPU.
 
     Counted are weights, gradients, the average and the optimizer's state; what each layer keeps for
@@ -79,6 +81,7 @@ def least_bytes(config: ModelConfig, rows: int, window: int, masked: int) -> int
 
     Args:
         masked: keys that a mask has for each token, on average; 0 without a mask.
+        recompute_every: `Decoder.recompute_every`.
     """
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     attention = (3 * heads + 4 * kv_heads) * config.head_size  # q, k, v, rotated, and the output
@@ -87,10 +90,17 @@ def least_bytes(config: ModelConfig, rows: int, window: int, masked: int) -> int
         mlp = config.num_experts_per_tok * config.expert_size
     kept = 5 * config.hidden_size + attention + 3 * mlp + masked  # floats of a token in a layer
     states = (2 + 1 + STATE_PER_PARAMETER) * config.parameter_count
-    return 4 * (states + config.num_hidden_layers * kept * rows * window)
+    layers = config.num_hidden_layers
+    floats = layers * kept
+    if recompute_every:  # of those layers the input is kept, and all of one at a time
+        again = math.ceil(layers / recompute_every)
+        floats = (layers - again + 1) * kept + again * config.hidden_size
+    return 4 * (states + floats * rows * window)
 
 
-def rows_that_fit(config: ModelConfig, rows: int, window: int, masked: int) -> int:
+def rows_that_fit(
+    config: ModelConfig, rows: int, window: int, masked: int, recompute_every: int = 0
+) -> int:
     """Halve `rows` until a pass of them fits in the host's memory by `least_bytes`.
 
     Raises:
@@ -99,13 +109,13 @@ def rows_that_fit(config: ModelConfig, rows: int, window: int, masked: int) -> i
     available = available_memory()
     if available is None:
         return rows
-    while rows > 1 and least_bytes(config, rows, window, masked) > available:
+    while rows > 1 and least_bytes(config, rows, window, masked, recompute_every) > available:
         rows = math.ceil(rows / 2)
-    needed = least_bytes(config, rows, window, masked)
+    needed = least_bytes(config, rows, window, masked, recompute_every)
     if needed > available:
         raise TrainingError(
             f"a single window of {window:,} tokens needs {needed / 2**30:,.1f} GiB of memory or "
             f"more with this model, and {available / 2**30:,.1f} GiB are free: use a shorter "
-            "--max-seq-len or a smaller model"
+            "--max-seq-len, a smaller model, or --activation-checkpointing full"
         )
     return rows

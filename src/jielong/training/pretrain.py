@@ -19,6 +19,7 @@ from jielong.training.compilation import compile_if_it_pays
 from jielong.training.inputs import prepare_inputs
 from jielong.training.minutes import Machine
 from jielong.training.pace import Pace, corrects_budget, seconds_left
+from jielong.training.profiling import gpu_metrics
 from jielong.training.rate_trial import choose_learning_rate
 from jielong.training.recovery import (
     LossSpikeError,
@@ -214,8 +215,8 @@ def train(state: TrainState, signals: StopSignals) -> bool:
                 lr = state.plan.learning_rate * lr_scale
                 pace.trained(done, means.seconds)
                 console.progress(done, means, lr, result.grad_norm, seconds_left(state, pace))
-                experts = result.expert_metrics()
-                state.metrics.train(done, means, lr, result.grad_norm, progress.tokens, **experts)
+                more = result.expert_metrics() | gpu_metrics(state, means.tokens_per_second)
+                state.metrics.train(done, means, lr, result.grad_norm, progress.tokens, **more)
                 means.reset()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
             stop, overdue = world.any_rank(signals.received is not None, overdue)

@@ -49,6 +49,8 @@ def step_with_recovery(state: TrainState, batch: Batch, lr_scale: float) -> Step
         LossSpikeError: the loss has jumped, and the settings ask to go back.
     """
     progress = state.progress
+    if state.profiler:
+        state.profiler.before(progress.step, state.plan.total_steps, state.console.line)
     if progress.step in progress.omitted:
         documents, _ = _documents_of_step(state)
         state.metrics.write("omitted", progress.step + 1, **documents)
@@ -87,7 +89,8 @@ def step_that_fits(state: TrainState, batch: Batch, lr_scale: float) -> StepResu
         if size == 1:
             raise TrainingError(
                 f"out of memory at step {step}, with a single window at a time: use a smaller "
-                f"model, a shorter --max-seq-len or more memory ({problem})"
+                "model, a shorter --max-seq-len, --activation-checkpointing full or more memory "
+                f"({problem})"
             )
         progress.micro_batch_size = half
         state.console.line(
@@ -119,7 +122,8 @@ def choose_micro_batch_size(state: TrainState) -> None:
     if state.model.device.type == "cpu":  # which would end the process instead of saying so
         rows = math.ceil(chosen / ranks)
         window = state.config.data.max_seq_len
-        chosen = min(chosen, rows_that_fit(plan.model, rows, window, _masked_keys(state)) * ranks)
+        masked, recompute = _masked_keys(state), state.model.model.recompute_every
+        chosen = min(chosen, rows_that_fit(plan.model, rows, window, masked, recompute) * ranks)
     if asked == "auto" or ranks > 1:
         total = min(plan.global_batch_size, state.batches.windows)
         windows = state.batches.ordered(0, np.arange(total))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from jielong.config.model import ModelConfig
 from jielong.config.settings import Config
 
 REPEATED = 1.5  # epochs from which on a text counts as read more than once
@@ -57,6 +58,22 @@ def tokens_for(parameters: int) -> float:
     (docs/experiments.md).
     """
     return 0.6 * parameters
+
+
+def training_flops(config: ModelConfig, window: int) -> float:
+    """Return the FLOPs of training on a token (PaLM, Chowdhery et al. 2022, appendix B).
+
+    6 for each parameter that the token passes, and causal attention over the whole window. What is
+    computed beyond that, such as layers that are computed again, does not count as use.
+    """
+    parameters = config.parameter_count
+    if config.use_moe:
+        idle = config.num_experts - config.num_experts_per_tok
+        parameters -= 3 * config.hidden_size * config.expert_size * idle * config.num_hidden_layers
+    if not config.tie_word_embeddings:
+        parameters -= config.vocab_size * config.hidden_size  # looked up, not multiplied
+    width = config.num_attention_heads * config.head_size
+    return 6.0 * (parameters + config.num_hidden_layers * width * window)
 
 
 def vocabulary_for(text_bytes: int) -> int:

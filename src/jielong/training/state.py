@@ -34,11 +34,15 @@ from jielong.training.inputs import load_tokenizer
 from jielong.training.minutes import Machine
 from jielong.training.optimizer import Optimizer
 from jielong.training.plan import RunPlan, resolve, saved_plan
+from jielong.training.profiling import StepProfiler
 from jielong.training.scaling import UPDATE_TOKENS, first_batches
 from jielong.training.schedule import Schedule
 from jielong.training.starting_point import StartingPoint, with_architecture
 from jielong.training.step import TrainStep
 from jielong.training.teacher import Teacher
+
+# of --activation-checkpointing: which layers are computed again
+RECOMPUTE_EVERY = {"none": 0, "selective": 2, "full": 1}
 
 
 @dataclass
@@ -80,6 +84,7 @@ class TrainState:
     console: Console
     metrics: MetricsFile
     progress: Progress = field(default_factory=Progress)
+    profiler: StepProfiler | None = None  # of rank 0
     deadline: float | None = None  # of `time.monotonic`, by which a run of `--minutes` should end
 
     def averaged_weights(self) -> AbstractContextManager[None]:
@@ -144,6 +149,7 @@ def build(
     if start.init_from is not None:
         ckpt.load_weights(model, start.init_from)
     model.to(device)
+    model.model.recompute_every = RECOMPUTE_EVERY[training.activation_checkpointing]
     teacher = None
     if training.teacher is not None:
         teacher = Teacher.load(training.teacher, tokenizer, config.model.vocab_size, device)
@@ -171,6 +177,7 @@ def build(
         schedule=Schedule.of(training, plan.total_steps),
         console=console,
         metrics=MetricsFile(folder.metrics_file, enabled=world.is_main),
+        profiler=StepProfiler(config.run.profile, folder.profile) if world.is_main else None,
     )
 
 
