@@ -14,7 +14,7 @@ from jielong.errors import TrainingError
 from jielong.model.transformer import Transformer
 from jielong.observe.health import Finding, Health
 from jielong.training import watch
-from jielong.training.utilisation import PEAK_FLOPS, flops_per_token, peak_flops
+from jielong.training.utilisation import flops_per_token, peak_flops
 from tiny import TINY_RUN, flags, in_this_process
 
 
@@ -133,10 +133,10 @@ def test_arithmetic_is_six_times_the_parameters_that_multiply_and_the_attention(
 @pytest.mark.parametrize(
     ("name", "peak"),
     [
-        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 80GB HBM3", 989.4e12),
         ("NVIDIA H100 PCIe", 756e12),
         ("NVIDIA A100-SXM4-80GB", 312e12),
-        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA GeForce RTX 4090", 165.2e12),
         ("NVIDIA L40S", 362e12),
         ("NVIDIA A10", 125e12),
         ("NVIDIA A1000", None),
@@ -150,4 +150,3 @@ def test_the_peak_is_that_of_the_gpu_and_unknown_for_others(
     assert peak_flops(device, torch.bfloat16) == peak
     assert peak_flops(device, torch.float32) is None
     assert peak_flops(torch.device("cpu"), torch.bfloat16) is None
-    assert len(set(PEAK_FLOPS)) == len(PEAK_FLOPS)

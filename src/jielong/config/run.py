@@ -77,4 +77,11 @@ class RunConfig:
     report: bool = option(
         True, "Write report.html, curves and samples of the run, with each validation.", free=True
     )
+    profile: int = option(
+        0,
+        "Steps to profile, from the fourth on: profile/ in the run's folder gets a trace and a "
+        "table of the slowest operations; 0 profiles none.",
+        low=0,
+        free=True,
+    )
     sample_tokens: int = option(48, "Tokens of each sample; 0 draws none.", low=0, free=True)

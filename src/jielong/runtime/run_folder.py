@@ -34,6 +34,7 @@ class RunFolder:
         self.data = self.path / "data"
         self.teachers = self.path / "teachers"  # runs of their own, by number
         self.replay = self.path / "replay"
+        self.profile = self.path / "profile"
 
     @property
     def started(self) -> bool:

@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 import torch
 
 from jielong.config.model import ModelConfig
-
-# Dense products of bfloat16 or float16 with sums in float32, FLOPs per second, as in the makers'
-# data sheets; the first name that is part of the GPU's counts.
-PEAK_FLOPS = {
-    "B200": 2250e12,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "A10": 125e12,
-    "RTX A6000": 155e12,
-    "RTX 5090": 210e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-    "V100": 125e12,
-    "T4": 65e12,
-}
+from jielong.runtime.cards import peak_bf16_flops
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """FLOPs per second that a GPU can do at most; None where that is not known."""
     if device.type != "cuda" or dtype == torch.float32:
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_FLOPS.items() if _has(name, part)), None)
-
-
-def _has(name: str, part: str) -> bool:
-    return re.search(rf"\b{re.escape(part)}\b", name) is not None
+    return peak_bf16_flops(torch.cuda.get_device_name(device))
 
 
 def flops_per_token(model: ModelConfig, active_parameters: int, attended: float) -> float:
