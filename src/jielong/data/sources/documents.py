@@ -26,6 +26,7 @@ from jielong.data.sources.items import (
     Item,
     Remark,
     UnreadableFileError,
+    shown,
 )
 from jielong.data.sources.json_rows import looks_like_json, read_json
 from jielong.data.sources.listing import NotRead, list_files
@@ -249,4 +250,4 @@ def _file_source(path: Path, suffixes: Suffixes = frozenset()) -> Source:
             f"--text-suffixes {path.suffix[1:] or 'none'}"
         )
     stat = path.stat()
-    return Source(str(path), kind, path, stat.st_size, stat.st_mtime_ns)
+    return Source(shown(path), kind, path, stat.st_size, stat.st_mtime_ns)
