@@ -358,8 +358,13 @@ def test_a_tracker_that_is_not_installed_is_an_error_before_anything_is_prepared
 
 def test_tensorboard_shows_the_numbers_of_metrics_jsonl(tmp_path: Path, words: list[str]) -> None:
     pytest.importorskip("tensorboard")
+    words += ["--sample_tokens", "4", "--sample_prompts", "# <b>Tale"]
     assert main([*words, "--tracker", "tensorboard"]) == 0
     events = tensorboard_events(tmp_path / "run")
+    samples = events.Tensors("sample/1/text_summary")
+    assert [event.step for event in samples] == [4, STEPS]
+    shown = samples[0].tensor_proto.string_val[0].decode()
+    assert shown.startswith("    # <b>Tale▸")  # a block of code in Markdown: nothing acts
     for name in ("loss", "grad_norm", "learning_rate"):
         shown = {event.step: event.value for event in events.Scalars(f"train/{name}")}
         assert shown == pytest.approx(
