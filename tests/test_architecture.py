@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "present": {"errors"},
     "tokenization": {"errors", "runtime"},
     "observe": {"errors", "runtime"},
-    "report": {"errors", "observe", "runtime"},
+    "report": {"errors", "observe", "present", "runtime"},
     "model": {"config", "errors", "runtime"},
     "data": {"config", "errors", "runtime", "tokenization"},
     "checkpoint": {"config", "errors", "model", "runtime", "tokenization"},

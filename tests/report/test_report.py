@@ -14,11 +14,11 @@ import pytest
 
 from jielong.cli.main import main
 from jielong.report import charts
+from jielong.report.chinese import CHINESE
 from jielong.report.comparison import differing, names_of
 from jielong.report.curves import at
 from jielong.report.history import read_history
 from jielong.report.report import report
-from jielong.report.words import CHINESE, language_of, sayer
 from tiny import TINY_RUN, flags, in_this_process
 
 SOURCE = Path(__file__).parents[2] / "src" / "jielong" / "report"
@@ -242,10 +242,3 @@ def test_every_sentence_of_the_page_is_there_in_chinese() -> None:
     assert said <= CHINESE.keys(), said - CHINESE.keys()
     for english, chinese in CHINESE.items():
         assert set(re.findall(r"{\w+}", english)) == set(re.findall(r"{\w+}", chinese)), english
-
-
-def test_the_language_is_that_of_the_locale_unless_it_is_given() -> None:
-    assert language_of("auto", {"LANG": "zh_CN.UTF-8"}) == "zh"
-    assert language_of("auto", {"LANG": "zh_CN.UTF-8", "LC_ALL": "C"}) == "en"
-    assert language_of("auto", {}) == "en" and language_of("zh", {}) == "zh"
-    assert sayer("zh")("step {step}", step=3) == "第 3 步"

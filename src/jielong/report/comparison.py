@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from jielong.observe.times import duration
+from jielong.present.words import Say
 from jielong.report import charts, curves, html
 from jielong.report.charts import Chart, Series, draw, thin
 from jielong.report.history import RunHistory, number
 from jielong.report.status import state_of
-from jielong.report.words import Say
 
 NOT_COMPARED = ("out_dir", "tracker", "tracker_project")
 

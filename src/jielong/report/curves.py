@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from jielong.observe.times import duration
+from jielong.present.words import Say
 from jielong.report import html
 from jielong.report.charts import Chart, Series, draw, thin
 from jielong.report.history import Record, RunHistory, number
-from jielong.report.words import Say
 
 MISSING = "No curves: they need matplotlib (pip install 'jielong[plots]', then jielong report)."
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jielong.observe.times import duration
+from jielong.present.words import Say, language_of, sayer
 from jielong.report import charts, comparison, curves, html
+from jielong.report.chinese import CHINESE
 from jielong.report.history import Record, RunHistory, number
 from jielong.report.status import state_of
-from jielong.report.words import Say, language_of, sayer
 from jielong.runtime.atomic import write_file
 
 REPORT = "report.html"
@@ -31,7 +32,7 @@ def report(runs: Sequence[RunHistory], language: str = "auto") -> str:
         ConfigError: the language is unknown.
     """
     chosen = language_of(language)
-    say = sayer(chosen)
+    say = sayer(chosen, chinese=CHINESE)
     if len(runs) == 1:
         title, body = runs[0].name, _single(runs[0], say)
     else:

@@ -108,7 +108,7 @@ def run_part(
         goes_on: with a corrected budget, of which all has been said.
     """
     world, machine, console = place.world, place.machine, place.console
-    say = Console(shown=False).line if goes_on else console.line
+    log = Console(shown=False).line if goes_on else console.line
     folder = RunFolder(config.run.out_dir)
     with contextlib.ExitStack() as stack:
         with world.barrier_after():
@@ -116,7 +116,7 @@ def run_part(
                 check_trackers(config.run.tracker)
                 stack.enter_context(folder.locked())
                 folder.check_config(config, override)
-                inputs = prepare_inputs(config, folder, machine, say, verify)
+                inputs = prepare_inputs(config, folder, machine, log, verify)
             else:
                 inputs = config, StartingPoint()
         chosen, start = world.all_gather(inputs)[0]
@@ -133,7 +133,7 @@ def run_part(
         if world.is_main:
             folder.write_config(config)  # with --override the new settings, now that they fit
         for line in [*run_summary(state), *settings_not_used(chosen, state.config), *notes]:
-            say(line)
+            log(line)
         received, progress = None, state.progress
         if config.training.minutes is not None and (goes_on or progress.step == 0):
             state.deadline = started + 60 * config.training.minutes

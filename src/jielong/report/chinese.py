@@ -1,15 +1,5 @@
-"""The report's language: its sentences stand in English where they are said, here in Chinese."""
+"""The report's sentences in Chinese, by the English in which they stand where they are said."""
 
-from __future__ import annotations
-
-import os
-from collections.abc import Callable, Mapping
-from typing import Any
-
-from jielong.errors import ConfigError
-
-LANGUAGES = ("auto", "en", "zh")
-Say = Callable[..., str]
 CHINESE = {
     "Comparison of {n} runs": "{n} 个训练的比较",
     "state": "状态",
@@ -93,29 +83,3 @@ CHINESE = {
     "不联网，无脚本",
     "none": "无",
 }
-
-
-def language_of(wanted: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Return en or zh; auto is what the locale's variables say.
-
-    Raises:
-        ConfigError: the language is none of these.
-    """
-    if wanted not in LANGUAGES:
-        raise ConfigError(f"lang={wanted!r} is not one of {', '.join(LANGUAGES)}")
-    if wanted != "auto":
-        return wanted
-    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
-        if value := environment.get(name):
-            return "zh" if value.startswith("zh") else "en"
-    return "en"
-
-
-def sayer(language: str) -> Say:
-    """Return `say`, which gives a sentence in en or zh: `say("step {step}", step=3)`."""
-    table = CHINESE if language == "zh" else {}
-
-    def say(sentence: str, **values: Any) -> str:
-        return table.get(sentence, sentence).format(**values)
-
-    return say
