@@ -14,7 +14,13 @@ import pytest
 
 import jielong
 from jielong.cli.main import main
-from jielong.data.sources.documents import BadLine, Document, expand_sources, read_documents
+from jielong.data.sources.documents import (
+    BadLine,
+    Document,
+    Remark,
+    expand_sources,
+    read_documents,
+)
 from jielong.errors import DataError
 
 TEXT = "The miller answered the river.\n"
@@ -124,6 +130,18 @@ def test_what_loses_nothing_is_not_named_where_something_is_lost(
         (tmp_path / "in" / name).write_bytes(data)
     said = "\n".join(jielong.prepare(tmp_path / "in", tokenizer_dir, tmp_path / "out").lines())
     assert re.search(r"WARNING .*b\.parquet: not a readable Parquet file", said)
+
+
+def test_a_file_that_grows_while_it_is_read_is_said_to(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n' * 5)
+    items = read_documents(expand_sources([str(path)]), "text")
+    assert isinstance(next(items), Document)
+    with path.open("a") as file:
+        file.write('{"text": "two"}\n')
+    (remark,) = [item for item in items if isinstance(item, Remark)]
+    assert remark.text == "has changed while it was read: prepare it again"
+    assert texts_and_losses(path) == (["one"] * 5 + ["two"], [])
 
 
 def test_a_file_that_is_named_twice_is_said_to_be(tmp_path: Path, tokenizer_dir: Path) -> None:
