@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import jielong
@@ -88,6 +90,25 @@ def test_the_only_field_that_can_be_the_text_is_named(tmp_path: Path) -> None:
     _, (one, two) = texts_and_losses(path)
     assert one.reason.endswith("choose one with --text-field content")
     assert two.reason.endswith("choose one with --text-field")
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"id": [1], "content": ["a"]}, "seen: id, content; choose one with --text-field content"),
+        ({"title": ["a"], "body": ["a"]}, "seen: title, body; choose one with --text-field"),
+        ({"id": [1]}, "columns seen: id; none of them holds strings: convert it to JSON Lines"),
+        ({"text": [["a"]], "note": ["b"]}, "holds list<element: string>, not strings; choose one"),
+        ({"text": [{"a": "b"}]}, "not strings; none of them holds strings"),
+    ],
+)
+def test_a_table_without_the_column_names_one_that_could_be_it(
+    tmp_path: Path, columns: dict[str, Any], told: str
+) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(DataError) as error:
+        texts_and_losses(tmp_path / "a.parquet")
+    assert told in str(error.value)
 
 
 def test_files_that_were_joined_lose_no_line_to_a_mark_in_their_middle(tmp_path: Path) -> None:
