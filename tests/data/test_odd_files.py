@@ -16,6 +16,8 @@ import pytest
 
 import jielong
 from jielong.cli.main import main
+from jielong.data.prepare.left_out import accounts_of
+from jielong.data.prepare.text_marks import describe_texts
 from jielong.data.sources.documents import (
     BadLine,
     Document,
@@ -181,3 +183,12 @@ def test_pipes_and_hidden_files_are_told_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no text in this folder \(only hidden files"):
         expand_sources([str(tmp_path / "in")])
     assert texts_and_losses(tmp_path / "in" / ".a.txt") == ([TEXT], [])
+
+
+@pytest.mark.parametrize("value", [7, "x", [1], {"a": "b"}, {"a": [1]}])
+def test_damaged_counts_of_a_dataset_are_refused(value: Any) -> None:
+    for name in ("text_units", "special_tokens_inside", "foreign_marks", "rules", "unsplit_lines"):
+        with pytest.raises(DataError, match=r"dataset\.json: its counts are damaged"):
+            describe_texts({name: value})
+    with pytest.raises(DataError, match="damaged"):
+        accounts_of({"left_out": value})
