@@ -10,11 +10,21 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import jielong
 from jielong.cli.main import main
-from jielong.data.sources.documents import BadLine, Document, expand_sources, read_documents
+from jielong.data.prepare.left_out import accounts_of
+from jielong.data.prepare.text_marks import describe_texts
+from jielong.data.sources.documents import (
+    BadLine,
+    Document,
+    Remark,
+    expand_sources,
+    read_documents,
+)
 from jielong.errors import DataError
 
 TEXT = "The miller answered the river.\n"
@@ -84,6 +94,25 @@ def test_the_only_field_that_can_be_the_text_is_named(tmp_path: Path) -> None:
     assert two.reason.endswith("choose one with --text-field")
 
 
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"id": [1], "content": ["a"]}, "seen: id, content; choose one with --text-field content"),
+        ({"title": ["a"], "body": ["a"]}, "seen: title, body; choose one with --text-field"),
+        ({"id": [1]}, "columns seen: id; none of them holds strings: convert it to JSON Lines"),
+        ({"text": [["a"]], "note": ["b"]}, "holds list<element: string>, not strings; choose one"),
+        ({"text": [{"a": "b"}]}, "not strings; none of them holds strings"),
+    ],
+)
+def test_a_table_without_the_column_names_one_that_could_be_it(
+    tmp_path: Path, columns: dict[str, Any], told: str
+) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(DataError) as error:
+        texts_and_losses(tmp_path / "a.parquet")
+    assert told in str(error.value)
+
+
 def test_files_that_were_joined_lose_no_line_to_a_mark_in_their_middle(tmp_path: Path) -> None:
     part = "\ufeff" + json.dumps({"text": "words"}) + "\n"
     (tmp_path / "a.jsonl").write_text(part * 3)
@@ -126,6 +155,18 @@ def test_what_loses_nothing_is_not_named_where_something_is_lost(
     assert re.search(r"WARNING .*b\.parquet: not a readable Parquet file", said)
 
 
+def test_a_file_that_grows_while_it_is_read_is_said_to(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n' * 5)
+    items = read_documents(expand_sources([str(path)]), "text")
+    assert isinstance(next(items), Document)
+    with path.open("a") as file:
+        file.write('{"text": "two"}\n')
+    (remark,) = [item for item in items if isinstance(item, Remark)]
+    assert remark.text == "has changed while it was read: prepare it again"
+    assert texts_and_losses(path) == (["one"] * 5 + ["two"], [])
+
+
 def test_a_file_that_is_named_twice_is_said_to_be(tmp_path: Path, tokenizer_dir: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text(TEXT * 9)
@@ -142,3 +183,12 @@ def test_pipes_and_hidden_files_are_told_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no text in this folder \(only hidden files"):
         expand_sources([str(tmp_path / "in")])
     assert texts_and_losses(tmp_path / "in" / ".a.txt") == ([TEXT], [])
+
+
+@pytest.mark.parametrize("value", [7, "x", [1], {"a": "b"}, {"a": [1]}])
+def test_damaged_counts_of_a_dataset_are_refused(value: Any) -> None:
+    for name in ("text_units", "special_tokens_inside", "foreign_marks", "rules", "unsplit_lines"):
+        with pytest.raises(DataError, match=r"dataset\.json: its counts are damaged"):
+            describe_texts({name: value})
+    with pytest.raises(DataError, match="damaged"):
+        accounts_of({"left_out": value})

@@ -15,6 +15,7 @@ import numpy as np
 
 from jielong.data.sources.documents import Document
 from jielong.data.sources.text_units import RULE
+from jielong.errors import DataError
 from jielong.tokenization.tokenizer import Tokenizer
 
 MARKUP = re.compile(r"<\|[a-z_]{2,30}\|>|</?s>|<(?:bos|eos|pad|unk|mask)>|\[/?INST\]")
@@ -100,7 +101,18 @@ class TextMarks:
 
 
 def describe_texts(counts: Mapping[str, Any]) -> list[str]:
-    """Say what one text is, where that is not a row, and what marks are in the texts."""
+    """Say what one text is, where that is not a row, and what marks are in the texts.
+
+    Raises:
+        DataError: the counts, which come from a dataset's manifest, are damaged.
+    """
+    try:
+        return _described(counts)
+    except (TypeError, ValueError, AttributeError, LookupError):
+        raise DataError("dataset.json: its counts are damaged: prepare the text again") from None
+
+
+def _described(counts: Mapping[str, Any]) -> list[str]:
     units: dict[str, int] = counts.get("text_units", {})
     lines = []
     if units.keys() - {"row"}:

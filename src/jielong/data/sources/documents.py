@@ -130,11 +130,22 @@ def read_documents(
         try:
             items = _read(source, text_field, limit, encoding, splitting)
             yield from _split_rows(items, splitting)
+            if _has_changed(source):
+                yield Remark(source.name, "has changed while it was read: prepare it again")
         except (UnreadableFileError, OSError) as raised:
             error = _unreadable(source, raised)
             if len(sources) == 1 or source.size is None:
                 raise error from None
             yield BadLine(source.name, 0, error.reason, WHOLE_FILE, error.size or source.size)
+
+
+def _has_changed(source: Source) -> bool:
+    if source.path is None:
+        return False
+    try:
+        return source.path.stat().st_mtime_ns != source.mtime_ns
+    except OSError:  # it is gone
+        return True
 
 
 def _unreadable(source: Source, error: UnreadableFileError | OSError) -> UnreadableFileError:
