@@ -111,6 +111,21 @@ def test_a_large_text_is_split_as_it_streams(
     assert LARGE_SHARE / 2 < report.validation_tokens / report.tokens < LARGE_SHARE * 2
 
 
+def test_of_a_very_large_text_no_more_is_held_out_than_is_soon_measured(
+    tmp_path: Path, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jielong.data.prepare.small_split.SMALL_TOKENS", 20_000)
+    monkeypatch.setattr("jielong.data.prepare.small_split.MOST_TOKENS", 400)
+    texts = [words(20, i) for i in range(6000)]
+    report, _ = prepared(tmp_path, tokenizer_dir, texts)
+    assert 200 < report.validation_tokens < 800 < LARGE_SHARE * report.tokens
+    # a share that is asked for is held out
+    again = jielong.prepare(
+        tmp_path / "text.jsonl", tokenizer_dir, tmp_path / "asked", validation_fraction=LARGE_SHARE
+    )
+    assert again.validation_tokens > 800
+
+
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts of thousands of tokens count as large, documents of more than a thousand as long."""

@@ -17,6 +17,8 @@ REPEATED = 1.5  # epochs from which on a text counts as read more than once
 UPDATE_TOKENS = 4  # that training takes as long as an update of Muon, for each unit of width
 MOST_EPOCHS = 30  # that --minutes has a text read: what more would teach, it would only memorise
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
+EVAL_SHARE = 0.05  # of the time, for validations
+FEWEST_EVAL_TOKENS, MOST_EVAL_TOKENS = 2**13, 2**16
 RATE_TRIAL_SHARE = 0.05  # of a run's work, for the trial of learning rates after --init-from
 FIRST_BATCHES = 5.0  # tokens of a batch over the root of the tokens before it
 MICRO_BATCH_TOKENS = 2**15  # more at once needs memory and gains no speed
@@ -57,6 +59,17 @@ def tokens_for(parameters: int) -> float:
     (docs/experiments.md).
     """
     return 0.6 * parameters
+
+
+def default_eval_tokens(tokens_between: float) -> int:
+    """Return the held-out tokens of a validation, by the tokens trained on between two of them.
+
+    A forward pass takes about a third of the time of training on as many tokens. Validations of a
+    run measure the same tokens, so fewer tell as well which one is better; how good a model is in
+    the end is measured on all of them.
+    """
+    affordable = 3 * EVAL_SHARE * tokens_between
+    return round(min(MOST_EVAL_TOKENS, max(FEWEST_EVAL_TOKENS, affordable)))
 
 
 def vocabulary_for(text_bytes: int) -> int:

@@ -72,7 +72,7 @@ def _measure(state: TrainState, done: Mapping[str, Any]) -> None:
     progress = state.progress
     if state.dataset.validation is None:
         return
-    step, eval_tokens = progress.step, state.config.run.eval_tokens
+    step, eval_tokens = progress.step, state.plan.eval_tokens
     passes: dict[str, int | None] = {"validation": eval_tokens}
     if step == state.plan.total_steps and _longest_split(state) > eval_tokens:
         passes["final_validation"] = None
@@ -146,7 +146,7 @@ def measure_best(state: TrainState) -> None:
     folder = state.best_checkpoint()
     if stream is None or folder is None or best in (None, progress.step):
         return
-    if _longest_split(state) <= state.config.run.eval_tokens:
+    if _longest_split(state) <= state.plan.eval_tokens:
         return  # all is measured each time
     load_weights(state.model, folder)
     found = _of_both_texts(state, best, None, "final_validation")

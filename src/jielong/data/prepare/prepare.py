@@ -137,7 +137,8 @@ def _write_splits(
         if not validation.documents:
             raise DataError("no usable text in data.validation_path" + left_out.summary())
     share = dataset_settings(config)["validation_fraction"]
-    split = Split(train, validation, share, tokenizer.token_bytes())
+    text_bytes = sum(source.size or 0 for source in sources.data)
+    split = Split(train, validation, share, tokenizer.token_bytes(), text_bytes)
     items = read_documents(sources.data, *reading)
     for documents in encoder.run("data", items):
         distinct.add(documents.hashes)

@@ -15,7 +15,9 @@ from jielong.data.prepare.split import EncodedDocuments, HeldOutSplit
 from jielong.data.shard_writer import ShardWriter
 
 SMALL_TOKENS = 2**22  # texts of up to so many tokens are split with all of them in memory
-LARGE_SHARE = 0.01  # held out of larger texts, where nothing is asked for
+LARGE_SHARE = 0.01  # held out of larger texts, where nothing is asked for,
+MOST_TOKENS = 2**22  # but about so many at most: more would take long to measure and tell no more
+BYTES_PER_TOKEN = 3.0  # about
 LONGEST_WHOLE = 2**16  # tokens of a document of a larger text that is held out whole, if at all
 # so many predict bits per byte to about 1 % (docs/experiments.md)
 ENOUGH_TOKENS = 2**16
@@ -41,6 +43,7 @@ class Split:
         validation: ShardWriter,
         share: float | None,
         token_bytes: np.ndarray,
+        text_bytes: int = 0,
     ) -> None:
         """Start a split.
 
@@ -48,6 +51,7 @@ class Split:
             share: of the text; none: as much as its likelihood needs to be known to about 1 %, at
                 most a tenth.
             token_bytes: (V,) bytes of text that each token encodes.
+            text_bytes: about the size of the text, as far as it is known.
         """
         self.pieces, self.too_small = 0, False
         self._train, self._validation = train, validation
@@ -55,7 +59,8 @@ class Split:
         self._small: list[EncodedDocuments] | None = []
         self._tokens = 0
         self._large: HeldOutSplit | None = None
-        self._large_share = LARGE_SHARE if share is None else share
+        most = MOST_TOKENS * BYTES_PER_TOKEN / max(1, text_bytes)
+        self._large_share = min(LARGE_SHARE, most) if share is None else share
 
     def add(self, documents: EncodedDocuments) -> None:
         """Take more documents; nothing is written while the text may still be small."""
