@@ -216,6 +216,13 @@ class TrainingConfig:
     compile: str = option(
         "auto", "torch.compile: auto weighs its warm-up.", choices=("auto", "on", "off"), free=True
     )
+    activation_checkpointing: str = option(
+        "none",
+        "Compute layers again in the backward pass instead of keeping what they computed: saves "
+        "memory and costs time; selective: every second layer.",
+        choices=("none", "selective", "full"),
+        free=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -10,23 +10,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from jielong.config.load import load_toml
 from jielong.config.settings import Config
 from jielong.data.prepare.files_read import describe_files
 from jielong.data.prepare.provenance import Sources, warn_of_same_text
 from jielong.data.shards import Dataset, open_dataset
 from jielong.data.sources.documents import DocumentTexts
 from jielong.data.sources.text_units import Splitting
-from jielong.errors import ConfigError
+from jielong.errors import ConfigError, DataError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 from jielong.training.datasets import (
+    dataset_folder,
     ensure_datasets,
     find_older_text,
     load_dataset,
     load_replay,
     prepared_folder,
 )
-from jielong.training.minutes import Machine, TextSize, choose_size, choose_tokens
+from jielong.training.minutes import CHOSEN, Machine, TextSize, choose_size, choose_tokens
 from jielong.training.starting_point import (
     StartingPoint,
     check_init_from,
@@ -105,6 +107,31 @@ def prepare_inputs(
         found = found.with_values(**budget)
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
     return dataclasses.replace(found, data=data), start
+
+
+def inputs_of_run(folder: RunFolder) -> tuple[Config, StartingPoint]:
+    """Return the settings that a run trains with and its newest checkpoint; nothing is written.
+
+    Raises:
+        ConfigError: there is no run, or its settings are damaged.
+        DataError: its text is not prepared, or damaged.
+    """
+    if not folder.config_file.is_file():
+        raise ConfigError(
+            f"{folder.path}: no run is here (there is no {folder.config_file.name}): give a run's "
+            "folder, or settings such as --data-path"
+        )
+    config = folder.stored_config()
+    if (folder.path / CHOSEN).exists():
+        config = config.with_values(**load_toml(folder.path / CHOSEN))
+    start = find_starting_point(config, folder)
+    if not (tokenizer_file := Path(tokenizer_folder(config, folder, start))).exists():
+        raise DataError(f"{folder.path}: this run has no tokenizer yet ({tokenizer_file})")
+    if not (dataset_folder(config, folder) / "dataset.json").is_file():
+        raise DataError(f"{folder.path}: the text of this run is not prepared yet")
+    tokenizer = load_tokenizer(config, folder, start)
+    datasets = load_dataset(config, tokenizer, folder), load_replay(config, tokenizer, folder)
+    return _with_window_of_text(config, *datasets, log=lambda line: None), start
 
 
 def _with_window_of_text(
