@@ -23,6 +23,7 @@ from jielong.insight.embeddings import inspect_embeddings
 from jielong.insight.experts import inspect_experts
 from jielong.insight.layers import inspect_layers
 from jielong.insight.model import inspect_model
+from jielong.insight.planning import plan
 from jielong.insight.predictions import inspect_predictions
 from jielong.insight.schedule import inspect_schedule
 from jielong.insight.tokenizer import inspect_tokenizer
@@ -53,6 +54,7 @@ __all__ = [
     "inspect_schedule",
     "inspect_tokenizer",
     "load",
+    "plan",
     "prepare",
     "pretrain",
     "train_tokenizer",

@@ -14,6 +14,7 @@ from jielong.cli import (
     evaluate,
     generate,
     inspect,
+    plan,
     prepare,
     pretrain,
     report,
@@ -69,7 +70,8 @@ def build_parser() -> Parser:
     parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for module in (pretrain, tokenizer, prepare, generate, evaluate, inspect, report, convert):
+    modules = (pretrain, plan, tokenizer, prepare, generate, evaluate, inspect, report, convert)
+    for module in modules:
         module.add(commands)
     for command in _leaves(commands):
         command.add_argument(

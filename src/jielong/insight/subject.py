@@ -24,13 +24,30 @@ def silent(line: str) -> None:
     """Tell nothing."""
 
 
-def config_of(settings: Config | Mapping[str, Any]) -> Config:
-    """Return settings as `jielong.pretrain` takes them, with the default budget."""
+def config_of(settings: Config | Mapping[str, Any], budgeted: bool = True) -> Config:
+    """Return settings as `jielong.pretrain` takes them.
+
+    Args:
+        budgeted: with its default budget, a time, where none is given.
+    """
     if isinstance(settings, Config):
         return settings
     preset, file = settings.get("preset"), settings.get("file")
     given = {k: v for k, v in settings.items() if k not in ("preset", "file")}
+    if not budgeted:
+        return load_config(preset, file, **given)
     return load_config(preset, file, **with_default_budget(given, preset, file))
+
+
+def _briefly(log: Log, temporary: str) -> Log:
+    """Leave out the report on a dataset that will not stay, but for its warnings."""
+
+    def brief(line: str) -> None:
+        warns = "WARNING" in line or line.startswith("  left out")
+        if warns or not (line.startswith("  ") or temporary in line):
+            log(line)
+
+    return brief
 
 
 @contextlib.contextmanager
@@ -59,5 +76,5 @@ def opened(what: Subject, log: Log = silent, **changes: Any) -> Iterator[RunData
         folder = RunFolder(temporary)
         device = choose_device(config.training.device)
         machine = Machine(device, choose_dtype(config.training.dtype, device))
-        prepared, start = prepare_inputs(config, folder, machine, log)
+        prepared, start = prepare_inputs(config, folder, machine, _briefly(log, temporary))
         yield open_data(prepared, folder, start, device)

@@ -149,4 +149,82 @@ READING = {
         "离 {text} 最近的（id {token}，长度 {norm:.3f}）"
     ),
 }
-CHINESE: dict[str, str] = WORDS | DATA | MODEL | READING
+PLAN = {
+    "Plan: {size} parameters, {tokens:.3g}M tokens": "计划：{size} 参数，{tokens:.3g}M token",
+    "Parameters by part": "各部分的参数",
+    "Memory by kind, at the peak of an update": "各类内存（一次更新的峰值）",
+    "Time": "时间",
+    "Python and torch": "Python 和 torch",
+    "activations": "激活值",
+    "arithmetic": "运算量",
+    "average of the weights": "权重平均",
+    "budget": "预算",
+    "cost": "费用",
+    "data": "数据",
+    "gradients": "梯度",
+    "logits": "logits",
+    "memory": "内存",
+    "time": "时间",
+    "tokenizer and dataset": "分词器和数据集",
+    "training": "训练",
+    "validation and checkpoints": "验证和检查点",
+    "weights": "权重",
+    "{tokens:,} tokens, {documents:,} documents (half of them up to {median:,} tokens), {held:,} "
+    "tokens held out": (
+        "{tokens:,} 个 token，{documents:,} 篇文档（一半不超过 {median:,} 个 token），"
+        "留出 {held:,} 个 token 作验证"
+    ),
+    "{steps:,} steps, {tokens:,} tokens: {ratio:.2g} a parameter, the text {epochs:.3g} times": (
+        "{steps:,} 步，{tokens:,} 个 token：每参数 {ratio:.2g} 个，文本读 {epochs:.3g} 遍"
+    ),
+    "{each:.3g} FLOPs a token, {all:.3g} in all": "每 token {each:.3g} FLOPs，共 {all:.3g}",
+    "of {available} free": "（可用 {available}）",
+    "batches of {batch} × {window}, {micro} at once": (
+        "批次 {batch} × {window}，一次算 {micro} 个窗口"
+    ),
+    "{speed:,.0f} tokens/s": "{speed:,.0f} token/秒",
+    "measured here: {device}": "在本机实测：{device}",
+    "{device}, at an assumed {mfu:.0%} of its peak (--mfu)": (
+        "{device}，假定达到峰值的 {mfu:.0%}（--mfu）"
+    ),
+    "{cost:.2f} at {price:g} an hour": "{cost:.2f}（每小时 {price:g}）",
+    "Not even one window of {window:,} tokens fits into memory: take a smaller model, or a shorter "
+    "--max-seq-len.": (
+        "内存连一个 {window:,} token 的窗口都放不下：请用更小的模型，或更短的 --max-seq-len。"
+    ),
+    "Micro-batches of {wanted} windows do not fit, of {fits} they do: training will take these, "
+    "and each update stays the same.": (
+        "{wanted} 个窗口的微批次放不下，{fits} 个可以：训练会用后者，每次更新不变。"
+    ),
+    "No text is held out: nothing will tell learning from memorising. Add text, or give "
+    "--validation-path.": (
+        "没有留出验证文本：无从区分学会和死记。请增加文本，或给出 --validation-path。"
+    ),
+    "The text is read {epochs:.0f} times: beyond {most} it is only memorised. Take fewer --epochs, "
+    "or more text.": (
+        "文本要读 {epochs:.0f} 遍：超过 {most} 遍只是死记。请减少 --epochs，或增加文本。"
+    ),
+    "The text is read {epochs:.1f} times: from about {fresh} on, new text teaches clearly more "
+    "than the same text again.": (
+        "文本要读 {epochs:.1f} 遍：大约 {fresh} 遍之后，新文本明显比重读同样的文本更有用。"
+    ),
+    "Too little for this model: it sees {ratio:.2g} tokens a parameter, and below 0.6 a smaller "
+    "model ends better. Take a smaller one, or train longer.": (
+        "对这个模型太少：每参数只看到 {ratio:.2g} 个 token，低于 0.6 时更小的模型结果更好。"
+        "请用更小的模型，或训练更久。"
+    ),
+    "The vocabulary is large for this text: each of {vocabulary:,} tokens stands in it {times:.0f} "
+    "times on average, and its embeddings are {share:.0%} of the model. About {fitting:,} would do "
+    "(--vocab-size).": (
+        "词表对这段文本来说太大：{vocabulary:,} 个 token 平均各出现 {times:.0f} 次，"
+        "嵌入占模型的 {share:.0%}。大约 {fitting:,} 就够了（--vocab-size）。"
+    ),
+    "A window of {window:,} tokens is longer than most documents: 95% have at most {longest:,}, "
+    "and attention stays within a document. A shorter --max-seq-len teaches the same.": (
+        "{window:,} token 的窗口比大多数文档长：95% 的文档不超过 {longest:,}，"
+        "而注意力不会越过文档。更短的 --max-seq-len 学到的一样多。"
+    ),
+    "A model of width {width} is too narrow to keep this GPU busy: expect more time than is said "
+    "here.": "宽度 {width} 的模型太窄，喂不饱这块 GPU：实际时间会比这里说的长。",
+}
+CHINESE: dict[str, str] = WORDS | DATA | MODEL | READING | PLAN

@@ -95,12 +95,7 @@ def least_bytes(
         recompute_every: `Decoder.recompute_every`.
         teacher: the model whose predictions are learnt, if any.
     """
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    attention = (3 * heads + 4 * kv_heads) * config.head_size  # q, k, v, rotated, and the output
-    mlp = config.mlp_size
-    if config.use_moe:
-        mlp = config.num_experts_per_tok * config.expert_size
-    kept = 5 * config.hidden_size + attention + 3 * mlp + masked  # floats of a token in a layer
+    kept = kept_values(config, masked)
     states = (2 + 1 + STATE_PER_PARAMETER) * config.parameter_count
     layers = config.num_hidden_layers
     floats = layers * kept
@@ -111,6 +106,20 @@ def least_bytes(
         states += teacher.parameter_count
         floats += teacher.hidden_size
     return 4 * (states + floats * rows * window)
+
+
+def kept_values(config: ModelConfig, masked: int) -> int:
+    """Count the values of a token that a layer keeps for its backward pass.
+
+    Args:
+        masked: keys that a mask has for each token, on average; 0 without a mask.
+    """
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    attention = (3 * heads + 4 * kv_heads) * config.head_size  # q, k, v, rotated, and the output
+    mlp = config.mlp_size
+    if config.use_moe:
+        mlp = config.num_experts_per_tok * config.expert_size
+    return 5 * config.hidden_size + attention + 3 * mlp + masked
 
 
 def rows_that_fit(
