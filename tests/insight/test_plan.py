@@ -11,6 +11,7 @@ import pytest
 
 import jielong
 from jielong.cli.main import main
+from jielong.data.shards import open_dataset
 from jielong.errors import ConfigError
 from jielong.insight import planning
 from jielong.insight.arithmetic import parts_of
@@ -18,7 +19,7 @@ from jielong.insight.plan import PlanView, lasting
 from jielong.insight.plan_memory import Training, largest_micro_batch, memory_of
 from jielong.insight.plan_text import warnings_of
 from jielong.present.words import sayer
-from jielong.runtime.accelerators import accelerator
+from jielong.runtime.cards import accelerator
 from jielong.runtime.run_folder import RunFolder
 from jielong.training.minutes import Speed
 from jielong.training.optimizer import Optimizer
@@ -47,7 +48,10 @@ def test_a_plan_has_the_sizes_of_the_run(planned: PlanView, trained_run: Path) -
     assert sum(planned.parameters_by_part.values()) == planned.parameters
     assert planned.steps == TINY_RUN["steps"]
     assert 0.8 * planned.tokens < tokens <= planned.tokens
-    assert planned.documents == 54 and planned.held_out_tokens > 0
+    dataset = open_dataset(RunFolder(trained_run).data)
+    assert dataset.validation is not None
+    assert planned.documents == len(dataset.train.documents)
+    assert planned.held_out_tokens == len(dataset.validation)
 
 
 def test_the_time_is_that_of_its_parts(planned: PlanView) -> None:

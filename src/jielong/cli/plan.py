@@ -11,7 +11,7 @@ from jielong.cli.show import add_show, show
 from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.load import preset_names
 from jielong.config.settings import FIELDS
-from jielong.runtime.accelerators import ACCELERATORS
+from jielong.runtime.cards import ACCELERATORS
 
 
 def add(commands: Commands) -> None:

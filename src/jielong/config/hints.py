@@ -12,6 +12,7 @@ OTHER_NAMES = {
     "accumulation_steps": "gradient_accumulation_steps grad_accum_steps gradient_accumulation "
     "grad_accum accumulate_grad_batches",
     "adam_eps": "adam_epsilon eps epsilon",
+    "activation_checkpointing": "gradient_checkpointing use_gradient_checkpointing",
     "average_weights": "ema use_ema",
     "batch_size": "per_device_train_batch_size train_batch_size bs device_batch_size",
     "beta1": "adam_beta1",
@@ -85,8 +86,6 @@ ADVICE = {
     "another run needs another --out-dir": "overwrite_output_dir overwrite force",
     "for several GPUs use torchrun --nproc-per-node N -m jielong pretrain": "ddp local_rank "
     "devices gpus num_gpus n_gpu num_nodes nproc_per_node strategy fsdp deepspeed",
-    "for less memory give a smaller --micro-batch-size": "gradient_checkpointing "
-    "activation_checkpointing use_gradient_checkpointing",
 }
 _MEANT = {other: ours for ours, others in OTHER_NAMES.items() for other in others.split()}
 _ALSO = {  # names with a second meaning, in other commands

@@ -17,7 +17,7 @@ from jielong.insight.plan import PlanView, TimeByKind
 from jielong.insight.plan_memory import Training, largest_micro_batch
 from jielong.insight.subject import Log, config_of, opened, silent
 from jielong.model.attention_backends import MIN_MEAN_LENGTH
-from jielong.runtime.accelerators import Accelerator, accelerator
+from jielong.runtime.cards import Accelerator, accelerator
 from jielong.runtime.device import available_memory, choose_device, choose_dtype, describe
 from jielong.training.minutes import PAUSE_S, TAUGHT, Machine, Speed, measure_speed
 from jielong.training.run_data import RunData

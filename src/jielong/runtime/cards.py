@@ -1,8 +1,11 @@
-"""What GPUs can do: the peak rate of their matrix products in bfloat16, by name."""
+"""What GPUs can do, by name: the peak rate of their matrix products in bfloat16, and memory."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+
+from jielong.errors import ConfigError
 
 # Dense TFLOP/s with float32 sums, from the makers' data sheets. A card is named as its driver does,
 # and the longest name that fits counts: "NVIDIA H100 PCIe" is not an H100 of the SXM form.
@@ -46,3 +49,43 @@ def peak_bf16_flops(card: str) -> float | None:
     if not fitting:
         return None
     return PEAK_BF16_TFLOPS[max(fitting, key=len)] * 1e12
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A GPU that a run can be planned for.
+
+    Attributes:
+        bf16_flops: dense products of bfloat16, summed in float32, a second.
+        memory: bytes.
+    """
+
+    name: str
+    bf16_flops: float
+    memory: int
+
+
+_MEMORY = {
+    "RTX 3090": 24 * 2**30,
+    "RTX 4090": 24 * 2**30,
+    "A100": 80 * 2**30,
+    "H100": 80 * 2**30,
+    "H200": 141 * 10**9,
+}
+ACCELERATORS = {
+    name.replace(" ", "").lower(): Accelerator(name, PEAK_BF16_TFLOPS[name] * 1e12, memory)
+    for name, memory in _MEMORY.items()
+}
+
+
+def accelerator(name: str) -> Accelerator:
+    """Return a GPU by its name, e.g. rtx4090; `RTX 4090` and `4090` are the same.
+
+    Raises:
+        ConfigError: it is not known.
+    """
+    plain = name.lower().replace(" ", "").replace("-", "")
+    for known, found in ACCELERATORS.items():
+        if plain in (known, known.removeprefix("rtx")):
+            return found
+    raise ConfigError(f"gpu={name!r} is not one of {', '.join(ACCELERATORS)}")
