@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "present": {"errors"},
     "tokenization": {"errors", "runtime"},
     "observe": {"errors", "runtime"},
+    "report": {"errors", "observe", "present", "runtime"},
     "model": {"config", "errors", "runtime"},
     "data": {"config", "errors", "runtime", "tokenization"},
     "checkpoint": {"config", "errors", "model", "runtime", "tokenization"},
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "interop": {"checkpoint", "config", "errors", "model", "runtime", "tokenization"},
     "training": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation"),
-        *("interop", "model", "observe", "runtime", "tokenization"),
+        *("interop", "model", "observe", "report", "runtime", "tokenization"),
     },
     "insight": {
         *("checkpoint", "config", "data", "errors", "model", "present", "runtime"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -172,11 +173,12 @@ def train_tokenizer(
             encoding, allow_loss, tokenizer_sample_bytes.
 
     Raises:
-        ConfigError: a setting is unknown, or `out_dir` already has a tokenizer.
+        ConfigError: a setting is unknown, or `out_dir` already has a tokenizer, or cannot be made.
         DataError: the text cannot be read, or there is none.
     """
     if (Path(out_dir) / "tokenizer.json").exists():
         raise ConfigError(f"{out_dir} already holds a tokenizer: choose another --out-dir")
+    _check_writable(Path(out_dir))
     config = load_config(data_path=_paths(data_path), **settings)
     tokenizer = train_on_corpus(config, log=log)
     tokenizer.save(Path(out_dir))
@@ -207,6 +209,15 @@ def prepare(
     config = load_config(data_path=_paths(data_path), tokenizer=str(tokenizer), **settings)
     loaded = Tokenizer.load(tokenizer, config.data.bos_token, config.data.eos_token)
     return prepare_dataset(config, loaded, Path(out_dir), log)
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse, before any work, a folder that could not be written."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{folder}: {there} is not a folder: choose another --out-dir")
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"{folder}: {there} cannot be written: choose another --out-dir")
 
 
 def _paths(data_path: str | Path | Sequence[str | Path]) -> tuple[str, ...]:

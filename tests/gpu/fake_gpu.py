@@ -41,6 +41,7 @@ class FakeGpu(FakeTensorMode):
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
         self.kernels: Counter[tuple[str, torch.dtype]] = Counter()
+        self.host_reads = 0  # for which the host waits until the device has done all before
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -54,8 +55,10 @@ class FakeGpu(FakeTensorMode):
         if tensors and not fake:  # on its way to the GPU: its data stays behind
             args, kwargs = tree_map_only(Tensor, self.from_tensor, (args, kwargs))
         if func is aten._local_scalar_dense.default:
+            self.host_reads += 1
             return {torch.bool: True}.get(args[0].dtype, 1.0 if args[0].is_floating_point() else 1)
         if fake and target is not None and torch.device(target).type == "cpu":
+            self.host_reads += 1
             with torch.utils._python_dispatch._disable_current_modes():
                 dtype = kwargs.get("dtype") or fake[0].dtype
                 return torch.ones(fake[0].shape, dtype=dtype)
@@ -167,7 +170,12 @@ def gradients(outputs: Sequence[Tensor], grads: Sequence[Tensor]) -> dict[Tensor
     return leaves
 
 
+_backward_passes = 0
+
+
 def _backward(loss: Tensor) -> None:
+    global _backward_passes
+    _backward_passes += 1
     assert not torch.is_autocast_enabled("cuda"), "backward passes belong outside of autocast"
     for leaf, grad in gradients([loss], [torch.ones_like(loss)]).items():
         leaf.grad = grad if leaf.grad is None else leaf.grad + grad
@@ -228,6 +236,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
         "get_device_name": "a fake GPU",
         "current_device": 0,
         "empty_cache": None,
+        "max_memory_allocated": 2**30,
         "get_rng_state": torch.get_rng_state(),
         "set_rng_state": None,
         "synchronize": None,
@@ -235,8 +244,11 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value, **__: value)
     real_to = nn.Module.to
     monkeypatch.setattr(torch, "Generator", _Generator)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda x: x)
     monkeypatch.setattr(Tensor, "backward", _backward)
     monkeypatch.setattr(torch.autograd, "grad", _autograd_grad)
+    # by which layers that are computed again know that one backward pass asks several times
+    monkeypatch.setattr(torch._C, "_current_graph_task_id", lambda: _backward_passes)
 
     def to(model: Transformer, *args: Any, **kwargs: Any) -> Transformer:
         real_to(model, *args, **kwargs)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from functools import partialmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,10 +18,17 @@ from torch.nn.attention import varlen
 import jielong
 from jielong.checkpoint import checkpoint
 from jielong.config.load import load_config, preset_names
-from jielong.model.attention_backends import varlen_attention
+from jielong.config.model import ModelConfig
+from jielong.data.batches import Batch
+from jielong.model.attention_backends import varlen_attention, varlen_options
+from jielong.model.loss import CHUNK_TOKENS, GPU_LOGITS_BYTES, chunk_tokens
+from jielong.model.transformer import Transformer
+from jielong.training.optimizer import Optimizer
 from jielong.training.pretrain import pretrain
 from jielong.training.result import RunResult
-from tiny import TEXTS
+from jielong.training.scaling import MODEL_SIZES, ModelSize
+from jielong.training.step import TrainStep
+from tiny import TEXTS, new_optimizer, random_batch, split_batch, tiny_config
 
 VARLEN = "torch_attn::_varlen_attn"
 HALVES = ("bfloat16", "float16")
@@ -118,6 +126,67 @@ def test_other_settings_train_on_a_gpu(
     assert run(corpus_file, tmp_path, preset="tiny", **settings).step == 3
 
 
+def step_on_a_gpu(config: ModelConfig, **settings: Any) -> TrainStep:
+    """A model of two layers on the GPU, with what trains it."""
+    model = Transformer(dataclasses.replace(config, num_hidden_layers=2)).to("cuda")
+    optimizer: Optimizer = new_optimizer(model, tiny_config())
+    return TrainStep(model, optimizer, grad_clip=1.0, **({"dtype": torch.bfloat16} | settings))
+
+
+def packed(rows: int, length: int) -> list[Batch]:
+    """Two micro-batches of windows with a document border."""
+    batch = random_batch(rows, length)
+    ids = (torch.arange(length) > length // 3).int().expand(rows, length)
+    seeds = torch.arange(rows)
+    return split_batch(dataclasses.replace(batch, document_ids=ids, row_seeds=seeds), 2)
+
+
+@pytest.mark.parametrize("size", MODEL_SIZES, ids=lambda size: str(size.hidden_size))
+def test_every_size_that_minutes_may_choose_takes_the_kernel(size: ModelSize, gpu: FakeGpu) -> None:
+    values = {k: v for k, v in size.values().items() if k != "max_seq_len"}
+    train_step = step_on_a_gpu(ModelConfig(**values, vocab_size=512).validated())
+    batches = packed(2, 37)  # windows whose length is a multiple of nothing
+    train_step(batches)  # tries the kernel, beside attention in float32
+    gpu.kernels.clear()
+    assert train_step(batches).applied
+    assert gpu.kernels[VARLEN, torch.bfloat16] == 4  # two micro-batches, two layers
+    assert products(gpu).keys() == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"use_moe": True, "num_experts_per_tok": 2, "moe_intermediate_size": 64}],
+    ids=["dense", "mixture"],
+)
+def test_the_host_waits_for_the_gpu_once_in_a_step(changes: dict[str, Any], gpu: FakeGpu) -> None:
+    config = ModelConfig(hidden_size=64, num_attention_heads=2, num_key_value_heads=1, **changes)
+    train_step = step_on_a_gpu(config.validated(), dropout=0.1)
+    train_step(packed(4, 16))  # tries the kernel
+    before = gpu.host_reads
+    train_step(packed(4, 16))
+    assert gpu.host_reads - before == 1
+
+
+def test_the_loss_takes_as_many_tokens_at_once_as_the_device_has_room_for() -> None:
+    cpu, gpu, half = torch.device("cpu"), torch.device("cuda"), torch.bfloat16
+    assert chunk_tokens(cpu, torch.float32, 6400) == CHUNK_TOKENS
+    assert chunk_tokens(gpu, half, 6400) * 6400 * 4 == pytest.approx(GPU_LOGITS_BYTES, rel=0.1)
+    assert chunk_tokens(gpu, half, 2**20) == CHUNK_TOKENS  # never none
+    assert chunk_tokens(gpu, torch.float16, 6400) == CHUNK_TOKENS  # sums in float16 can overflow
+
+
+def test_layers_are_computed_again_on_a_gpu(gpu: FakeGpu) -> None:
+    config = ModelConfig(hidden_size=64, num_attention_heads=2, num_key_value_heads=1, use_moe=True)
+    train_step = step_on_a_gpu(config.validated(), dropout=0.1)
+    batches = packed(4, 16)
+    train_step(batches)  # tries the kernel
+    for every, calls in ((2, 6), (1, 8)):  # of the kernel, instead of 4: micro-batches × layers
+        cast(Transformer, train_step.model).model.recompute_every = every
+        gpu.kernels.clear()
+        assert train_step(batches).applied
+        assert gpu.kernels[VARLEN, torch.bfloat16] == calls
+
+
 def test_resuming_on_a_gpu(gpu: FakeGpu, corpus_file: Path, tmp_path: Path) -> None:
     run(corpus_file, tmp_path, preset="moe", dtype="float16")
     more = run(corpus_file, tmp_path, preset="moe", dtype="float16", steps=5)
@@ -137,7 +206,7 @@ def test_the_first_lines_say_which_attention_is_used_and_why(
 def test_the_kernel_is_given_one_precision(gpu: FakeGpu) -> None:
     q, k, v = (torch.zeros(2, heads, 8, 16, device="cuda") for heads in (4, 2, 2))
     starts = torch.tensor([0, 8, 16], dtype=torch.int32, device="cuda")
-    out = varlen_attention(q, k, v.bfloat16(), starts)
+    out = varlen_attention(q, k, v.bfloat16(), starts, varlen_options())
     assert out.dtype == torch.bfloat16 and out.shape == (2, 8, 4, 16)
 
 

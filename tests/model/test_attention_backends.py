@@ -19,6 +19,7 @@ from jielong.model.attention_backends import (
     block_causal_mask,
     cu_seqlens_of,
     varlen_attention,
+    varlen_options,
     varlen_unavailable,
 )
 from jielong.model.transformer import Transformer
@@ -160,8 +161,8 @@ def test_the_kernel_is_given_the_precision_of_the_values(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(varlen, "varlen_attn", watched)
     q, k, v = torch.randn(2, 4, 8, 16), torch.randn(2, 2, 8, 16), torch.randn(2, 2, 8, 16)
-    varlen_attention(q, k, v.bfloat16(), cu_seqlens_of(IDS))
-    varlen_attention(q.half(), k, v.half(), cu_seqlens_of(IDS))
+    varlen_attention(q, k, v.bfloat16(), cu_seqlens_of(IDS), varlen_options())
+    varlen_attention(q.half(), k, v.half(), cu_seqlens_of(IDS), varlen_options())
     assert seen == [torch.bfloat16] * 3 + [torch.float16] * 3
 
 

@@ -110,6 +110,7 @@ def _by_suites(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         batch_tokens=arguments.batch_tokens,
         seed=arguments.seed,
+        log=_say_on_terminal,
     )
     if arguments.html:
         Path(arguments.html).write_text(_page(report), encoding="utf-8")
@@ -118,6 +119,12 @@ def _by_suites(arguments: argparse.Namespace) -> int:
     else:
         _draw(report)
     return 0
+
+
+def _say_on_terminal(line: str) -> None:
+    """Show progress to who waits for it, and leave files and pipes alone."""
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr)
 
 
 def _draw(report: SuiteReport) -> None:

@@ -9,7 +9,17 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from jielong.cli import convert, evaluate, generate, inspect, plan, prepare, pretrain, tokenizer
+from jielong.cli import (
+    convert,
+    evaluate,
+    generate,
+    inspect,
+    plan,
+    prepare,
+    pretrain,
+    report,
+    tokenizer,
+)
 from jielong.cli.options import Commands, Parser, ShowVersion, plain_flag, unknown_flag
 from jielong.cli.terminal import as_utf8, replace_what_cannot_be_shown
 from jielong.errors import ConfigError, JielongError
@@ -60,7 +70,8 @@ def build_parser() -> Parser:
     parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for module in (pretrain, plan, tokenizer, prepare, generate, evaluate, inspect, convert):
+    modules = pretrain, plan, tokenizer, prepare, generate, evaluate, inspect, report, convert
+    for module in modules:
         module.add(commands)
     for command in _leaves(commands):
         command.add_argument(

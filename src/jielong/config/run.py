@@ -66,11 +66,22 @@ class RunConfig:
         "Prompts continued with each validation; default: openings of held-out texts.",
         free=True,
     )
-    tracker: str = option(
-        "none",
-        "Records also go to Weights & Biases, TensorBoard or SwanLab.",
-        choices=("none", "wandb", "tensorboard", "swanlab"),
+    tracker: tuple[str, ...] = option(
+        (),
+        "Records and samples also go to these: Weights & Biases, TensorBoard, SwanLab, Trackio, "
+        "MLflow.",
+        choices=("none", "wandb", "tensorboard", "swanlab", "trackio", "mlflow"),
         free=True,
     )
-    tracker_project: str = option("jielong", "The tracker's project.", free=True)
+    tracker_project: str = option("jielong", "The trackers' project.", free=True)
+    report: bool = option(
+        True, "Write report.html, curves and samples of the run, with each validation.", free=True
+    )
+    profile: int = option(
+        0,
+        "Steps to profile, from the fourth on: profile/ in the run's folder gets a trace and a "
+        "table of the slowest operations; 0 profiles none.",
+        low=0,
+        free=True,
+    )
     sample_tokens: int = option(48, "Tokens of each sample; 0 draws none.", low=0, free=True)

@@ -216,6 +216,13 @@ class TrainingConfig:
     compile: str = option(
         "auto", "torch.compile: auto weighs its warm-up.", choices=("auto", "on", "off"), free=True
     )
+    activation_checkpointing: str = option(
+        "none",
+        "Compute layers again in the backward pass instead of keeping what they computed: saves "
+        "memory and costs time; selective: every second layer.",
+        choices=("none", "selective", "full"),
+        free=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -257,7 +264,7 @@ class Config:
             raise ConfigError("training.steps and training.tokens both set a budget: give one")
         if t.minutes is not None and t.steps is not None:
             raise ConfigError("training.minutes and training.steps both set a budget: give one")
-        suite_requests(self.run.eval_suite)
+        suite_requests(self.run.eval_suite, label="run.eval_suite")
         if self.data.replay is not None:
             check_replay(self.data.replay, self.data.data_path)
         if t.auto_size and t.minutes is None:

@@ -24,8 +24,11 @@ class SuiteRequest:
     path: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> SuiteRequest:
+    def parse(cls, text: str, label: str = "suite") -> SuiteRequest:
         """Read `NAME` or `NAME=PATH`.
+
+        Args:
+            label: the setting it is the value of.
 
         Raises:
             ConfigError: there is no such suite, or it takes no path.
@@ -34,36 +37,39 @@ class SuiteRequest:
         name = OTHER_NAMES.get(given.lower(), given.lower())
         if name in AT_CHANCE:
             raise ConfigError(
-                f"suite={given}: a model of 1 to 100M parameters answers {given} by chance, so its "
-                "score would tell nothing; tasks, grammar and cloze tell something at this size"
+                f"{label}={given}: a model of 1 to 100M parameters answers {given} by chance, so "
+                "its score would tell nothing; tasks, grammar and cloze tell something at this size"
             )
         if name not in SUITES:
             raise ConfigError(
-                f"suite={given!r} is not one of {', '.join(SUITES)}{nearest(given, SUITES)}"
+                f"{label}={given!r} is not one of {', '.join(SUITES)}{nearest(given, SUITES)}"
             )
         if equals and not path:
-            raise ConfigError(f"suite={text!r} names no path after =")
+            raise ConfigError(f"{label}={text!r} names no path after =")
         if path and name not in TAKE_A_PATH:
             raise ConfigError(
-                f"suite={text!r}: {name} takes no path; only {', '.join(TAKE_A_PATH)} do"
+                f"{label}={text!r}: {name} takes no path; only {', '.join(TAKE_A_PATH)} do"
             )
         return cls(name, path or None)
 
 
-def suite_requests(names: Sequence[str], path: str | None = None) -> tuple[SuiteRequest, ...]:
+def suite_requests(
+    names: Sequence[str], path: str | None = None, label: str = "suite"
+) -> tuple[SuiteRequest, ...]:
     """Read several `NAME` or `NAME=PATH`, each once.
 
     Args:
         path: for the one among them that takes a path and has none.
+        label: the setting they are the value of.
 
     Raises:
         ConfigError: as `SuiteRequest.parse`; one is asked for twice; or `path` could be for none of
             them, or for several.
     """
-    requests = [SuiteRequest.parse(name) for name in names]
+    requests = [SuiteRequest.parse(name, label) for name in names]
     for request in requests:
         if sum(other.name == request.name for other in requests) > 1:
-            raise ConfigError(f"suite={request.name} is asked for twice")
+            raise ConfigError(f"{label}={request.name} is asked for twice")
     if path is None:
         return tuple(requests)
     open_ = [r.name for r in requests if r.name in TAKE_A_PATH and r.path is None]

@@ -120,7 +120,8 @@ class Attention(nn.Module):
         if plan.document_lengths is not None:
             return self.o_proj(per_document_attention(q, k, v, plan.document_lengths).flatten(2))
         if plan.cu_seqlens is not None:
-            return self.o_proj(varlen_attention(q, k, v, plan.cu_seqlens).flatten(2))
+            out = varlen_attention(q, k, v, plan.cu_seqlens, plan.kernel_options)
+            return self.o_proj(out.flatten(2))
         mask = plan.block_causal_mask
         if cache is not None:
             k, v = cache.append(self.layer, k, v)

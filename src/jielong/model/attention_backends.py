@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ TOLERANCE = 0.02  # relative difference allowed between two kernels in half prec
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """The attention backend of one forward pass. At most one field is set.
+    """The attention backend of one forward pass: that of the field that is set.
 
     If none is set, attention is causal over the whole row.
 
@@ -34,11 +34,14 @@ class AttentionPlan:
         block_causal_mask: (B, 1, T, T) bool, for `F.scaled_dot_product_attention`.
         document_lengths: tokens of each document, for `per_document_attention`.
         cu_seqlens: (documents + 1,) int32, for `varlen_attention`.
+        kernel_options: for `varlen_attention` too. They are here, since what is compiled should
+            not have to look them up.
     """
 
     block_causal_mask: Tensor | None = None
     document_lengths: tuple[int, ...] | None = None
     cu_seqlens: Tensor | None = None
+    kernel_options: Mapping[str, Any] = field(default_factory=dict)  # with `cu_seqlens`
 
 
 CAUSAL = AttentionPlan()
@@ -125,7 +128,13 @@ def per_document_attention(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, 
     return torch.cat(outs, 2).view(H, B, T, D).permute(1, 2, 0, 3)
 
 
-def varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Tensor:
+def varlen_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    options: Mapping[str, Any],
+) -> Tensor:
     """Attend within each document with torch's varlen kernel, on a GPU in half precision.
 
     q and k are cast to the dtype of v: the kernel takes one dtype only, and autocast does not
@@ -136,6 +145,7 @@ def varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Ten
         k: (B, KV, T, D).
         v: (B, KV, T, D), bfloat16 or float16.
         cu_seqlens: as from `cu_seqlens_of`, on the same device.
+        options: as from `varlen_options`.
 
     Returns:
         (B, T, H, D).
@@ -143,17 +153,21 @@ def varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Ten
     from torch.nn.attention import varlen  # loads custom operators, which only a GPU needs
 
     B, H, T, D = q.shape
-    options = _kernel_options(varlen.varlen_attn)
+    # heads last but one, so that rows of tokens need no copy
+    q, k, v = (x.transpose(1, 2).to(v.dtype) for x in (q, k, v))
     if "enable_gqa" not in options:
-        k, v = (x.repeat_interleave(H // x.shape[1], 1) for x in (k, v))
-    q, k, v = (x.transpose(1, 2).flatten(0, 1).to(v.dtype) for x in (q, k, v))
+        k, v = (x.repeat_interleave(H // x.shape[2], 2) for x in (k, v))
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     out = varlen.varlen_attn(q, k, v, cu_seqlens, cu_seqlens, T, T, **options)
     assert isinstance(out, Tensor)
     return out.view(B, T, H, D)
 
 
-def _kernel_options(kernel: Callable[..., Any]) -> dict[str, Any]:
+def varlen_options() -> dict[str, Any]:
     """Return the arguments for causal, grouped-query attention that this torch's kernel accepts."""
+    from torch.nn.attention import varlen
+
+    kernel: Callable[..., Any] = varlen.varlen_attn
     accepted = inspect.signature(kernel).parameters
     causal = {"window_size": (-1, 0)} if "window_size" in accepted else {"is_causal": True}
     return causal | ({"enable_gqa": True} if "enable_gqa" in accepted else {})  # from torch 2.12 on
@@ -194,7 +208,7 @@ def _compare_with_mask(
         expected = F.scaled_dot_product_attention(q32, k32, v32, mask)
         expected_grads = torch.autograd.grad(expected, exact, grad.float())
         try:
-            out = varlen_attention(q, k, v, cu_seqlens).transpose(1, 2)
+            out = varlen_attention(q, k, v, cu_seqlens, varlen_options()).transpose(1, 2)
             grads = torch.autograd.grad(out, inputs, grad)
         except Exception as error:  # an unsupported kernel may raise anything
             return f"it does not run here ({type(error).__name__}: {first_line(error)})"

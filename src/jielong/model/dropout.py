@@ -60,7 +60,7 @@ class Dropout:
         rows, *shape = like.shape
         size = math.prod(shape)
         counters = torch.arange(-(-size // 4), dtype=torch.int32, device=like.device)
-        keys = self.row_seeds.to(like.device, non_blocking=True) + site * 0x9E3779B97F4A7C15 % 2**62
+        keys = self.row_seeds.to(like.device) + site * 0x9E3779B97F4A7C15 % 2**62
         low, high = (keys & 0x7FFFFFFF).int(), (keys >> 31 & 0x7FFFFFFF).int()
         keys = _mixed(_mixed(low) ^ high)
         bits = _mixed(_mixed(counters)[None] ^ keys[:, None])  # (B, ⌈T·H / 4⌉), 4 bytes each

@@ -12,6 +12,17 @@ from jielong.config.settings import IGNORE_INDEX
 from jielong.runtime.device import compute_dtype
 
 CHUNK_TOKENS = 512  # tokens whose logits are in memory at once: 512 × 6400 floats are 13 MB
+# of a chunk's float32 logits on a GPU. Each chunk reads and writes the gradient of the whole head
+# once, so small ones would be slow; larger ones than this would only take memory.
+GPU_LOGITS_BYTES = 2**28
+
+
+def chunk_tokens(device: torch.device, compute: torch.dtype, vocab_size: int) -> int:
+    """Return how many tokens' logits are computed at once, in products of dtype `compute`."""
+    if device.type != "cuda" or compute == torch.float16:  # whose sums over more rows can overflow
+        return CHUNK_TOKENS
+    fitting = GPU_LOGITS_BYTES // (4 * vocab_size)
+    return max(1, fitting // CHUNK_TOKENS) * CHUNK_TOKENS
 
 
 @dataclass(frozen=True)
@@ -57,8 +68,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         share = soft.share if soft else 0.0
         grad_hidden = torch.empty_like(hidden) if needs_grad else None
         grad_weight = torch.zeros_like(weight) if needs_grad else None
-        for start in range(0, len(targets), CHUNK_TOKENS):
-            rows = slice(start, start + CHUNK_TOKENS)
+        chunk = chunk_tokens(hidden.device, compute, len(matrix))
+        for start in range(0, len(targets), chunk):
+            rows = slice(start, start + chunk)
             x, target = hidden[rows].to(compute), targets[rows, None]  # (N, H), (N, 1)
             valid = target != IGNORE_INDEX
             target = target.clamp_min(0)

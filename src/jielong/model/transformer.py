@@ -16,6 +16,7 @@ from jielong.model.attention_backends import (
     block_causal_mask,
     cu_seqlens_of,
     document_lengths,
+    varlen_options,
     varlen_unavailable,
 )
 from jielong.model.dropout import Dropout, LayerDropout
@@ -23,7 +24,7 @@ from jielong.model.feedforward import FeedForward
 from jielong.model.linear import Linear
 from jielong.model.loss import SoftTargets, distillation_loss
 from jielong.model.moe import MixtureOfExperts, Routing, load_balancing_loss
-from jielong.runtime.device import compute_dtype
+from jielong.runtime.device import compute_dtype, to_device
 
 DEFAULT_CONTEXT = 512
 
@@ -77,18 +78,45 @@ class DecoderLayer(nn.Module):
         routings: list[Routing] | None = None,
         dropout: LayerDropout | None = None,
     ) -> Tensor:
-        attended = self.self_attn(self.input_layernorm(x), rotary, plan, cache)
+        compute = compute_dtype(x)
+        # cast once, not by each projection; the residual stream stays float32
+        attended = self.self_attn(self.input_layernorm(x).to(compute), rotary, plan, cache)
         if dropout:
             attended = attended * dropout.keep_attention * dropout.scale
         x = x + attended
         hidden = self.post_attention_layernorm(x)
         if isinstance(self.mlp, MixtureOfExperts):
-            hidden = self.mlp(hidden, routings)
+            hidden = self.mlp(hidden, routings)  # whose router reads float32
         else:
-            hidden = self.mlp(hidden)
+            hidden = self.mlp(hidden.to(compute))
         if dropout:
             hidden = hidden * dropout.keep_mlp * dropout.scale
         return x + hidden
+
+
+def _recomputed(
+    layer: nn.Module,
+    x: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    plan: AttentionPlan,
+    routings: list[Routing] | None,
+    dropout: LayerDropout | None,
+) -> Tensor:
+    """Apply a layer; keep its input alone for the backward pass, which computes the rest again.
+
+    Activation checkpointing (Chen et al. 2016, arXiv:1604.06174). A layer draws nothing at random,
+    so it computes the same the second time.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    def run(x: Tensor) -> tuple[Tensor, list[Routing]]:
+        own: list[Routing] = []  # the second time they are thrown away
+        return layer(x, rotary, plan, None, own, dropout), own
+
+    x, own = checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
+    if routings is not None:
+        routings += own
+    return x
 
 
 class Decoder(nn.Module):
@@ -105,6 +133,8 @@ class Decoder(nn.Module):
         self.head_sizes = config.num_attention_heads, config.num_key_value_heads, config.head_size
         # use per_document_attention on a CPU; off when compiled: each new length would recompile
         self.per_document = True
+        # every nth layer is computed again in the backward pass; 0: none
+        self.recompute_every = 0
         # cached results of varlen_unavailable by device and dtype: the kernel is tried once
         self._varlen_unavailable: dict[tuple[torch.device, torch.dtype], str | None] = {}
 
@@ -125,10 +155,17 @@ class Decoder(nn.Module):
         for number, layer in enumerate(self.layers):
             # masks are made here, outside of what is compiled
             masks = dropout.for_layer(number, x) if dropout else None
-            x = layer(x, rotary, plan, cache, routings, masks)
+            if self._recomputes(number, cache):
+                x = _recomputed(layer, x, rotary, plan, routings, masks)
+            else:
+                x = layer(x, rotary, plan, cache, routings, masks)
         if cache is not None:
             cache.length += tokens.shape[1]
         return self.norm(x)
+
+    def _recomputes(self, layer: int, cache: KVCache | None) -> bool:
+        every = self.recompute_every
+        return every > 0 and layer % every == 0 and cache is None and torch.is_grad_enabled()
 
     def _plan(self, document_ids: Tensor, x: Tensor, cache: KVCache | None) -> AttentionPlan:
         """Choose the fastest backend that keeps attention within documents, for x (B, T, H)."""
@@ -137,8 +174,8 @@ class Decoder(nn.Module):
             if lengths is not None:
                 return AttentionPlan(document_lengths=lengths)
         if cache is None and self.varlen_unavailable(x.device, compute_dtype(x)) is None:
-            cu_seqlens = cu_seqlens_of(document_ids).to(x.device, non_blocking=True)
-            return AttentionPlan(cu_seqlens=cu_seqlens)
+            cu_seqlens = to_device(cu_seqlens_of(document_ids), x.device)
+            return AttentionPlan(cu_seqlens=cu_seqlens, kernel_options=varlen_options())
         return AttentionPlan(block_causal_mask=block_causal_mask(document_ids.to(x.device)))
 
     def varlen_unavailable(self, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -158,7 +195,9 @@ class Decoder(nn.Module):
             )
         reason = self.varlen_unavailable(device, dtype)
         if reason is None:
-            return "varlen kernel (FlashAttention)"
+            if "enable_gqa" in varlen_options():
+                return "varlen kernel (FlashAttention)"
+            return "varlen kernel (FlashAttention), key heads repeated: torch 2.12 shares them"
         return f"masked, slower than the varlen kernel: {reason}"
 
 

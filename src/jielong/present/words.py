@@ -13,7 +13,11 @@ LANGUAGES = ("auto", "en", "zh")
 Say = Callable[..., str]
 
 
-def sayer(language: str = "auto", environment: Mapping[str, str] = os.environ) -> Say:
+def sayer(
+    language: str = "auto",
+    environment: Mapping[str, str] = os.environ,
+    chinese: Mapping[str, str] = CHINESE,
+) -> Say:
     """Return `say`, which gives a sentence in the language: `say("{n} tokens", n=3)`.
 
     The sentences stand in English where they are said; `chinese.py` has the same in Chinese. Values
@@ -21,11 +25,12 @@ def sayer(language: str = "auto", environment: Mapping[str, str] = os.environ) -
 
     Args:
         language: en, zh, or auto: what the locale's variables say.
+        chinese: the sentences in Chinese, by the English.
 
     Raises:
         ConfigError: the language is none of these.
     """
-    table = CHINESE if language_of(language, environment) == "zh" else {}
+    table = chinese if language_of(language, environment) == "zh" else {}
 
     def say(sentence: str, **values: Any) -> str:
         return table.get(sentence, sentence).format(**values)

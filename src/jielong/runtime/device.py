@@ -71,7 +71,16 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
 def compute_dtype(x: torch.Tensor) -> torch.dtype:
     """Return the dtype of matrix products with `x`: autocast's if it is enabled, else its own."""
     kind = x.device.type
+    if kind == "meta":  # tensors without data, which autocast does not know
+        return x.dtype
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor to the device without waiting for it: from pinned memory to a GPU."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
 
 
 def describe(device: torch.device, dtype: torch.dtype) -> str:

@@ -76,7 +76,12 @@ def _fits(model: Transformer, batch: Batch, dtype: torch.dtype, teacher: Teacher
 
 
 def least_bytes(
-    config: ModelConfig, rows: int, window: int, masked: int, teacher: ModelConfig | None = None
+    config: ModelConfig,
+    rows: int,
+    window: int,
+    masked: int,
+    recompute_every: int = 0,
+    teacher: ModelConfig | None = None,
 ) -> int:
     """Estimate, from below, the memory that a pass and an update of float32 take on a CPU.
 
@@ -87,32 +92,44 @@ def least_bytes(
 
     Args:
         masked: keys that a mask has for each token, on average; 0 without a mask.
+        recompute_every: `Decoder.recompute_every`.
         teacher: the model whose predictions are learnt, if any.
     """
-    kept = kept_values(config, masked)
     states = (2 + 1 + STATE_PER_PARAMETER) * config.parameter_count
-    floats = states + config.num_hidden_layers * kept * rows * window
+    floats = kept_values(config, masked, recompute_every)
     if teacher is not None:
-        floats += teacher.parameter_count + teacher.hidden_size * rows * window
-    return 4 * floats
+        states += teacher.parameter_count
+        floats += teacher.hidden_size
+    return 4 * (states + floats * rows * window)
 
 
-def kept_values(config: ModelConfig, masked: int) -> int:
-    """Count the values of a token that a layer keeps for its backward pass.
+def kept_values(config: ModelConfig, masked: int, recompute_every: int = 0) -> int:
+    """Count the values of a token that all layers together keep for the backward pass.
 
     Args:
         masked: keys that a mask has for each token, on average; 0 without a mask.
+        recompute_every: `Decoder.recompute_every`.
     """
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     attention = (3 * heads + 4 * kv_heads) * config.head_size  # q, k, v, rotated, and the output
     mlp = config.mlp_size
     if config.use_moe:
         mlp = config.num_experts_per_tok * config.expert_size
-    return 5 * config.hidden_size + attention + 3 * mlp + masked
+    kept = 5 * config.hidden_size + attention + 3 * mlp + masked  # of a layer
+    layers = config.num_hidden_layers
+    if not recompute_every:
+        return layers * kept
+    again = math.ceil(layers / recompute_every)  # of these the input is kept, and all of one
+    return (layers - again + 1) * kept + again * config.hidden_size
 
 
 def rows_that_fit(
-    config: ModelConfig, rows: int, window: int, masked: int, teacher: ModelConfig | None = None
+    config: ModelConfig,
+    rows: int,
+    window: int,
+    masked: int,
+    recompute_every: int = 0,
+    teacher: ModelConfig | None = None,
 ) -> int:
     """Halve `rows` until a pass of them fits in the host's memory by `least_bytes`.
 
@@ -122,13 +139,17 @@ def rows_that_fit(
     available = available_memory()
     if available is None:
         return rows
-    while rows > 1 and least_bytes(config, rows, window, masked, teacher) > available:
+
+    def needs(rows: int) -> int:
+        return least_bytes(config, rows, window, masked, recompute_every, teacher)
+
+    while rows > 1 and needs(rows) > available:
         rows = math.ceil(rows / 2)
-    needed = least_bytes(config, rows, window, masked, teacher)
-    if needed > available:
+    if needs(rows) > available:
         raise TrainingError(
-            f"a single window of {window:,} tokens needs {needed / 2**30:,.1f} GiB of memory or "
-            f"more with this model{' and its teacher' if teacher else ''}, and "
-            f"{available / 2**30:,.1f} GiB are free: use a shorter --max-seq-len or a smaller model"
+            f"a single window of {window:,} tokens needs {needs(rows) / 2**30:,.1f} GiB of memory "
+            f"or more with this model{' and its teacher' if teacher else ''}, and "
+            f"{available / 2**30:,.1f} GiB are free: use a shorter --max-seq-len, a smaller model, "
+            "or --activation-checkpointing full"
         )
     return rows

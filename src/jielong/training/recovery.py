@@ -14,6 +14,7 @@ from jielong.checkpoint import checkpoint as ckpt
 from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError, first_line
 from jielong.model.attention_backends import MIN_MEAN_LENGTH
+from jielong.runtime.device import to_device
 from jielong.training import spikes
 from jielong.training.divergence import last_useful_checkpoint
 from jielong.training.memory import (
@@ -48,6 +49,8 @@ def step_with_recovery(state: TrainState, batch: Batch, lr_scale: float) -> Step
         LossSpikeError: the loss has jumped, and the settings ask to go back.
     """
     progress = state.progress
+    if state.profiler:
+        state.profiler.before(progress.step, state.plan.total_steps, state.console.line)
     if progress.step in progress.omitted:
         documents, _ = _documents_of_step(state)
         state.metrics.write("omitted", progress.step + 1, **documents)
@@ -86,7 +89,8 @@ def step_that_fits(state: TrainState, batch: Batch, lr_scale: float) -> StepResu
         if size == 1:
             raise TrainingError(
                 f"out of memory at step {step}, with a single window at a time: use a smaller "
-                f"model, a shorter --max-seq-len or more memory ({problem})"
+                "model, a shorter --max-seq-len, --activation-checkpointing full or more memory "
+                f"({problem})"
             )
         progress.micro_batch_size = half
         state.console.line(
@@ -102,7 +106,7 @@ def _reference_load(state: TrainState) -> Tensor | None:
     if not m.use_moe:
         return None
     load = state.progress.expert_load or [[1] * m.num_experts] * m.num_hidden_layers
-    return torch.tensor(load, dtype=torch.float32, device=state.model.device)
+    return to_device(torch.tensor(load, dtype=torch.float32), state.model.device)
 
 
 def choose_micro_batch_size(state: TrainState) -> None:
@@ -119,8 +123,9 @@ def choose_micro_batch_size(state: TrainState) -> None:
     if state.model.device.type == "cpu":  # which would end the process instead of saying so
         rows = math.ceil(chosen / ranks)
         window = state.config.data.max_seq_len
+        masked, recompute = _masked_keys(state), state.model.model.recompute_every
         theirs = teacher.model.config if teacher else None
-        fit = rows_that_fit(plan.model, rows, window, _masked_keys(state), theirs)
+        fit = rows_that_fit(plan.model, rows, window, masked, recompute, theirs)
         chosen = min(chosen, fit * ranks)
     if asked == "auto" or ranks > 1:
         total = min(plan.global_batch_size, state.batches.windows)

@@ -25,12 +25,16 @@ from jielong.training.averaging import WeightAverage
 from jielong.training.minutes import Machine
 from jielong.training.optimizer import Optimizer
 from jielong.training.plan import RunPlan
+from jielong.training.profiling import StepProfiler
 from jielong.training.run_data import open_data
 from jielong.training.scaling import UPDATE_TOKENS
 from jielong.training.schedule import Schedule
 from jielong.training.starting_point import StartingPoint
 from jielong.training.step import TrainStep
 from jielong.training.teacher import Teacher
+
+# of --activation-checkpointing: which layers are computed again
+RECOMPUTE_EVERY = {"none": 0, "selective": 2, "full": 1}
 
 
 @dataclass
@@ -72,6 +76,7 @@ class TrainState:
     console: Console
     metrics: MetricsFile
     progress: Progress = field(default_factory=Progress)
+    profiler: StepProfiler | None = None  # of rank 0
     deadline: float | None = None  # of `time.monotonic`, by which a run of `--minutes` should end
 
     def averaged_weights(self) -> AbstractContextManager[None]:
@@ -122,6 +127,7 @@ def build(
     if start.init_from is not None:
         ckpt.load_weights(model, start.init_from)
     model.to(device)
+    model.model.recompute_every = RECOMPUTE_EVERY[training.activation_checkpointing]
     teacher = None
     if training.teacher is not None:
         teacher = Teacher.load(training.teacher, tokenizer, config.model.vocab_size, device)
@@ -149,4 +155,5 @@ def build(
         schedule=Schedule.of(training, plan.total_steps),
         console=console,
         metrics=MetricsFile(folder.metrics_file, enabled=world.is_main),
+        profiler=StepProfiler(config.run.profile, folder.profile) if world.is_main else None,
     )

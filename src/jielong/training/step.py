@@ -15,7 +15,7 @@ from jielong.errors import first_line
 from jielong.model.dropout import Dropout
 from jielong.model.moe import update_router_bias
 from jielong.model.transformer import ModelOutput
-from jielong.runtime.device import autocast
+from jielong.runtime.device import autocast, to_device
 from jielong.runtime.distributed import World, gradient_sync
 from jielong.training.memory import DoesNotFitError, is_out_of_memory
 from jielong.training.optimizer import Optimizer
@@ -58,8 +58,12 @@ class StepResult:
 class _Totals:
     """Sums over micro-batches; kept on the device, so that no forward pass waits for a number."""
 
-    def __init__(self, device: torch.device, tokens: int) -> None:
-        self.targets, self.tokens = tokens, max(1, tokens)
+    def __init__(self, device: torch.device, tokens: int, world: World) -> None:
+        """Begin at zero, with `tokens` targets of this rank."""
+        self.device, self.world = device, world
+        self.tokens: int | Tensor = tokens  # of all ranks
+        if world.world_size > 1:
+            self.tokens = world.sum(torch.full((), tokens, dtype=torch.float64, device=device))
         self.nats = torch.zeros((), device=device)
         self.balance: Tensor | None = None
         self.load: Tensor | None = None
@@ -68,10 +72,12 @@ class _Totals:
         """This micro-batch's part of the objective; the routers' weighs as its share of targets."""
         assert output.loss is not None and output.nats is not None
         self.nats += output.nats
-        objective = output.loss / self.tokens
+        tokens = self.tokens  # 1 where there are none
+        tokens = tokens.clamp_min(1) if isinstance(tokens, Tensor) else max(1, tokens)
+        objective = output.loss / _in_float32(tokens)
         if output.balance_loss is None or output.expert_load is None:
             return objective
-        balance = output.balance_loss * (batch.target_count / self.tokens)
+        balance = output.balance_loss * _in_float32(batch.target_count / tokens)
         if self.balance is None or self.load is None:
             self.balance, self.load = (
                 torch.zeros_like(balance),
@@ -80,6 +86,43 @@ class _Totals:
         self.balance += balance.detach()
         self.load += output.expert_load
         return objective + balance
+
+    def read(self, norm: Tensor) -> StepResult:
+        """Sum over all ranks; return the result of a step, applied if all is finite.
+
+        It reads everything at once: the only place in a step where the host waits for the device.
+        It waits here since nothing of a bad update may reach the weights, the optimizer's state or
+        the average; what it costs is one empty moment of the device in a step.
+
+        Args:
+            norm: of the gradient, the same on all ranks.
+        """
+        zero = torch.zeros_like(self.nats)
+        load = self.nats.new_zeros(0) if self.load is None else self.load.flatten()
+        scalars = torch.stack([self.nats, zero if self.balance is None else self.balance])
+        sums = self.world.sum(torch.cat([scalars, load]))
+        if self.load is not None:
+            self.load = sums[2:].view_as(self.load)
+        on_device = [norm[None], sums]
+        if isinstance(self.tokens, Tensor):
+            on_device.append(self.tokens[None])
+        grad_norm, nats, balance, *rest = torch.cat(on_device).cpu().tolist()
+        tokens = int(rest.pop()) if isinstance(self.tokens, Tensor) else self.tokens
+        loss = nats / max(1, tokens)
+        return StepResult(
+            loss,
+            tokens,
+            grad_norm,
+            # gradients and loss are the same on every rank after their sums, so all decide alike
+            math.isfinite(grad_norm) and math.isfinite(loss),
+            None if self.balance is None else balance,
+            None if self.load is None else torch.tensor(rest).view(self.load.shape),
+        )
+
+
+def _in_float32(number: float | Tensor) -> float | Tensor:
+    """As an operand that leaves a float32 result in float32: numbers of Python do."""
+    return number.float() if isinstance(number, Tensor) else number
 
 
 def _no_scaling() -> torch.amp.GradScaler:
@@ -122,9 +165,9 @@ class TrainStep:
             DoesNotFitError: a pass did not fit; the step may be taken again in smaller
                 micro-batches.
         """
-        model, optimizer, world, scaler = self.model, self.optimizer, self.world, self.scaler
-        tokens = int(world.sum_number(sum(batch.target_count for batch in micro_batches)))
-        totals = _Totals(next(model.parameters()).device, tokens)
+        model, optimizer, scaler = self.model, self.optimizer, self.scaler
+        tokens = sum(batch.target_count for batch in micro_batches)
+        totals = _Totals(next(model.parameters()).device, tokens, self.world)
         optimizer.zero_grad()
         if problem := self._accumulate(micro_batches, totals, reference_load):
             optimizer.zero_grad()
@@ -134,26 +177,20 @@ class TrainStep:
             scaler.unscale_(cast(torch.optim.Optimizer, part))  # all it asks for is param_groups
         parameters = list(model.parameters())
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if totals.load is not None:
-            world.sum(totals.load)
-        mean = float(world.sum(totals.nats)) / totals.tokens
-        grad_norm = float(norm)
-        # gradients and loss are the same on every rank after their sums, so all decide alike
-        applied = bool(torch.isfinite(norm)) and math.isfinite(mean)
-        if applied:
+        result = totals.read(norm)
+        if result.applied:
             if self.grad_clip > 0:
                 nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, norm)
             optimizer.step(lr_scale)
             if totals.load is not None:
                 update_router_bias(model, totals.load)
         scaler.update()
-        balance = None if totals.balance is None else float(world.sum(totals.balance))
-        return StepResult(mean, totals.targets, grad_norm, applied, balance, totals.load)
+        return result
 
-    def _dropout_of(self, batch: Batch) -> Dropout | None:
+    def _dropout_of(self, batch: Batch, device: torch.device) -> Dropout | None:
         if not self.dropout or batch.row_seeds is None:
             return None
-        return Dropout(self.dropout, batch.row_seeds)
+        return Dropout(self.dropout, to_device(batch.row_seeds, device))
 
     def _accumulate(
         self, micro_batches: Sequence[Batch], totals: _Totals, reference_load: Tensor | None
@@ -171,11 +208,11 @@ class TrainStep:
                 with gradient_sync(self.model, wanted=last):
                     with autocast(device, self.dtype):
                         output = self.model(
-                            batch.tokens.to(device, non_blocking=True),
-                            batch.targets.to(device, non_blocking=True),
+                            to_device(batch.tokens, device),
+                            to_device(batch.targets, device),
                             batch.document_ids,
                             reference_load=reference_load,
-                            dropout=self._dropout_of(batch),
+                            dropout=self._dropout_of(batch, device),
                             soft_targets=self.teacher(batch, device) if self.teacher else None,
                         )
                     # DDP averages gradients over ranks; the objective is their sum

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jielong.checkpoint.checkpoint import (
@@ -34,6 +34,7 @@ def evaluate_suites(
     checkpoint: str = "best",
     batch_tokens: int = 8192,
     seed: int = 1337,
+    log: Callable[[str], None] = lambda line: None,
 ) -> SuiteReport:
     """What a model has learnt: numbers that mean something at 1 to 100M parameters.
 
@@ -49,6 +50,7 @@ def evaluate_suites(
         checkpoint: of a run: best (by held-out loss), last or a step.
         batch_tokens: most tokens in a forward pass, padding included.
         seed: of everything that is drawn.
+        log: called with what is measured next.
 
     Returns:
         `report[suite][measure]` has a value, its standard error and what it is compared with;
@@ -71,7 +73,7 @@ def evaluate_suites(
         step=step,
         tokens=tokens,
         before=None if earlier is None else str(earlier),
-        suites=run_suites(subject, requests, options, before),
+        suites=run_suites(subject, requests, options, before, log),
     )
 
 

@@ -11,6 +11,7 @@ from jielong.data.batches import Batch
 from jielong.errors import ConfigError
 from jielong.model.loss import SoftTargets
 from jielong.model.transformer import Transformer
+from jielong.runtime.device import to_device
 from jielong.tokenization.tokenizer import Tokenizer
 
 SHARE = 0.5  # of the objective that is the teacher's (docs/experiments.md)
@@ -54,7 +55,7 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, batch: Batch, device: torch.device) -> SoftTargets:
         """Return the predictions for a batch of (B, T) tokens."""
-        tokens, ids = _clean(batch).to(device), batch.document_ids
+        tokens, ids = to_device(_clean(batch), device), batch.document_ids
         hidden = self.model.hidden_states(tokens, ids).flatten(0, 1)
         return SoftTargets(hidden, self.model.lm_head.weight, SHARE)
 

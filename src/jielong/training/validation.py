@@ -187,9 +187,9 @@ def _sample(state: TrainState) -> None:
     sampling = Sampling(seed=state.config.training.seed)
     generator = TextGenerator(state.model, state.tokenizer)
     texts = generator.batch(prompts, run.sample_tokens, sampling)
-    for prompt, text in zip(prompts, texts, strict=True):
-        state.console.sample(prompt, text)
-        state.metrics.write("sample", step, prompt=prompt, text=text)
+    samples = list(zip(prompts, texts, strict=True))
+    state.console.samples(samples)
+    state.metrics.samples(step, samples)
 
 
 def openings(dataset: Dataset, tokenizer: Tokenizer, count: int = 2) -> list[str]:

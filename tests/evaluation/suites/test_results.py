@@ -12,6 +12,7 @@ from jielong.evaluation.suites.results import (
     Ratio,
     SuiteReport,
     SuiteResult,
+    in_short,
     rows,
     shown,
 )
@@ -83,6 +84,12 @@ def test_a_table_has_a_column_for_whatever_stands_beside() -> None:
     assert heading == ["cloze", "", "value", "chance", "bigram", "before", "change", "n"]
     assert found[0] == ["<b>a", "accuracy", "50.0 ± 10.0 %", "50.0 %", "40.0 %", "", "", "9"]
     assert found[1] == ["b", "bits", "0.500", "", "", "0.250", "+0.250 ± 0.100", "1"]
+
+
+def test_the_first_numbers_in_one_line() -> None:
+    assert in_short(report()["cloze"]) == (
+        "cloze · <b>a 50.0 ± 10.0 % (chance 50.0 %) · b 0.500 bits"
+    )
 
 
 def test_a_notebook_shows_names_and_notes_as_text() -> None:

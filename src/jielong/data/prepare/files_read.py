@@ -9,6 +9,7 @@ from pathlib import Path
 from jielong.data.sources.documents import Source
 from jielong.data.sources.file_kinds import suggested
 from jielong.data.sources.held_out_names import named_as_held_out
+from jielong.data.sources.items import shown
 from jielong.data.sources.listing import HIDDEN, NO_TEXT, NotRead
 
 NAMED = 3  # files or folders that a line names
@@ -32,6 +33,10 @@ def describe_files(
         items = [item for item in not_read if item.reason == reason]
         label = "not read" if number == 0 else ""
         lines.append(f"  {label:<15}{_items(items)}: {reason}{_instead(items, reason)}")
+    again = Counter(s.path for s in files if s.path is not None)
+    repeated = [path for path, count in again.items() if count > 1]
+    if repeated:
+        lines.append(f"  note           {_paths(repeated)}: named more than once, read as often")
     named = [s.path for s in files if s.path is not None and named_as_held_out(s.path)]
     if named and for_training:
         lines.append(
@@ -67,7 +72,7 @@ def _instead(items: Sequence[NotRead], reason: str) -> str:
 
 def _paths(paths: Sequence[Path]) -> str:
     more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
-    return ", ".join(map(str, paths[:NAMED])) + more
+    return ", ".join(map(shown, paths[:NAMED])) + more
 
 
 def _kinds(paths: Iterable[Path]) -> str:

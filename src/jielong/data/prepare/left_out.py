@@ -96,6 +96,8 @@ def check_again(folder: Path, manifest: dict[str, Any], strict: bool, allow_loss
 def accounts_of(manifest: dict[str, Any], allow_loss: bool = False) -> dict[str, Losses]:
     """Return the accounts that a dataset's manifest holds; an older one has none."""
     records = manifest.get("left_out", {})
+    if not isinstance(records, dict):
+        raise DataError("dataset.json: its account of what was left out is damaged: prepare again")
     return {part: Losses.of_record(record, allow_loss) for part, record in records.items()}
 
 

@@ -12,6 +12,7 @@ from jielong.config.settings import Config, DataConfig, same_setting
 from jielong.data.shards import FORMAT
 from jielong.data.sources.documents import Source, expand_sources, find_sources
 from jielong.data.sources.file_kinds import further_suffixes
+from jielong.data.sources.items import shown
 from jielong.data.sources.listing import NotRead
 from jielong.tokenization.tokenizer import Tokenizer
 
@@ -143,5 +144,5 @@ def source_summaries(sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 
 def _source_record(source: Source) -> dict[str, Any]:
-    name = str(source.path.resolve()) if source.path else source.name
+    name = shown(source.path.resolve()) if source.path else source.name
     return {"name": name, "kind": source.kind, "bytes": source.size, "mtime_ns": source.mtime_ns}

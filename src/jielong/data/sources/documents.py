@@ -26,6 +26,7 @@ from jielong.data.sources.items import (
     Item,
     Remark,
     UnreadableFileError,
+    shown,
 )
 from jielong.data.sources.json_rows import looks_like_json, read_json
 from jielong.data.sources.listing import NotRead, list_files
@@ -129,11 +130,22 @@ def read_documents(
         try:
             items = _read(source, text_field, limit, encoding, splitting)
             yield from _split_rows(items, splitting)
+            if _has_changed(source):
+                yield Remark(source.name, "has changed while it was read: prepare it again")
         except (UnreadableFileError, OSError) as raised:
             error = _unreadable(source, raised)
             if len(sources) == 1 or source.size is None:
                 raise error from None
             yield BadLine(source.name, 0, error.reason, WHOLE_FILE, error.size or source.size)
+
+
+def _has_changed(source: Source) -> bool:
+    if source.path is None:
+        return False
+    try:
+        return source.path.stat().st_mtime_ns != source.mtime_ns
+    except OSError:  # it is gone
+        return True
 
 
 def _unreadable(source: Source, error: UnreadableFileError | OSError) -> UnreadableFileError:
@@ -249,4 +261,4 @@ def _file_source(path: Path, suffixes: Suffixes = frozenset()) -> Source:
             f"--text-suffixes {path.suffix[1:] or 'none'}"
         )
     stat = path.stat()
-    return Source(str(path), kind, path, stat.st_size, stat.st_mtime_ns)
+    return Source(shown(path), kind, path, stat.st_size, stat.st_mtime_ns)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from jielong.errors import DataError
 
@@ -19,6 +21,11 @@ INVALID_UTF8 = (
     "invalid UTF-8, or invalid in the encoding given; "
     "if the file is GBK or Latin-1, give --encoding gb18030 or latin-1"
 )
+
+
+def shown(path: Path) -> str:
+    """Return a path as a line of text: names may be in any encoding, and have line breaks."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\n", "\\n")
 
 
 @dataclass(frozen=True, slots=True)

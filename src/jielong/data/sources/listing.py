@@ -97,6 +97,8 @@ def list_files(path: str, for_training: bool = False, suffixes: Suffixes = froze
                 f"{path}: matches no readable file{_instead(listing)}; supported: {READABLE}"
             )
         return listing
+    if here.exists():
+        raise DataError(f"{path}: is no file or folder: for a pipe, give --data-path -")
     parent = here.parent
     names = [p.name for p in parent.iterdir()] if parent.is_dir() else []
     close = difflib.get_close_matches(here.name, names, n=1)
@@ -116,6 +118,8 @@ def _instead(listing: Listing) -> str:
     """Say what there is where there is no text."""
     reasons = dict.fromkeys(left.reason for left in listing.not_read if left.reason != HIDDEN)
     there = f" (there is: {'; '.join(reasons)})" if reasons else ""
+    if not reasons and listing.not_read:
+        there = " (only hidden files, which are read if they are named themselves)"
     flag = suggested([left.path for left in listing.not_read if left.reason == NO_TEXT])
     return there + (f"; {flag} reads such files as plain text" if flag else "")
 

@@ -31,7 +31,7 @@ class Losses:
         counts, bytes: by kind, how many lines, rows or files were left out, and their bytes.
         remarks: how files were read where their names do not say so; by text, their number and the
             names of the first.
-        first: what was left out first.
+        first: what was left out first; what loses nothing, such as an empty text, comes last.
     """
 
     def __init__(self, allow_loss: bool = False) -> None:
@@ -66,7 +66,8 @@ class Losses:
         self.read_bytes += 0 if was_read else bad.size
         self.counts[bad.kind] += 1
         self.bytes[bad.kind] += bad.size
-        self.first = self.first or bad
+        if self.first is None or (_is_harmless(self.first) and not _is_harmless(bad)):
+            self.first = bad
 
     def _remark(self, remark: Remark) -> None:
         count, files = self.remarks.get(remark.text, (0, []))
@@ -169,6 +170,10 @@ class Losses:
                 "the dataset's account of what was left out is damaged: prepare it again"
             ) from None
         return losses
+
+
+def _is_harmless(bad: BadLine) -> bool:
+    return not bad.size and bad.kind != WHOLE_FILE
 
 
 def _counted(kind: str, count: int) -> str:

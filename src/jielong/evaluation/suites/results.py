@@ -235,8 +235,14 @@ def shown(value: float, unit: str, error: float | None = None, sign: bool = Fals
 
 def in_short(result: SuiteResult) -> str:
     """Say the first two numbers of a suite in one line."""
-    first = [f"{m.name} {shown(m.value, m.unit, m.error)}" for m in result.measures[:2]]
-    return " · ".join([result.suite, *first])
+    parts = [result.suite]
+    for m in result.measures[:2]:
+        text = f"{m.name} {shown(m.value, m.unit, m.error)}"
+        text += "" if m.unit in PERCENT else f" {m.unit}"
+        if "chance" in m.beside:
+            text += f" (chance {shown(m.beside['chance'], m.unit)})"
+        parts.append(text)
+    return " · ".join(parts)
 
 
 def _table(result: SuiteResult) -> str:

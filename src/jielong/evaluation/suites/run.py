@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jielong.config.suites import SuiteRequest
 from jielong.evaluation.suites import (
@@ -36,16 +36,22 @@ def run_suites(
     requests: Sequence[SuiteRequest],
     options: Options,
     before: Subject | None = None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> tuple[SuiteResult, ...]:
     """Run suites in the order asked for.
 
     Args:
         before: the model to compare with; it answers the same items.
+        log: called with what is measured next.
 
     Raises:
         DataError: a suite needs text that is not there, or cannot use the text that is.
     """
-    return tuple(_run(subject, request, options, before) for request in requests)
+    found = []
+    for number, request in enumerate(requests, start=1):
+        log(f"measuring {request.name} ({number} of {len(requests)}) …")
+        found.append(_run(subject, request, options, before))
+    return tuple(found)
 
 
 def _run(
