@@ -19,7 +19,7 @@ from jielong.insight.plan import PlanView, lasting
 from jielong.insight.plan_memory import Training, largest_micro_batch, memory_of
 from jielong.insight.plan_text import warnings_of
 from jielong.present.words import sayer
-from jielong.runtime.cards import accelerator
+from jielong.runtime.cards import card_named
 from jielong.runtime.run_folder import RunFolder
 from jielong.training.minutes import Speed
 from jielong.training.optimizer import Optimizer
@@ -48,10 +48,9 @@ def test_a_plan_has_the_sizes_of_the_run(planned: PlanView, trained_run: Path) -
     assert sum(planned.parameters_by_part.values()) == planned.parameters
     assert planned.steps == TINY_RUN["steps"]
     assert 0.8 * planned.tokens < tokens <= planned.tokens
-    dataset = open_dataset(RunFolder(trained_run).data)
-    assert dataset.validation is not None
-    assert planned.documents == len(dataset.train.documents)
-    assert planned.held_out_tokens == len(dataset.validation)
+    train = open_dataset(trained_run / "data").train
+    assert (planned.documents, planned.text_tokens) == (len(train.documents), len(train))
+    assert planned.held_out_tokens > 0
 
 
 def test_the_time_is_that_of_its_parts(planned: PlanView) -> None:
@@ -102,6 +101,8 @@ def test_the_micro_batch_is_halved_until_it_fits() -> None:
     size, memory = largest_micro_batch(TINY, parts, t, whole.total - 1)
     assert size == 16 and memory.total < whole.total
     assert largest_micro_batch(TINY, parts, t, 1)[0] == 0
+    recomputed = memory_of(TINY, parts, dataclasses.replace(t, recompute_every=1))
+    assert recomputed.activations < whole.activations
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_mistakes_are_one_line(
         assert said.out == "" and told in said.err.splitlines()[-1]
     with pytest.raises(ConfigError, match="--minutes measures this machine"):
         jielong.plan({"data_path": settings["data_path"], "minutes": 3}, gpu="a100")
-    assert accelerator("4090") is accelerator("rtx-4090")
+    assert card_named("4090") == card_named("rtx-4090")
 
 
 def test_a_plan_is_json_and_leaves_nothing_behind(

@@ -11,7 +11,7 @@ from jielong.cli.show import add_show, show
 from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.load import preset_names
 from jielong.config.settings import FIELDS
-from jielong.runtime.cards import ACCELERATORS
+from jielong.runtime.cards import CARDS
 
 
 def add(commands: Commands) -> None:
@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
     )
     p.add_argument("--preset", help=f"settings to start from: {', '.join(preset_names())}")
     p.add_argument("--config", metavar="FILE", help="TOML file with settings; overrides the preset")
-    p.add_argument("--gpu", help=f"plan for this GPU instead: {', '.join(ACCELERATORS)}")
+    p.add_argument("--gpu", help=f"plan for this GPU instead: {', '.join(CARDS)}")
     p.add_argument(
         "--mfu", type=float, help="share of that GPU's peak that is assumed (default 0.3)"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Training:
     muon: bool
     average: bool  # a running average of the weights is kept
     on_gpu: bool
+    recompute_every: int = 0  # `Decoder.recompute_every`
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def memory_of(model: ModelConfig, parts: list[Part], t: Training) -> MemoryByKin
     # Muon stacks all matrices of one shape, and orthogonalises some copies of the stack
     stack = max((p.parameters for p in hidden), default=0)
     tokens = t.micro_batch * t.window
-    kept = kept_values(model, t.masked) * model.num_hidden_layers * tokens
+    kept = kept_values(model, t.masked, t.recompute_every) * tokens
     chunk = min(CHUNK_TOKENS, tokens)
     wide = model.vocab_size * chunk * FLOAT * 2
     head = model.vocab_size * model.hidden_size * FLOAT  # its gradient, before it is added
@@ -88,7 +90,7 @@ def largest_micro_batch(
     """Halve the micro-batch until it fits, as training does; 0 if a single window does not."""
     size = t.micro_batch
     while True:
-        tried = Training(size, t.window, t.masked, t.muon, t.average, t.on_gpu)
+        tried = dataclasses.replace(t, micro_batch=size)
         memory = memory_of(model, parts, tried)
         if memory.total <= available:
             return size, memory

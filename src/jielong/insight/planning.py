@@ -17,11 +17,12 @@ from jielong.insight.plan import PlanView, TimeByKind
 from jielong.insight.plan_memory import Training, largest_micro_batch
 from jielong.insight.subject import Log, config_of, opened, silent
 from jielong.model.attention_backends import MIN_MEAN_LENGTH
-from jielong.runtime.cards import Accelerator, accelerator
+from jielong.runtime.cards import Card, card_named
 from jielong.runtime.device import available_memory, choose_device, choose_dtype, describe
 from jielong.training.minutes import PAUSE_S, TAUGHT, Machine, Speed, measure_speed
 from jielong.training.run_data import RunData
 from jielong.training.scaling import default_micro_batch_size
+from jielong.training.state import RECOMPUTE_EVERY
 
 MFU = 0.3  # assumed share of a named GPU's peak: small models reach 0.2 to 0.45
 STARTING_S = 3.0  # of Python, torch and the first step
@@ -54,7 +55,7 @@ def plan(
         raise ConfigError(f"mfu={mfu:g}: give a share of the peak above 0 and up to 1")
     if price_per_hour is not None and price_per_hour < 0:
         raise ConfigError(f"price_per_hour={price_per_hour:g} is below 0")
-    named = accelerator(gpu) if gpu else None
+    named = card_named(gpu) if gpu else None
     config = config_of(settings, budgeted=named is None)
     if named and config.training.minutes is not None:
         raise ConfigError(
@@ -67,7 +68,7 @@ def plan(
 
 
 def _plan(
-    data: RunData, preparing: float, gpu: Accelerator | None, mfu: float, price: float | None
+    data: RunData, preparing: float, gpu: Card | None, mfu: float, price: float | None
 ) -> PlanView:
     config, run, train = data.config, data.plan, data.dataset.train
     window, model = config.data.max_seq_len, run.model
@@ -86,6 +87,7 @@ def _plan(
         muon=config.training.optimizer == "muon",
         average=config.training.average_weights,
         on_gpu=device.type != "cpu",
+        recompute_every=RECOMPUTE_EVERY[config.training.activation_checkpointing],
     )
     available = gpu.memory if gpu else _available(device)
     fits, memory = largest_micro_batch(model, parts, training, available or 2**62)
@@ -155,7 +157,7 @@ def _inactive(parts: list[Part], data: RunData) -> int:
 
 
 def _speed(
-    data: RunData, parts: list[Part], gpu: Accelerator | None, mfu: float, epochs: float
+    data: RunData, parts: list[Part], gpu: Card | None, mfu: float, epochs: float
 ) -> tuple[Speed, str]:
     """Seconds of a token and of an update, and the device they are for."""
     if gpu is not None:

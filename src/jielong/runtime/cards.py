@@ -52,40 +52,31 @@ def peak_bf16_flops(card: str) -> float | None:
 
 
 @dataclass(frozen=True)
-class Accelerator:
-    """A GPU that a run can be planned for.
-
-    Attributes:
-        bf16_flops: dense products of bfloat16, summed in float32, a second.
-        memory: bytes.
-    """
+class Card:
+    """A GPU that is planned for: `bf16_flops` are a second, `memory` is in bytes."""
 
     name: str
     bf16_flops: float
     memory: int
 
 
-_MEMORY = {
-    "RTX 3090": 24 * 2**30,
-    "RTX 4090": 24 * 2**30,
-    "A100": 80 * 2**30,
-    "H100": 80 * 2**30,
-    "H200": 141 * 10**9,
-}
-ACCELERATORS = {
-    name.replace(" ", "").lower(): Accelerator(name, PEAK_BF16_TFLOPS[name] * 1e12, memory)
-    for name, memory in _MEMORY.items()
+CARDS = {  # the largest memory of each, of the SXM form where there are several
+    "rtx3090": ("RTX 3090", 24 * 2**30),
+    "rtx4090": ("RTX 4090", 24 * 2**30),
+    "a100": ("A100", 80 * 2**30),
+    "h100": ("H100", 80 * 2**30),
+    "h200": ("H200", 141 * 10**9),
 }
 
 
-def accelerator(name: str) -> Accelerator:
+def card_named(name: str) -> Card:
     """Return a GPU by its name, e.g. rtx4090; `RTX 4090` and `4090` are the same.
 
     Raises:
-        ConfigError: it is not known.
+        ConfigError: it is not one of CARDS.
     """
     plain = name.lower().replace(" ", "").replace("-", "")
-    for known, found in ACCELERATORS.items():
+    for known, (card, memory) in CARDS.items():
         if plain in (known, known.removeprefix("rtx")):
-            return found
-    raise ConfigError(f"gpu={name!r} is not one of {', '.join(ACCELERATORS)}")
+            return Card(card, PEAK_BF16_TFLOPS[card] * 1e12, memory)
+    raise ConfigError(f"gpu={name!r} is not one of {', '.join(CARDS)}")

@@ -95,31 +95,32 @@ def least_bytes(
         recompute_every: `Decoder.recompute_every`.
         teacher: the model whose predictions are learnt, if any.
     """
-    kept = kept_values(config, masked)
     states = (2 + 1 + STATE_PER_PARAMETER) * config.parameter_count
-    layers = config.num_hidden_layers
-    floats = layers * kept
-    if recompute_every:  # of those layers the input is kept, and all of one at a time
-        again = math.ceil(layers / recompute_every)
-        floats = (layers - again + 1) * kept + again * config.hidden_size
+    floats = kept_values(config, masked, recompute_every)
     if teacher is not None:
         states += teacher.parameter_count
         floats += teacher.hidden_size
     return 4 * (states + floats * rows * window)
 
 
-def kept_values(config: ModelConfig, masked: int) -> int:
-    """Count the values of a token that a layer keeps for its backward pass.
+def kept_values(config: ModelConfig, masked: int, recompute_every: int = 0) -> int:
+    """Count the values of a token that all layers together keep for the backward pass.
 
     Args:
         masked: keys that a mask has for each token, on average; 0 without a mask.
+        recompute_every: `Decoder.recompute_every`.
     """
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     attention = (3 * heads + 4 * kv_heads) * config.head_size  # q, k, v, rotated, and the output
     mlp = config.mlp_size
     if config.use_moe:
         mlp = config.num_experts_per_tok * config.expert_size
-    return 5 * config.hidden_size + attention + 3 * mlp + masked
+    kept = 5 * config.hidden_size + attention + 3 * mlp + masked  # of a layer
+    layers = config.num_hidden_layers
+    if not recompute_every:
+        return layers * kept
+    again = math.ceil(layers / recompute_every)  # of these the input is kept, and all of one
+    return (layers - again + 1) * kept + again * config.hidden_size
 
 
 def rows_that_fit(
