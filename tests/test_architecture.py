@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "checkpoint": {"config", "errors", "model", "runtime", "tokenization"},
     "generation": {"config", "errors", "model", "tokenization"},
     "evaluation": {"config", "data", "errors", "tokenization"},
+    "serving": {"config", "errors", "generation", "model", "tokenization"},
     "interop": {"checkpoint", "config", "errors", "model", "runtime", "tokenization"},
     "training": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation"),

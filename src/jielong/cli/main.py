@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from jielong.cli import convert, evaluate, generate, prepare, pretrain, tokenizer
+from jielong.cli import convert, evaluate, generate, prepare, pretrain, serve, tokenizer
 from jielong.cli.options import Parser, ShowVersion, plain_flag, unknown_flag
 from jielong.cli.terminal import as_utf8, replace_what_cannot_be_shown
 from jielong.errors import ConfigError, JielongError
@@ -60,7 +60,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for module in (pretrain, tokenizer, prepare, generate, evaluate, convert):
+    for module in (pretrain, tokenizer, prepare, generate, serve, evaluate, convert):
         module.add(commands)
     for command in commands.choices.values():
         command.add_argument(
