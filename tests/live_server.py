@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import socket
 import threading
 import time
@@ -29,6 +30,7 @@ class Live:
     """A running server."""
 
     engine: Engine
+    server: Server
     port: int
 
     @property
@@ -39,15 +41,27 @@ class Live:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
     def send(self, *parts: bytes) -> bytes:
-        """Send bytes; return the head of the answer, and its body as far as it came with it."""
+        """Send bytes; return the answer."""
         with self.connect() as connection:
             with contextlib.suppress(ConnectionError):  # it may answer before it has read all
                 for part in parts:
                     connection.sendall(part)
-            return connection.recv(65536)
+            return read_answer(connection)
 
     def post(self, body: bytes, *headers: bytes, path: bytes = b"/v1/completions") -> bytes:
         return self.send(request(body, *headers, path=path))
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    """Read to the end of an answer, or to where the connection is closed."""
+    answer = b""
+    while more := connection.recv(65536):
+        answer += more
+        head, found, body = answer.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head.lower())
+        if found and (len(body) >= int(length[1]) if length else body.endswith(b"0\r\n\r\n")):
+            break
+    return answer
 
 
 def request(body: bytes, *headers: bytes, path: bytes = b"/v1/completions") -> bytes:
@@ -92,7 +106,7 @@ def live(
     thread.start()
     try:
         wait_until(lambda: server.started)
-        yield Live(engine, port)
+        yield Live(engine, server, port)
     finally:
         server.should_exit = True
         thread.join()

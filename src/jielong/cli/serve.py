@@ -80,16 +80,20 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"API       http://{host}:{port}/v1 (OpenAI's; {chat} chat)")
     if token is not None and TOKEN_VARIABLE not in os.environ:
         print(f"token     {token}")
+    listener.listen()  # who reads the next line may connect
     print("Ctrl-C ends it.", flush=True)
     Server(app, engine, limits).serve_on(listener)
     return 0
 
 
 def _require_extra() -> None:
-    from importlib.util import find_spec
+    from importlib import import_module
 
-    if any(find_spec(name) is None for name in NEEDED):
-        raise ConfigError("jielong serve needs an extra: pip install 'jielong[serve]'")
+    try:
+        for name in NEEDED:
+            import_module(name)
+    except ImportError:
+        raise ConfigError("jielong serve needs an extra: pip install 'jielong[serve]'") from None
 
 
 def _token(local: bool) -> str | None:

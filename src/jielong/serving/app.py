@@ -122,8 +122,9 @@ class Api:
             return StreamingResponse(events, media_type="text/event-stream")
         try:
             return _json(answer.whole(await _all_pieces(request, job, pieces), job.generated))
-        finally:
+        except BaseException:  # the client has left, or one of its texts failed
             self.engine.cancel(job)
+            raise
 
     async def _events(
         self, job: Job, answer: Answer, pieces: asyncio.Queue[Piece]
@@ -142,8 +143,9 @@ class Api:
             if answer.call.usage:
                 yield _event(answer.last_chunk(job.generated))
             yield b"data: [DONE]\n\n"
-        finally:  # the client may have left
-            self.engine.cancel(job)
+        finally:
+            if left:  # the client has left, or one of its texts failed
+                self.engine.cancel(job)
 
     def counted(self, name: str, endpoint: Endpoint) -> Endpoint:
         """Count the answers of an endpoint by their status."""

@@ -14,7 +14,7 @@ from jielong.serving.errors import RequestError
 from jielong.tokenization.tokenizer import Tokenizer
 
 PROGRAM = Path(__file__).with_name("render_chat.py")
-SECONDS = 4.0  # for the whole program, whose limit of computing time is 2
+SECONDS = 4.0  # for the whole program, whose limit of computing time is 1
 AT_ONCE = asyncio.Semaphore(4)
 
 

@@ -13,7 +13,7 @@ import sys
 from typing import Any, NoReturn
 
 MEMORY_BYTES = 2**29
-CPU_SECONDS = 2
+CPU_SECONDS = 1
 MOST_CHARS = 2**20
 
 

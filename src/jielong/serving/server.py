@@ -26,6 +26,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the address is not this machine's, or the port is taken.
     """
+    if not 0 <= port < 2**16:  # getaddrinfo would wrap it around
+        raise ConfigError(f"port={port} is not between 0 and {2**16 - 1}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -33,8 +35,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise ConfigError(
             f"cannot listen on {host}, port {port}: {reason}; give --host or --port"
         ) from None
@@ -59,7 +61,8 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: ASGIApp, engine: Engine, limits: Limits) -> None:
-        protocol = type("Protocol", (TimedProtocol,), {"header_s": limits.header_s})
+        times = {"header_s": limits.header_s, "send_s": limits.send_s}
+        protocol = type("Protocol", (TimedProtocol,), times)
         config = uvicorn.Config(
             app,
             http=protocol,
@@ -96,9 +99,10 @@ class Server(uvicorn.Server):
 
 
 class TimedProtocol(H11Protocol):
-    """Closes connections whose next request does not come within `header_s`."""
+    """Closes connections whose next request, or reading of an answer, does not come in time."""
 
     header_s = 10.0
+    send_s = 30.0
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -107,6 +111,11 @@ class TimedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect_head()
+        connection = transport.get_extra_info("socket")
+        if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            # answers that were handed to the system whole must not wait forever to be read
+            milliseconds = int(self.send_s * 1000)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -121,7 +130,7 @@ class TimedProtocol(H11Protocol):
 
     def _expect_head(self) -> None:
         if self._head_timer is None:  # it runs from the first byte, whatever trickles in
-            self._head_timer = self.loop.call_later(self.header_s, self.transport.close)
+            self._head_timer = self.loop.call_later(self.header_s, self.transport.abort)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
