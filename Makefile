@@ -101,7 +101,7 @@ bench: $(VENV)/installed-bench
 	@cd benchmarks && for corpus in poems shakespeare; do \
 		../$(BIN)/python time_to_loss.py --corpus $$corpus --short; done
 	@cd benchmarks && for name in throughput prepare own_text; do ../$(BIN)/python $$name.py --short; done
-	@cd benchmarks && for name in memory generate; do ../$(BIN)/python $$name.py; done
+	@cd benchmarks && for name in memory generate serve; do ../$(BIN)/python $$name.py; done
 
 # litgpt's needs must not decide what we test with; only the pin of torch is ours
 bench-litgpt: $(VENV)/installed-bench

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "evaluation": {
         *("config", "data", "errors", "generation", "model", "runtime", "tokenization"),
     },
+    "serving": {"config", "errors", "generation", "model", "tokenization"},
     "interop": {"checkpoint", "config", "errors", "model", "runtime", "tokenization"},
     "training": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation"),

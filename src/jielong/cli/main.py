@@ -18,6 +18,7 @@ from jielong.cli import (
     prepare,
     pretrain,
     report,
+    serve,
     tokenizer,
 )
 from jielong.cli.options import Commands, Parser, ShowVersion, plain_flag, unknown_flag
@@ -70,8 +71,8 @@ def build_parser() -> Parser:
     parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    modules = (pretrain, plan, tokenizer, prepare, generate, evaluate, inspect, report, convert)
-    for module in modules:
+    modules = (pretrain, plan, tokenizer, prepare, generate, serve, evaluate, inspect, report)
+    for module in (*modules, convert):
         module.add(commands)
     for command in _leaves(commands):
         command.add_argument(

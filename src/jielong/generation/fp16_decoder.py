@@ -98,7 +98,7 @@ class Fp16Decoder:
         new = cache.pairs[:, 0, :, :, position]  # (layers, 2, KV, D)
         x = self.embedding[token, None]  # (1, hidden)
         layers = zip(self.layers, cached.unbind(), new.unbind(), strict=True)
-        for (input_norm, qkv, qk_norm, o_proj, mlp_norm, mlp), cached_kv, new_kv in layers:
+        for (input_norm, qkv, qk_norm, o_proj, mlp_norm, mlp, _), cached_kv, new_kv in layers:
             heads = product(_rms_norm(x, input_norm, eps), qkv).view(-1, D)  # (H + 2 KV, D)
             if qk_norm is not None:
                 qk, v = heads.split(sizes)
@@ -121,7 +121,7 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return (x * weight).div_((mean_square + eps) ** 0.5)
 
 
-class _Layer(NamedTuple):
+class PackedLayer(NamedTuple):
     """One decoder layer: norms (hidden,), `qk_norm` (heads + kv heads, D) or None, and matrices."""
 
     input_norm: Tensor
@@ -130,21 +130,23 @@ class _Layer(NamedTuple):
     o_proj: PackedMatrix
     mlp_norm: Tensor
     mlp: MLP
+    one_row: bool  # whether `mlp` takes a single row only
 
 
-def _pack_layer(layer: DecoderLayer) -> _Layer:
+def _pack_layer(layer: DecoderLayer) -> PackedLayer:
     attention, mlp = layer.self_attn, layer.mlp
     qk_norm = None
     if isinstance(attention.q_norm, nn.RMSNorm) and isinstance(attention.k_norm, nn.RMSNorm):
         q, k = attention.q_norm.weight.detach(), attention.k_norm.weight.detach()
         qk_norm = torch.cat([q.expand(attention.heads, -1), k.expand(attention.kv_heads, -1)])
-    return _Layer(
+    return PackedLayer(
         layer.input_layernorm.weight.detach().clone(),
         _pack(attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight),
         qk_norm,
         _pack(attention.o_proj.weight),
         layer.post_attention_layernorm.weight.detach().clone(),
         _mixture(mlp) if isinstance(mlp, MixtureOfExperts) else _feedforward(mlp),
+        isinstance(mlp, MixtureOfExperts),
     )
 
 
@@ -153,7 +155,7 @@ def _swiglu(gate: Tensor, up: Tensor, down: Tensor) -> MLP:
     gate_up, packed_down = _pack(gate, up), _pack(down)
 
     def mlp(x: Tensor) -> Tensor:
-        """Apply the layer: x (1, hidden) → (1, hidden)."""
+        """Apply the layer: x (B, hidden) → (B, hidden)."""
         g, u = product(x, gate_up).chunk(2, -1)
         out: Tensor = product(F.silu(g).mul_(u), packed_down)
         return out

@@ -133,9 +133,9 @@ class _Generation:
         if max_new_tokens < 0:
             raise ConfigError(f"max_new_tokens={max_new_tokens} is negative")
         self.model, self.sampling, self.max_new_tokens = model, sampling, max_new_tokens
-        self.prompts = [_encode_prompt(model, tokenizer, prompt) for prompt in prompts]
+        self.prompts = [encode_prompt(model, tokenizer, prompt) for prompt in prompts]
         self.eos = tokenizer.eos_id
-        self.suppressed = _suppressed_tokens(model, tokenizer, stop_at_eos)  # (V,)
+        self.suppressed = suppressed_tokens(model, tokenizer, stop_at_eos)  # (V,)
         self.streams = [tokenizer.stream(skip_special=True) for _ in prompts]
         for stream, ids in zip(self.streams, self.prompts, strict=True):
             for token in ids[-PRIMED_TOKENS:]:
@@ -218,7 +218,7 @@ class _Generation:
                 self.model.train()
 
 
-def _encode_prompt(model: Transformer, tokenizer: Tokenizer, prompt: str) -> list[int]:
+def encode_prompt(model: Transformer, tokenizer: Tokenizer, prompt: str) -> list[int]:
     """Return bos, if the tokenizer has one, and the prompt's tokens."""
     ids = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     ids += tokenizer.encode(prompt)
@@ -232,7 +232,7 @@ def _encode_prompt(model: Transformer, tokenizer: Tokenizer, prompt: str) -> lis
     return ids
 
 
-def _suppressed_tokens(model: Transformer, tokenizer: Tokenizer, stop_at_eos: bool) -> Tensor:
+def suppressed_tokens(model: Transformer, tokenizer: Tokenizer, stop_at_eos: bool) -> Tensor:
     """Return a mask (V,), true for tokens that are never drawn: pad, bos, and unused ids."""
     V = model.config.vocab_size
     suppressed = torch.arange(V) >= tokenizer.vocab_size  # rows that only pad the matrix

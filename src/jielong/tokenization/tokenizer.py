@@ -23,7 +23,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.atomic import write_file
 from jielong.tokenization.batch_encoding import BatchEncoder
-from jielong.tokenization.folder import TokenizerFolder, folder_files, read_folder
+from jielong.tokenization.folder import CHAT_TEMPLATE, TokenizerFolder, folder_files, read_folder
 from jielong.tokenization.merges import merged_from
 from jielong.tokenization.text_pieces import sample, short_runs
 
@@ -73,6 +73,15 @@ class Tokenizer:
         saved = TokenizerFolder(self._backend, self._config, self.special_ids, self._files)
         for name, text in folder_files(saved, model_max_length).items():
             write_file(folder / name, text.encode())
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template that writes a conversation as text (Jinja), if the folder has one."""
+        template = self._files.get(CHAT_TEMPLATE) or self._config.get("chat_template")
+        if isinstance(template, list):  # named ones, of older folders
+            named = {each.get("name"): each.get("template") for each in template}
+            template = named.get("default")
+        return template if isinstance(template, str) else None
 
     @property
     def special_ids(self) -> dict[str, int | None]:

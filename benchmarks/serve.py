@@ -1,0 +1,119 @@
+"""Tokens a second of `jielong serve`, of one client and of several, beside `TextGenerator`.
+
+    python benchmarks/serve.py --preset small
+
+The model has random weights: what it says does not matter. Each client streams one text after
+another. The numbers of clients take turns, and the best of the rounds is compared, since other
+programs can only slow one down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from common import SCRATCH, save
+
+from jielong.checkpoint.checkpoint import write_model_folder
+from jielong.config.load import load_config
+from jielong.config.sampling import Sampling
+from jielong.generation.generate import TextGenerator
+from jielong.model.transformer import Transformer
+from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
+
+PROMPT = "the quick brown fox"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="llama-26m")
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8])
+    arguments = parser.parse_args()
+    model, tokenizer, folder = a_model(arguments.preset)
+    generator, sampling = TextGenerator(model, tokenizer), Sampling(seed=1)
+
+    def alone() -> float:
+        started = time.perf_counter()
+        list(generator.stream(PROMPT, arguments.tokens, sampling, stop_at_eos=False))
+        return arguments.tokens / (time.perf_counter() - started)
+
+    alone()
+    rates: dict[str, list[float]] = {"generate": []}
+    command = [sys.executable, "-m", "jielong", "serve", str(folder), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            port = port_of(server)
+            asyncio.run(measured(port, 1, arguments.tokens))
+            for _ in range(arguments.rounds):
+                rates["generate"].append(alone())
+                for count in arguments.clients:
+                    rate = asyncio.run(measured(port, count, arguments.tokens))
+                    rates.setdefault(f"{count} clients", []).append(rate)
+        finally:
+            server.terminate()
+    best = {name: max(values) for name, values in rates.items()}
+    for name, rate in best.items():
+        print(f"{name:12} {rate:8.1f} tokens/s  times one client: {rate / best['1 clients']:.2f}")
+    result = {"preset": arguments.preset, "tokens": arguments.tokens, "tokens_per_s": best}
+    print(save("serve", result))
+
+
+def a_model(preset: str) -> tuple[Transformer, Tokenizer, Path]:
+    """A model of the preset's size, its tokenizer, and the folder they are in."""
+    tokenizer = train_tokenizer(iter(["the quick brown fox jumps over it " * 50]), 300, 2**20)
+    torch.manual_seed(0)
+    model = Transformer(load_config(preset, max_position_embeddings=512).model).eval()
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.02)
+    folder = SCRATCH / "serve"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_model_folder(folder, model, tokenizer)
+    return model, tokenizer, folder
+
+
+def port_of(server: subprocess.Popen[str]) -> int:
+    """The port that a server listens on, once it says so."""
+    assert server.stdout is not None
+    for line in server.stdout:
+        if found := re.search(r":(\d+)/v1", line):
+            return int(found[1])
+    raise SystemExit("the server did not start")
+
+
+async def measured(port: int, clients: int, tokens: int) -> float:
+    """Tokens a second of so many clients together, two texts each."""
+    started = time.perf_counter()
+    await asyncio.gather(*(client(port, tokens, seed) for seed in range(clients)))
+    return 2 * clients * tokens / (time.perf_counter() - started)
+
+
+async def client(port: int, tokens: int, seed: int) -> None:
+    """Stream two texts, one after the other."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    asked = {"prompt": PROMPT, "max_tokens": tokens, "seed": seed, "ignore_eos": True}
+    body = json.dumps(asked | {"stream": True}).encode()
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    for _ in range(2):
+        writer.write(head.encode() + body)
+        answer = await reader.readuntil(b"data: [DONE]\n\n")
+        await reader.readuntil(b"0\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+    writer.close()
+
+
+if __name__ == "__main__":
+    main()
