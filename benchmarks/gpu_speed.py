@@ -20,8 +20,9 @@ from jielong.runtime.cards import peak_bf16_flops
 from jielong.runtime.device import autocast, to_device
 from jielong.training.averaging import WeightAverage
 from jielong.training.compilation import compile_layers
-from jielong.training.scaling import MICRO_BATCH_TOKENS, training_flops
+from jielong.training.scaling import MICRO_BATCH_TOKENS
 from jielong.training.step import TrainStep
+from jielong.training.utilisation import flops_per_token
 
 LENGTHS = (512, 2048)
 CONTENDERS = ("jielong", "jielong compiled", "plain", "transformers")
@@ -150,7 +151,8 @@ def _measure(
     spent = time.perf_counter() - started
     if "compiled" in name:
         torch._dynamo.reset()
-    flops = training_flops(config, length) * steps * tokens / spent
+    of_a_token = flops_per_token(config, config.parameter_count, length)  # dense models alone
+    flops = of_a_token * steps * tokens / spent
     peak = peak_bf16_flops(torch.cuda.get_device_name()) if bench.is_gpu else None
     return {
         "tokens_per_second": round(steps * tokens / spent),

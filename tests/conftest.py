@@ -13,8 +13,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 
+from jielong.api import pretrain
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
-from tiny import TEXTS
+from tiny import TEXTS, TINY_RUN
 
 torch.set_num_threads(1)
 
@@ -43,3 +44,15 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     return path
+
+
+@pytest.fixture(scope="session")
+def trained_run(
+    corpus_file: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a run of two layers that has ended; its text was read more than once."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    settings = {"data_path": str(corpus_file), "tokenizer": str(tokenizer_dir)}
+    settings |= {"input_noise": 0.2, "bpe_dropout": 0.0, "out_dir": str(folder)}
+    pretrain(TINY_RUN | settings, quiet=True)
+    return folder

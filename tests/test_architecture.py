@@ -15,21 +15,29 @@ MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
     "runtime": {"config", "errors"},
+    "present": {"errors"},
     "tokenization": {"errors", "runtime"},
     "observe": {"errors", "runtime"},
+    "report": {"errors", "observe", "present", "runtime"},
     "model": {"config", "errors", "runtime"},
     "data": {"config", "errors", "runtime", "tokenization"},
     "checkpoint": {"config", "errors", "model", "runtime", "tokenization"},
     "generation": {"config", "errors", "model", "tokenization"},
-    "evaluation": {"config", "data", "errors", "tokenization"},
+    "evaluation": {
+        *("config", "data", "errors", "generation", "model", "runtime", "tokenization"),
+    },
     "interop": {"checkpoint", "config", "errors", "model", "runtime", "tokenization"},
     "training": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation"),
-        *("interop", "model", "observe", "runtime", "tokenization"),
+        *("interop", "model", "observe", "report", "runtime", "tokenization"),
+    },
+    "insight": {
+        *("checkpoint", "config", "data", "errors", "model", "present", "runtime"),
+        *("tokenization", "training"),
     },
     "api": {
-        *("checkpoint", "config", "data", "errors", "evaluation", "generation", "interop"),
-        *("model", "runtime", "tokenization", "training"),
+        *("checkpoint", "config", "data", "errors", "evaluation", "generation", "insight"),
+        *("interop", "model", "runtime", "tokenization", "training"),
     },
 }
 DOORS = {"cli", "__main__", "__init__"}  # may import anything; nothing imports them

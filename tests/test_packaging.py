@@ -20,7 +20,7 @@ FEW_STEPS = TINY_RUN | {"steps": 3, "eval_interval": 2, "vocab_size": 320}
 USED_BY_SOME = [
     *("charset_normalizer", "pyarrow", "pypi_simple", "zstandard"),
     *("awkward", "datasets", "gguf", "gigatoken", "huggingface_hub", "matplotlib", "requests"),
-    *("swanlab", "tensorboard", "transformers", "wandb"),
+    *("mlflow", "swanlab", "tensorboard", "trackio", "transformers", "wandb"),
 ]
 HEAVY = ["numpy", "orjson", "rich", "safetensors", "tokenizers", "torch", *USED_BY_SOME]
 # Python's own finder, but blind to the modules in the first argument, as if not installed

@@ -51,6 +51,7 @@ TINY_RUN: dict[str, Any] = {
     "log_interval": 1,
     "eval_interval": 8,
     "sample_tokens": 0,
+    "report": False,
     "device": "cpu",
 }
 # what a text that is read many times gets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ from jielong.errors import ConfigError
 from jielong.evaluation.likelihood import evaluate_documents
 from jielong.evaluation.sums import Likelihood
 from jielong.generation.generate import TextGenerator
+from jielong.insight.attention import inspect_attention
+from jielong.insight.data import inspect_data
+from jielong.insight.embeddings import inspect_embeddings
+from jielong.insight.experts import inspect_experts
+from jielong.insight.layers import inspect_layers
+from jielong.insight.model import inspect_model
+from jielong.insight.predictions import inspect_predictions
+from jielong.insight.schedule import inspect_schedule
+from jielong.insight.tokenizer import inspect_tokenizer
 from jielong.interop.export import export
 from jielong.interop.minimind import import_minimind
 from jielong.model.transformer import Transformer, context_length
@@ -24,13 +34,24 @@ from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.inputs import train_on_corpus
 from jielong.training.pretrain import pretrain as train
 from jielong.training.result import RunResult
+from jielong.training.suites import evaluate_suites
 
 __all__ = [
     "TextGenerator",
     "evaluate",
+    "evaluate_suites",
     "export",
     "generate",
     "import_minimind",
+    "inspect_attention",
+    "inspect_data",
+    "inspect_embeddings",
+    "inspect_experts",
+    "inspect_layers",
+    "inspect_model",
+    "inspect_predictions",
+    "inspect_schedule",
+    "inspect_tokenizer",
     "load",
     "prepare",
     "pretrain",
@@ -145,16 +166,17 @@ def train_tokenizer(
     Args:
         data_path: text as `jielong pretrain --data-path` takes it.
         out_dir: the folder; there must be no tokenizer in it.
-        log: called with what was left out of the text, if anything.
-        **settings: vocab_size, text_field, text_unit, document_separator, encoding, allow_loss,
-            tokenizer_sample_bytes.
+        log: called with which files are read, and what was left out of the text.
+        **settings: vocab_size, text_field, text_suffixes, text_unit, document_separator,
+            encoding, allow_loss, tokenizer_sample_bytes.
 
     Raises:
-        ConfigError: a setting is unknown, or `out_dir` already has a tokenizer.
+        ConfigError: a setting is unknown, or `out_dir` already has a tokenizer, or cannot be made.
         DataError: the text cannot be read, or there is none.
     """
     if (Path(out_dir) / "tokenizer.json").exists():
         raise ConfigError(f"{out_dir} already holds a tokenizer: choose another --out-dir")
+    _check_writable(Path(out_dir))
     config = load_config(data_path=_paths(data_path), **settings)
     tokenizer = train_on_corpus(config, log=log)
     tokenizer.save(Path(out_dir))
@@ -175,8 +197,8 @@ def prepare(
         tokenizer: a tokenizer folder.
         out_dir: a new folder; it appears once it is complete.
         log: called with progress lines.
-        **settings: text_field, text_unit, document_separator, encoding, strict, allow_loss,
-            validation_fraction, validation_path, max_seq_len, bos_token, eos_token.
+        **settings: text_field, text_suffixes, text_unit, document_separator, encoding, strict,
+            allow_loss, validation_fraction, validation_path, max_seq_len, bos_token, eos_token.
 
     Raises:
         ConfigError: a setting is unknown.
@@ -185,6 +207,15 @@ def prepare(
     config = load_config(data_path=_paths(data_path), tokenizer=str(tokenizer), **settings)
     loaded = Tokenizer.load(tokenizer, config.data.bos_token, config.data.eos_token)
     return prepare_dataset(config, loaded, Path(out_dir), log)
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse, before any work, a folder that could not be written."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{folder}: {there} is not a folder: choose another --out-dir")
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"{folder}: {there} cannot be written: choose another --out-dir")
 
 
 def _paths(data_path: str | Path | Sequence[str | Path]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from jielong.checkpoint.checkpoint import write_model_folder
 from jielong.cli.main import main, parse
@@ -276,6 +278,38 @@ def test_generate_stops_before_the_texts_named(
     assert main([*words, "--stop", "nowhere", middle]) == 0
     assert capsys.readouterr().out == "Tale" + whole.split(middle)[0] + "\n"
     assert main([*words, "--stop", ""]) == 2
+
+
+def test_settings_of_a_model_that_are_not_ours_are_told_with_the_flags_that_take_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    write_model_folder(tmp_path, tiny_model(vocab_size=tokenizer.vocab_size), tokenizer)
+    words = ["generate", str(tmp_path), "--prompt", "Tale", "--temperature", "0"]
+    words += ["--max-new-tokens", "24"]
+    assert main(words) == 0
+    plain, said = capsys.readouterr()
+    assert not said  # it has what we do
+    path = tmp_path / "generation_config.json"
+    older = json.loads(path.read_text()) | {"repetition_penalty": 1.5, "top_p": 0.9}
+    del older["top_k"]
+    path.write_text(json.dumps(older))
+    assert main(words) == 0
+    assert capsys.readouterr() == (
+        plain,
+        f"{path} is not used here; transformers samples by it as with --top-p 0.9 "
+        "--repetition-penalty 1.5 --top-k 50\n",
+    )
+    assert main([*words, "--top-p", "1", "--repetition-penalty", "1.5", "--top-k", "50"]) == 0
+    penalised, said = capsys.readouterr()
+    assert penalised != plain and not said
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids = torch.tensor([[tokenizer.bos_id, *tokenizer.encode("Tale")]])
+    theirs = model.generate(ids, do_sample=False, max_new_tokens=24, pad_token_id=0)[0]
+    assert tokenizer.decode(theirs.tolist()[1:]).split("<|im_end|>")[0] == penalised.rstrip("\n")
+    path.write_text('{"temperature": 0.7}')
+    assert main(words[:4]) == 0
+    assert capsys.readouterr().err.endswith("as with --temperature 0\n")
 
 
 def test_help_needs_no_torch() -> None:

@@ -101,7 +101,8 @@ def test_utf16_without_a_byte_order_shows_it(read):
 def test_what_is_utf8_stays_so_whatever_encoding_the_others_have(read, text, encoding):
     items = read(text.encode(), encoding)
     assert lines(items) == text.splitlines()
-    assert not remarks(items)
+    told = [f"read as UTF-8, which it is, not as {encoding}"]
+    assert remarks(items) == ([] if text.isascii() or encoding == "utf-16" else told)
 
 
 def test_a_file_of_both_encodings_keeps_both(read):
@@ -116,9 +117,41 @@ def test_quotes_of_windows_are_read_in_what_calls_itself_latin1(read):
     assert texts(read(text.encode("cp1252"), "latin-1")) == [text]
 
 
-def test_a_single_byte_encoding_given_for_chinese_is_doubted(read):
-    (remark,) = remarks(read(CHINESE.encode("gbk"), "latin-1"))
-    assert remark == "read as latin-1, though it looks like gb18030"
+POLISH = "Zażółć gęślą jaźń, łódź płynie przez świat; źródło i ćma.\n"
+GREEK = "Μια φορά κι έναν καιρό ήταν ένας βασιλιάς που είχε τρεις κόρες.\n"
+GERMAN = "Über die Straße ging ein großer, müder Bär; fünf Mädchen hörten süße Töne.\n"
+
+
+@pytest.mark.parametrize("given", ["latin-1", "cp1252", "koi8-r", "cp1251", "mac-roman"])
+@pytest.mark.parametrize(
+    "text,encoding", [(CHINESE, "gbk"), (RUSSIAN, "cp1251"), (GREEK, "cp1253")]
+)
+def test_a_single_byte_encoding_given_for_another_script_is_refused(read, text, encoding, given):
+    if not encoding.startswith("gb") and given in ("koi8-r", "cp1251"):
+        return  # no telling, or what it is
+    with pytest.raises(DataError, match=rf"a\.txt: is not {given} but probably (\S+): ") as error:
+        read((text * 9).encode(encoding), given)
+    assert f"iconv -f {given} -t UTF-8" in str(error.value)
+    assert encoding == "cp1253" or "--encoding" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text,encoding",
+    [
+        *((FRENCH, "latin-1"), (GERMAN, "iso8859-15"), (POLISH, "cp1250"), (POLISH, "iso8859-2")),
+        *((GREEK, "cp1253"), (RUSSIAN, "koi8-r"), (RUSSIAN, "cp1251"), (GERMAN, "mac-roman")),
+    ],
+)
+@pytest.mark.parametrize("times", [1, 40])
+def test_what_is_in_the_single_byte_encoding_given_is_read(read, text, encoding, times):
+    items = read((text * times).encode(encoding), encoding)
+    assert lines(items) == (text * times).splitlines()
+    assert remarks(items)[0].startswith(f"read as {encoding}")
+
+
+def test_another_encoding_of_its_kind_is_doubted(read):
+    (remark,) = remarks(read((CHINESE * 9).encode("gbk"), "euc_kr"))
+    assert remark == "read as euc_kr, though it looks like gb18030"
 
 
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-16-le"])

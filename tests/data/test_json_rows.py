@@ -102,7 +102,8 @@ def test_text_after_an_array_is_not_dropped_unnoticed():
 
 def test_lists_one_a_line_are_no_array_of_texts():
     items = read('["a", "b"]\n["c"]\n')
-    assert [item.reason for item in items] == ["holds a list, not an object"] * 2
+    told = "holds a list, not an object: jq -c '.[]' FILE > corpus.jsonl"
+    assert [item.reason for item in items] == [told] * 2
 
 
 def test_an_element_beyond_the_limit_is_left_out_and_counted():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import jielong
+from jielong.checkpoint.checkpoint import SavedState, save_checkpoint
+from jielong.cli.main import main
 from jielong.data.sources.documents import find_sources
 from jielong.data.sources.listing import ABOUT, AGAIN, DATASET, HIDDEN, PROGRAM, RUN
 from jielong.errors import DataError
-from tiny import TEXTS, TINY_RUN, flags, in_this_process
+from jielong.tokenization.tokenizer import Tokenizer
+from tiny import TEXTS, TINY_RUN, flags, in_this_process, tiny_model
 
 
 def write(path: Path, text: str = '{"text": "a"}\n') -> Path:
@@ -153,8 +157,41 @@ def test_validation_text_in_the_folder_is_not_trained_on(
     assert report.shared_documents == 0 and report.documents == len(TEXTS)
     assert "given as --validation-path" in "\n".join(report.lines())
     for number, path in enumerate((held, held.parent)):
-        same = jielong.prepare(
-            path, tokenizer_dir, tmp_path / str(number), validation_path=str(path)
-        )
+        out, said = tmp_path / str(number), list[str]()
+        same = jielong.prepare(path, tokenizer_dir, out, said.append, validation_path=str(path))
+        assert said[0].startswith(f"WARNING: {tmp_path}") and "will be worthless" in said[0]
         assert f"WARNING: {tmp_path}" in "\n".join(same.lines())
         assert "both trained on and held out" in "\n".join(same.lines())
+
+
+def test_text_that_is_trained_on_and_held_out_is_warned_of_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write(tmp_path / "a.jsonl", "".join(json.dumps({"text": t}) + "\n" for t in TEXTS)))
+    same = {"data_path": (path,), "validation_path": (path,), "out_dir": str(tmp_path / "run")}
+    jielong.pretrain(TINY_RUN | same | {"steps": 1, "tokenizer": None})
+    said = capsys.readouterr().out
+    assert 0 < said.index(f"WARNING: {path}: both trained on") < said.index("training a tokenizer")
+
+
+def test_tokenizer_and_evaluation_list_what_they_read(
+    tmp_path: Path, tokenizer_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = clone(tmp_path / "data")
+    jielong.train_tokenizer(data, tmp_path / "tokenizer", print, vocab_size=288)
+    said = capsys.readouterr().out.splitlines()
+    assert re.match(r"files +1 parquet \(", said[0])
+    assert any(re.match(r"not read +1 parquet \S+test-\S+ \(.*\): a test split", s) for s in said)
+    model = tmp_path / "model"
+    save_checkpoint(
+        model,
+        tiny_model(vocab_size=Tokenizer.load(tokenizer_dir).vocab_size, qk_norm=True),
+        Tokenizer.load(tokenizer_dir),
+        {},
+        SavedState(1, {}),
+    )
+    code = main(["evaluate", str(model), "--data-path", str(data), "--json"])
+    out, err = capsys.readouterr()
+    assert code == 0 and json.loads(out)["tokens"] > 0
+    assert re.match(r"files +2 parquet \(", err)  # an evaluation may be of a test split
+    assert "README.md" in err and "about the dataset, not of it" in err

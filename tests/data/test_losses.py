@@ -155,6 +155,32 @@ def test_a_file_left_out_of_several_is_warned_of_however_small(tmp_path, capsys,
     assert "left out" not in said and "b.txt: read as gbk" in said
 
 
+def long_text(bad_of_ten, kind="not JSON", rows=1000):
+    """Rows of a megabyte each, of which some are left out."""
+    for number in range(rows):
+        if number % 10 < bad_of_ten:
+            yield BadLine("a.jsonl", number, "why", kind, 10**6)
+        else:
+            yield Document("text", "a.jsonl", number, 10**6)
+
+
+def test_a_text_that_is_mostly_unusable_stops_after_its_first_part():
+    losses = Losses()
+    with pytest.raises(DataError, match=r"text of the first 71 MB would be left out: 22,000,000 "):
+        list(losses.documents(long_text(3)))
+    assert losses.read_bytes == 71 * 10**6  # of 1,000 MB: the first bad row after 64 MiB
+    assert len(list(Losses(allow_loss=True).documents(long_text(3)))) == 700
+    assert len(list(Losses().documents(long_text(1)))) == 900
+
+
+def test_files_that_cannot_be_read_do_not_stop_the_others_from_being_read():
+    losses = Losses()
+    texts = list(losses.documents(long_text(3, kind="unreadable file", rows=200)))
+    assert len(texts) == 140
+    with pytest.raises(DataError, match=r"would be left out: 60,000,000 bytes, 30\.0% of the text"):
+        losses.check()
+
+
 def test_an_account_survives_being_stored_and_refuses_damage():
     losses = Losses()
     items = [Document("text", "a", 1, 9), BadLine("a", 2, "why", "not JSON", 7)]

@@ -109,3 +109,80 @@ def test_a_large_text_is_split_as_it_streams(
     assert dataset.validation is not None
     assert report.validation_documents + len(dataset.train.documents) == len(texts)
     assert LARGE_SHARE / 2 < report.validation_tokens / report.tokens < LARGE_SHARE * 2
+
+
+def test_of_a_very_large_text_no_more_is_held_out_than_is_soon_measured(
+    tmp_path: Path, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jielong.data.prepare.small_split.SMALL_TOKENS", 20_000)
+    monkeypatch.setattr("jielong.data.prepare.small_split.MOST_TOKENS", 400)
+    texts = [words(20, i) for i in range(6000)]
+    report, _ = prepared(tmp_path, tokenizer_dir, texts)
+    assert 200 < report.validation_tokens < 800 < LARGE_SHARE * report.tokens
+    # a share that is asked for is held out
+    again = jielong.prepare(
+        tmp_path / "text.jsonl", tokenizer_dir, tmp_path / "asked", validation_fraction=LARGE_SHARE
+    )
+    assert again.validation_tokens > 800
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of thousands of tokens count as large, documents of more than a thousand as long."""
+    monkeypatch.setattr("jielong.data.prepare.small_split.SMALL_TOKENS", 10_000)
+    monkeypatch.setattr("jielong.data.prepare.small_split.LONGEST_WHOLE", 1_000)
+    monkeypatch.setattr("jielong.data.prepare.prepare.BATCH_CHARS", 2000)
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("share", [None, 0.001, 0.3])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [words(12_000, 1)],
+        [words(3), words(12_000, 1)],
+        [words(12_000, 1), words(40, 2)],
+        [words(12_000, 1), words(9000, 2), *(words(20, i) for i in range(3, 300))],
+    ],
+    ids=["one", "short and long", "long and short", "two long and many short"],
+)
+def test_long_documents_of_a_large_text_are_never_held_out_whole(
+    tmp_path: Path, tokenizer_dir: Path, texts: list[str], share: float | None
+) -> None:
+    report, dataset = prepared(tmp_path, tokenizer_dir, texts, validation_fraction=share)
+    held, train = dataset.validation, dataset.train
+    assert held is not None and report.held_out_pieces
+    wanted = LARGE_SHARE if share is None else share
+    # of 3,000 tokens of short documents, chosen by hash, some more or fewer may be held out
+    assert wanted / 2 < report.validation_tokens / report.tokens < 1.5 * wanted + 0.005
+    assert not runs(held.read(0, len(held)), 24) & runs(train.read(0, len(train)), 24)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_long_document_that_comes_twice_is_cut_at_the_same_places(
+    tmp_path: Path, tokenizer_dir: Path
+) -> None:
+    report, dataset = prepared(tmp_path, tokenizer_dir, [words(9000, 1)] * 3)
+    held, train = dataset.validation, dataset.train
+    assert held is not None and report.held_out_pieces % 3 == 0
+    assert not runs(held.read(0, len(held)), 24) & runs(train.read(0, len(train)), 24)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_text_of_one_short_document_many_times_says_that_nothing_is_held_out(
+    tmp_path: Path, tokenizer_dir: Path
+) -> None:
+    report, dataset = prepared(tmp_path, tokenizer_dir, [words(100)] * 300)
+    assert dataset.validation is None and report.too_small_to_hold_out
+
+
+@pytest.mark.parametrize("share", [1e-6, 0.001, 0.02, 0.4])
+def test_a_share_that_is_asked_for_is_met_however_few_documents_there_are(
+    tmp_path: Path, tokenizer_dir: Path, share: float
+) -> None:
+    texts = [words(size, size) for size in (900, 2000, 3000, 4000, 50)]
+    report, dataset = prepared(tmp_path, tokenizer_dir, texts, validation_fraction=share)
+    assert dataset.validation is not None
+    least = 128  # a piece of fewer tokens tells nothing
+    wanted = max(share * report.tokens, least)
+    assert wanted / 2 <= report.validation_tokens <= 1.25 * wanted

@@ -108,6 +108,7 @@ class Targets:
         for name, data in {
             "a.jsonl": jsonl,
             "a.txt": "\n\n".join(TEXTS).encode(),
+            "a.csv": "\n".join(["id,text", *(f'1,"{text}"' for text in TEXTS)]).encode(),
             "a.jsonl.gz": gzip.compress(jsonl),
             "a.jsonl.zst": zstandard.compress(jsonl),
         }.items():

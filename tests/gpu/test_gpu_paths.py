@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator
 from functools import partialmethod
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -24,13 +23,10 @@ from jielong.data.batches import Batch
 from jielong.model.attention_backends import varlen_attention, varlen_options
 from jielong.model.loss import CHUNK_TOKENS, GPU_LOGITS_BYTES, chunk_tokens
 from jielong.model.transformer import Transformer
-from jielong.runtime.distributed import World
 from jielong.training.optimizer import Optimizer
 from jielong.training.pretrain import pretrain
-from jielong.training.profiling import gpu_metrics
 from jielong.training.result import RunResult
-from jielong.training.scaling import MODEL_SIZES, ModelSize, training_flops
-from jielong.training.state import TrainState
+from jielong.training.scaling import MODEL_SIZES, ModelSize
 from jielong.training.step import TrainStep
 from tiny import TEXTS, new_optimizer, random_batch, split_batch, tiny_config
 
@@ -189,20 +185,6 @@ def test_layers_are_computed_again_on_a_gpu(gpu: FakeGpu) -> None:
         gpu.kernels.clear()
         assert train_step(batches).applied
         assert gpu.kernels[VARLEN, torch.bfloat16] == calls
-
-
-def test_a_run_records_what_share_of_the_card_it_uses(
-    gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "NVIDIA H100 80GB HBM3")
-    config = load_config("tiny")
-    model = step_on_a_gpu(config.model).model
-    state = SimpleNamespace(model=model, config=config, world=World(world_size=2))
-    tokens_per_second = 2 * 989.4e12 / training_flops(config.model, config.data.max_seq_len)
-    used = gpu_metrics(cast(TrainState, state), 0.4 * tokens_per_second)
-    assert used == {"mfu": 0.4, "peak_memory_bytes": 2**30}
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "another card")
-    assert "mfu" not in gpu_metrics(cast(TrainState, state), tokens_per_second)
 
 
 def test_resuming_on_a_gpu(gpu: FakeGpu, corpus_file: Path, tmp_path: Path) -> None:

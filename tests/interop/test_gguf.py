@@ -162,8 +162,12 @@ def test_reading_back_gives_the_tokens(pre: str, tmp_path: Path) -> None:
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (1, 2, 0)
 
 
-def sentencepiece(complete: bool = True) -> Tokenizer:
-    """As Llama 2's: every way to make a token is a merge, ranked by the token."""
+def sentencepiece(complete: bool = True, converted: bool = False) -> Tokenizer:
+    """As Llama 2's: every way to make a token is a merge, ranked by the token.
+
+    Args:
+        converted: in the form that transformers gives a tokenizer.model.
+    """
     backend = sentencepiece_bpe(split=False)
     parts = json.loads(backend.to_str())
     vocab = parts["model"]["vocab"]
@@ -173,6 +177,13 @@ def sentencepiece(complete: bool = True) -> Tokenizer:
         parts["model"]["merges"] = [
             list(way) for way in ways if way[0] in vocab and way[1] in vocab
         ]
+    if converted:
+        spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+        doubled = {"type": "Replace", "pattern": {"Regex": r"\A▁"}, "content": "▁▁"}
+        parts["normalizer"] = {"type": "Sequence", "normalizers": [spaces, doubled]}
+        always = {"replacement": "▁", "prepend_scheme": "always", "split": False}
+        steps = [{"type": "Metaspace"} | always]
+        parts["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
     backend = tokenizers.Tokenizer.from_str(json.dumps(parts))
     return Tokenizer(backend, {}, {"pad": None, "bos": 1, "eos": 2})
 
@@ -200,10 +211,11 @@ def tokens_by_llama_cpp(reader: gguf.GGUFReader, text: str) -> list[int]:
     return found
 
 
+@pytest.mark.parametrize("converted", [False, True])
 def test_sentencepiece_tokenizers_give_their_tokens_by_the_rule_of_llama_cpp(
-    tmp_path: Path,
+    tmp_path: Path, converted: bool
 ) -> None:
-    tokenizer = sentencepiece()
+    tokenizer = sentencepiece(converted=converted)
     config = dataclasses.replace(TINY, vocab_size=tokenizer.vocab_size + 5)
     reader = gguf.GGUFReader(export_gguf(random_model(config), tokenizer, tmp_path, "f16"))
     assert reader.fields["tokenizer.ggml.model"].contents() == "llama"
@@ -217,7 +229,8 @@ def test_sentencepiece_tokenizers_give_their_tokens_by_the_rule_of_llama_cpp(
 
 
 def test_sentencepiece_tokenizer_that_lacks_a_merge_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="never merges"):
+    told = r"never merges .*convert its tokenizer\.model, alone in a folder"
+    with pytest.raises(CheckpointError, match=told):
         export_gguf(random_model(TINY), sentencepiece(complete=False), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

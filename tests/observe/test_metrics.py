@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jielong.observe.console import duration
 from jielong.observe.metrics import MetricsFile, RunningMetrics
+from jielong.observe.times import duration
 from jielong.observe.trackers import SafeTracker
 from jielong.training.summary import explain_first_loss
 
@@ -126,6 +126,9 @@ def test_a_tracker_that_fails_is_named_once_and_left_alone() -> None:
         def log(self, step: int, values: dict[str, float]) -> None:
             raise ConnectionError("no network\nsecond line")
 
+        def samples(self, step: int, samples: object) -> None:
+            raise AssertionError("it was left alone")
+
         def rewind(self, step: int) -> None:
             raise AssertionError("it was left alone")
 
@@ -136,6 +139,7 @@ def test_a_tracker_that_fails_is_named_once_and_left_alone() -> None:
     tracker = SafeTracker("wandb", Broken, said.append)
     for step in range(3):
         tracker.log(step, {"train/loss": 1.0})
+    tracker.samples(3, [("a", "b")])
     tracker.rewind(0)
     tracker.close()
     assert len(said) == 1 and "wandb" in said[0] and "no network" in said[0]

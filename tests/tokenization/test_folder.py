@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 import transformers
+import transformers.convert_slow_tokenizer
+from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from jielong.errors import ConfigError, DataError
 from jielong.tokenization.tokenizer import Tokenizer
@@ -44,7 +48,7 @@ def test_vocabulary_and_merges_become_a_folder_by_the_line_that_is_named(tmp_pat
         ("spiece.model", "AutoTokenizer"),
         ("vocab.txt", "BertTokenizerFast"),
         ("tekken.json", "AutoTokenizer"),
-        ("o200k.tiktoken", "convert_tiktoken_to_fast"),
+        ("o200k.tiktoken", "TikTokenConverter"),
         ("README.md", "jielong tokenizer"),
     ],
 )
@@ -57,7 +61,44 @@ def test_a_tokenizer_in_another_form_is_named_with_its_conversion(
     assert str(tmp_path) in str(error.value)
     with pytest.raises(DataError, match=r"give a Hugging Face tokenizer folder"):
         Tokenizer.load(tmp_path / file)
-    assert told.endswith(("fast", "tokenizer")) or hasattr(transformers, told)
+    modules = (transformers, transformers.convert_slow_tokenizer)
+    assert told == "jielong tokenizer" or any(hasattr(module, told) for module in modules)
+
+
+def converted(folder: Path) -> Tokenizer:
+    """The tokenizer that the line named in the refusal makes of a folder."""
+    with pytest.raises(DataError, match="python -c") as error:
+        Tokenizer.load(folder)
+    line = str(error.value).split('python -c "')[1].split('"')[0]
+    name, target = f"{folder.name}-converted", folder.parent / f"{folder.name}-converted"
+    target.mkdir()
+    exec(line.replace(f"'{name}", f"'{target}"), {})  # what the user would run
+    eos = "<|endoftext|>" if "--eos-token" in str(error.value) else None
+    return Tokenizer.load(target, eos_token=eos)
+
+
+def test_a_tiktoken_vocabulary_becomes_a_folder_by_the_line_that_is_named(tmp_path: Path) -> None:
+    tiktoken = pytest.importorskip("tiktoken")
+    pieces = [*(bytes([i]) for i in range(256)), b"th", b" th", b"the", b" the", "床".encode()[:2]]
+    ranks = {piece: rank for rank, piece in enumerate(pieces)}
+    (tmp_path / "old").mkdir()
+    lines = (base64.b64encode(piece) + b" %d\n" % rank for piece, rank in ranks.items())
+    (tmp_path / "old" / "own.tiktoken").write_bytes(b"".join(lines))
+    tokenizer = converted(tmp_path / "old")
+    assert tokenizer.eos_id == len(ranks)
+    pattern = inspect.signature(TikTokenConverter).parameters["pattern"].default
+    theirs = tiktoken.Encoding("own", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    for text in ("the path of the theme", "床前明月光 12345", "  x\n\n y", "it's"):
+        assert tokenizer.encode(text) == theirs.encode(text)
+
+
+def test_a_cased_vocabulary_stays_cased_when_it_is_converted(tmp_path: Path) -> None:
+    for name, words in (("cased", ["The", "the", "mill", "##er"]), ("plain", ["the", "miller"])):
+        (tmp_path / name).mkdir()
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        (tmp_path / name / "vocab.txt").write_text("\n".join([*special, *words]))
+    assert converted(tmp_path / "cased").encode("The miller") == [5, 7, 8]
+    assert converted(tmp_path / "plain").encode("The miller") == [5, 6]
 
 
 @pytest.mark.parametrize("name", ["gpt2", "Qwen/Qwen3-0.6B"])

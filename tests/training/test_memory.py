@@ -11,9 +11,12 @@ import torch
 
 from jielong.checkpoint.checkpoint import step_name
 from jielong.config.settings import IGNORE_INDEX
+from jielong.data.batches import Batch
+from jielong.model.loss import SoftTargets
 from jielong.model.transformer import Transformer
 from jielong.training.memory import is_out_of_memory, micro_batch_that_fits
 from jielong.training.optimizer import Optimizer
+from jielong.training.teacher import Teacher
 from tiny import (
     TINY_RUN,
     flags,
@@ -165,6 +168,22 @@ def test_the_largest_micro_batch_is_found_and_no_gradient_stays(
     model = tiny_model()
     assert micro_batch_that_fits(model, random_batch(8, 16), torch.float32, 8) == size
     assert all(p.grad is None for p in model.parameters())
+
+
+class LargeTeacher(Teacher):
+    """A teacher for whose pass there is memory for two windows."""
+
+    def __call__(self, batch: Batch, device: torch.device) -> SoftTargets:
+        if len(batch.tokens) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return super().__call__(batch, device)
+
+
+def test_a_teacher_takes_part_in_the_trial() -> None:
+    model, teacher = tiny_model(), LargeTeacher(tiny_model(seed=1))
+    batch = random_batch(8, 16)
+    assert micro_batch_that_fits(model, batch, torch.float32, 8, teacher) == 2
+    assert all(p.grad is None for p in [*model.parameters(), *teacher.model.parameters()])
 
 
 def test_another_error_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

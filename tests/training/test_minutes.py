@@ -36,7 +36,7 @@ def test_the_time_is_used_and_not_exceeded() -> None:
 
 
 def test_slow_validations_leave_half_of_the_time_for_training() -> None:
-    config, slow = load_config("small"), Speed(token=4e-3, update=0.5)
+    config, slow = load_config("small", eval_tokens=65_536), Speed(token=4e-3, update=0.5)
     tokens = tokens_in(config, slow, 240.0, text_tokens=1_700_000, held_out=65_536)
     step = minutes.default_tokens_per_step(tokens, config.model.hidden_size)
     assert 100 < slow.of_run(tokens, step) <= 120

@@ -111,3 +111,20 @@ def test_a_text_read_often_is_validated_twice_an_epoch_and_one_read_once_ten_tim
     assert often.total_steps == 2000 and often.eval_interval == 50
     given = resolve(load_config(**settings, epochs=20, eval_interval=70), stream, CPU)
     assert given.eval_interval == 70
+
+
+def test_validations_take_a_twentieth_of_the_time_and_a_resumed_run_measures_the_same() -> None:
+    stream = ListStream([[1, *[5] * 30, 2]] * 40_000)
+
+    def found(resumed: dict[str, Any] | None = None, **values: Any) -> RunPlan:
+        return resolve(load_config("tiny", max_seq_len=64, **values), stream, CPU, resumed=resumed)
+
+    plan = found(tokens=1_200_000)
+    between = 1_200_000 * plan.eval_interval / plan.total_steps
+    assert plan.eval_tokens == pytest.approx(between * 3 / 20, rel=0.01)
+    assert found(tokens=100_000).eval_tokens == 8192  # fewer would tell too little
+    first = plan.to_json()
+    assert found(first, tokens=2_400_000).eval_tokens == plan.eval_tokens
+    del first["eval_tokens"]  # as the first versions saved it
+    assert found(first, tokens=1_200_000).eval_tokens == 65_536
+    assert found(first, tokens=1_200_000, eval_tokens=99).eval_tokens == 99

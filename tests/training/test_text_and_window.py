@@ -94,6 +94,12 @@ def test_micro_batches_are_halved_until_they_fit_by_the_estimate(
     # what a layer keeps and its masks grow with the tokens; weights and states do not
     states = 2 * needs[1] - needs[2]
     assert states == 4 * 5 * model.parameter_count
+    # a teacher has weights and hidden states, but no gradients, and keeps nothing in its layers
+    teacher = load_config(hidden_size=96, num_hidden_layers=4, vocab_size=288).model
+    more = memory.least_bytes(model, 3, 512, 512, teacher=teacher) - needs[3]
+    assert more == 4 * (teacher.parameter_count + 96 * 3 * 512)
+    monkeypatch.setattr(memory, "available_memory", lambda: needs[3])
+    assert memory.rows_that_fit(model, 3, 512, 512, teacher=teacher) == 2
 
 
 def test_the_free_memory_is_some_of_the_machines() -> None:

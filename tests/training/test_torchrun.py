@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -38,15 +37,29 @@ RUNS: dict[str, dict[str, Any]] = {
     | {"router_aux_loss": "sequence", "num_shared_experts": 1, "router_z_loss_coef": 0.01},
 }
 RESUMED = {"dense": 24, "bias": 3}
-# Several runs in one launch, since importing torch takes longer than training does. Each meets at a
-# port of its own: the launcher's store still holds the addresses of the run before.
+# Several runs in one launch, since importing torch takes longer than training does.
 SEVERAL = """
-import json, os, sys
+import json, sys
 from jielong.cli.main import main
-os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
-for port, words in json.loads(sys.argv[1]):
-    os.environ["MASTER_PORT"] = str(port)
+for words in json.loads(sys.argv[1]):
     assert main(words) == 0
+"""
+# A process of the first start is killed within a step; the launcher starts both again.
+KILLED = """
+import json, os, signal, sys
+from jielong.cli.main import main
+from jielong.training.step import TrainStep
+real, seen = TrainStep.__call__, []
+
+def killed(*arguments, **options):
+    seen.append(1)
+    if len(seen) == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments, **options)
+
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
+    TrainStep.__call__ = killed
+sys.exit(main(json.loads(sys.argv[2])))
 """
 
 
@@ -80,14 +93,6 @@ def assert_same_run(got: Path, expected: Path) -> None:
         for step, record in theirs.items():
             assert ours[step]["loss"] == pytest.approx(record["loss"], abs=1e-5), (kind, step)
             assert ours[step]["tokens"] == record["tokens"]
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [int(s.getsockname()[1]) for s in sockets]
 
 
 def start(*words: str) -> subprocess.Popen[str]:
@@ -138,7 +143,7 @@ def test_two_processes_train_what_one_does_and_go_on_with_its_runs(
         jobs.append(words(shared | RUNS[name], run))
     script = tmp_path / "several.py"
     script.write_text(SEVERAL)
-    process = start(str(script), json.dumps(list(zip(free_ports(len(jobs)), jobs, strict=True))))
+    process = start(str(script), json.dumps(jobs))
     out, err = finish(process)
     assert process.returncode == 0, out + err
     runs = [folder.parent for folder in tmp_path.glob("*/checkpoints")]
@@ -151,6 +156,19 @@ def test_two_processes_train_what_one_does_and_go_on_with_its_runs(
     # rank 1 says nothing
     assert out.count("device     cpu") == out.count("next steps\n") == len(jobs)
     assert out.count("resuming from") == len(RESUMED)
+
+
+def test_killed_in_a_step_and_restarted_it_trains_what_one_process_does(
+    alone: Path, shared: dict[str, Any], tmp_path: Path
+) -> None:
+    run, script = tmp_path / "run", tmp_path / "killed.py"
+    script.write_text(KILLED)
+    command = json.dumps(words(shared | DENSE, run))
+    process = start("--max-restarts=1", str(script), "17", command)
+    out, err = finish(process)
+    assert process.returncode == 0, out + err
+    assert out.count("resuming from") == 1 and f"step-{12:08}" in out
+    assert_same_run(run, alone / "dense")
 
 
 def test_sigterm_to_torchrun_saves_and_one_process_goes_on(

@@ -1,23 +1,48 @@
-"""`jielong evaluate`: measure a trained model's loss on a text."""
+"""`jielong evaluate`: the loss of a model on a text, or what it has learnt, by suites."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import html
 import json
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jielong.cli.options import Commands, add_fields, add_model, field_values, find_model
 from jielong.config.load import load_config
+from jielong.config.suites import AUTO, SUITES
 from jielong.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jielong.evaluation.suites.results import SuiteReport
 
 
 def add(commands: Commands) -> None:
     """Add the command and its flags."""
-    p = commands.add_parser("evaluate", help="loss, perplexity and bits per byte of a text")
+    p = commands.add_parser("evaluate", help="the loss on a text, or what a model has learnt")
     add_model(p)
-    names = ("data_path", "text_field", "text_unit", "document_separator")
+    names = ("data_path", "text_field", "text_suffixes", "text_unit", "document_separator")
     add_fields(p, [*names, "encoding", "allow_loss"])
+    suites = p.add_argument_group("suites")
+    suites.add_argument(
+        "--suite", nargs="+", metavar="NAME[=PATH]", help=f"what to measure: {', '.join(SUITES)}"
+    )
+    suites.add_argument(
+        "--suite-path", metavar="PATH", help="texts of the suite that needs some: text or grammar"
+    )
+    suites.add_argument(
+        "--against",
+        default=AUTO,
+        metavar="CHECKPOINT|RUN|none",
+        help="model to compare with; default: the run's checkpoint before, if it was kept",
+    )
+    suites.add_argument(
+        "--limit", type=int, default=500, help="most items of each set; 0 takes all; default 500"
+    )
+    suites.add_argument("--seed", type=int, default=1337, help="of what is drawn; default 1337")
+    suites.add_argument("--html", metavar="FILE", help="write the tables of the suites as a page")
     p.add_argument("--batch-tokens", type=int, default=8192, help="tokens per forward pass")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     p.add_argument("--json", action="store_true", help="print one JSON object")
@@ -26,24 +51,35 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    if arguments.batch_tokens < 1:
+        raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
+    return _by_suites(arguments) if arguments.suite else _of_text(arguments)
+
+
+def _of_text(arguments: argparse.Namespace) -> int:
+    """Measure the loss on a text."""
     from jielong.api import evaluate, load
-    from jielong.data.sources.documents import DocumentTexts, expand_sources
+    from jielong.data.prepare.files_read import describe_files
+    from jielong.data.sources.documents import DocumentTexts, find_sources
+    from jielong.data.sources.file_kinds import further_suffixes
     from jielong.data.sources.text_units import Splitting
     from jielong.observe.console import perplexity, with_error
 
     config = load_config(**field_values(arguments))
+    for name in ("suite_path", "html"):
+        if getattr(arguments, name):
+            raise ConfigError(f"--{name.replace('_', '-')} is for suites: give --suite NAME too")
     if not config.data.data_path:
-        raise ConfigError("data.data_path is missing: give --data-path FILE")
-    if arguments.batch_tokens < 1:
-        raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
+        raise ConfigError("data.data_path is missing: give --data-path FILE, or --suite NAME")
     model, tokenizer = load(find_model(arguments), arguments.device)
     data = config.data
-    texts = DocumentTexts(
-        expand_sources(data.data_path), data.text_field, data.encoding, Splitting.of(data)
-    )
+    suffixes = further_suffixes(data.text_suffixes)
+    sources, not_read = find_sources(data.data_path, suffixes=suffixes)
+    texts = DocumentTexts(sources, data.text_field, data.encoding, Splitting.of(data))
     with texts.checked(data.allow_loss):
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
-    for line in texts.losses.lines():
+    about_files = describe_files(sources, not_read, for_training=False)
+    for line in (*(line.removeprefix("  ") for line in about_files), *texts.losses.lines()):
         print(line, file=sys.stderr)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))
@@ -54,3 +90,83 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"text            {result.tokens:,} tokens, {result.bytes:,} bytes")
     print(f"speed           {result.tokens / max(result.seconds, 1e-9):,.0f} tokens/s")
     return 0
+
+
+def _by_suites(arguments: argparse.Namespace) -> int:
+    """Measure what a model has learnt."""
+    from jielong.api import evaluate_suites
+
+    if given := sorted(field_values(arguments)):
+        flag = given[0].replace("_", "-")
+        raise ConfigError(f"--{flag} is for one text, not for suites: leave it out, or --suite")
+    if arguments.limit < 0:
+        raise ConfigError(f"limit={arguments.limit} is below 0; 0 takes all items")
+    report = evaluate_suites(
+        find_model(arguments),
+        arguments.suite,
+        arguments.suite_path,
+        arguments.against,
+        limit=arguments.limit,
+        device=arguments.device,
+        batch_tokens=arguments.batch_tokens,
+        seed=arguments.seed,
+        log=_say_on_terminal,
+    )
+    if arguments.html:
+        Path(arguments.html).write_text(_page(report), encoding="utf-8")
+    if arguments.json:
+        print(json.dumps(report.to_json(), ensure_ascii=False))
+    else:
+        _draw(report)
+    return 0
+
+
+def _say_on_terminal(line: str) -> None:
+    """Show progress to who waits for it, and leave files and pipes alone."""
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr)
+
+
+def _draw(report: SuiteReport) -> None:
+    """Print a table for each suite."""
+    import rich.box
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
+    from rich.text import Text
+
+    from jielong.evaluation.suites.results import all_notes, rows, title
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(Text(title(report)))
+    for result in report.suites:
+        heading, found = rows(result)
+        table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+        for i, name in enumerate(heading):
+            table.add_column(Text(name), justify="left" if i < 2 else "right", no_wrap=True)
+        for row in found:
+            table.add_row(*map(Text, row))
+        if not console.is_terminal:  # a file or a pipe has no width
+            console.width = max(
+                console.width,
+                Measurement.get(console, console.options.update(width=500), table).maximum,
+            )
+        console.print(table)
+        for note in all_notes(result):
+            console.print(Text(note, style="dim"))
+        console.print(Text(f"{result.seconds:.0f} s", style="dim"))
+
+
+def _page(report: SuiteReport) -> str:
+    """Return a page of its own with the tables."""
+    style = (
+        "body{font:15px system-ui,sans-serif;margin:2em;max-width:70em}"
+        "table{border-collapse:collapse;margin:1em 0}th,td{padding:.25em .8em;text-align:right}"
+        "th{border-bottom:1px solid}td:first-child,th:first-child{text-align:left}"
+        "p{color:#555}"
+    )
+    name = html.escape(report.model)
+    return (
+        f'<!doctype html><html><head><meta charset="utf-8"><title>{name}</title>'
+        f"<style>{style}</style></head><body>{report._repr_html_()}</body></html>\n"
+    )

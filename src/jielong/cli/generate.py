@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from jielong.cli.options import Commands, add_model, find_model
 from jielong.config.sampling import Sampling
@@ -55,7 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"num_samples={arguments.num_samples} is below 1")
     given = {n: getattr(arguments, n) for n in SAMPLING_HELP if getattr(arguments, n) is not None}
     stop = [text.replace(r"\n", "\n").replace(r"\t", "\t") for text in arguments.stop]
-    generator = TextGenerator(*load(find_model(arguments), arguments.device))
+    model = find_model(arguments)
+    generator = TextGenerator(*load(model, arguments.device))
+    if flags := _flags_of_transformers(model, given):
+        print(
+            f"{model / 'generation_config.json'} is not used here; transformers samples by it as "
+            f"with {flags}",
+            file=sys.stderr,
+        )
     for prompt in _prompts(arguments.prompt):
         for sample in range(arguments.num_samples):
             seed = None if arguments.seed is None else arguments.seed + sample
@@ -66,6 +76,25 @@ def run(arguments: argparse.Namespace) -> int:
                 print(piece, end="", flush=True)
             print("\n" if arguments.num_samples > 1 else "", flush=True)
     return 0
+
+
+def _flags_of_transformers(model: Path, given: Mapping[str, Any]) -> str:
+    """Return the flags, apart from those given, that sample as a model's own settings say."""
+    try:
+        stored = json.loads((model / "generation_config.json").read_text(encoding="utf-8"))
+        values = {name: stored[name] for name in SAMPLING_HELP if stored.get(name) is not None}
+        if not stored.get("do_sample"):
+            names = ("temperature", "repetition_penalty")  # the others do nothing without drawing
+            values = {n: v for n, v in values.items() if n in names} | {"temperature": 0}
+        elif "top_k" not in values:
+            values["top_k"] = 50  # what transformers takes then
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""  # a model may come without
+    return " ".join(
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in values.items()
+        if name not in given and value != getattr(Sampling, name)
+    )
 
 
 def _prompts(prompt: str | None) -> Iterator[str]:

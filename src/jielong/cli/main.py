@@ -7,10 +7,19 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from jielong.cli import convert, evaluate, generate, prepare, pretrain, tokenizer
-from jielong.cli.options import Parser, ShowVersion, plain_flag, unknown_flag
+from jielong.cli import (
+    convert,
+    evaluate,
+    generate,
+    inspect,
+    prepare,
+    pretrain,
+    report,
+    tokenizer,
+)
+from jielong.cli.options import Commands, Parser, ShowVersion, plain_flag, unknown_flag
 from jielong.cli.terminal import as_utf8, replace_what_cannot_be_shown
 from jielong.errors import ConfigError, JielongError
 
@@ -60,12 +69,22 @@ def build_parser() -> Parser:
     parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for module in (pretrain, tokenizer, prepare, generate, evaluate, convert):
+    for module in (pretrain, tokenizer, prepare, generate, evaluate, inspect, report, convert):
         module.add(commands)
-    for command in commands.choices.values():
+    for command in _leaves(commands):
         command.add_argument(
             "--debug", action="store_true", help="show Python's traceback on errors"
         )
         flags = [flag for action in command._actions for flag in action.option_strings]
         command.set_defaults(flags=flags)
     return parser
+
+
+def _leaves(commands: Commands) -> Iterator[Parser]:
+    """Yield the parsers of all commands; of one with subcommands, theirs."""
+    for command in commands.choices.values():
+        below = [a for a in command._actions if isinstance(a, Commands)]
+        if below:
+            yield from _leaves(below[0])
+        else:
+            yield command

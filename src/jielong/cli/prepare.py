@@ -9,7 +9,7 @@ from jielong.config.load import load_config
 from jielong.errors import ConfigError
 
 DATA_FIELDS = (
-    *("data_path", "text_field", "text_unit", "document_separator", "encoding"),
+    *("data_path", "text_field", "text_suffixes", "text_unit", "document_separator", "encoding"),
     *("strict", "allow_loss", "validation_fraction", "validation_path"),
 )
 FURTHER_FIELDS = ("bos_token", "eos_token", "max_seq_len")

@@ -66,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     step = int(result.checkpoint.name.removeprefix("step-"))
     which = "" if step == result.step else f" (the best; the last is of step {result.step})"
     print(f"checkpoint  {result.checkpoint}{which}")
+    if (report := result.folder / "report.html").is_file():
+        print(f"report      {report}")
     if result.validation:
         from jielong.observe.console import perplexity, with_error
 

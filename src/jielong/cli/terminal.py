@@ -18,6 +18,8 @@ PLAIN = {  # what our own lines have beyond ASCII
     "⏎": "|",
     "±": "+-",
     "→": "->",
+    "÷": "/",
+    "√": "sqrt ",
 }
 
 

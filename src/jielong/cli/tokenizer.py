@@ -11,7 +11,7 @@ from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
 from jielong.config.load import load_config
 
 DATA_FIELDS = (
-    *("text_field", "text_unit", "document_separator", "encoding", "allow_loss"),
+    *("text_field", "text_suffixes", "text_unit", "document_separator", "encoding", "allow_loss"),
     "tokenizer_sample_bytes",
 )
 

@@ -30,7 +30,7 @@ def option(
     """Declare a config field.
 
     Args:
-        choices: the allowed values of a text field.
+        choices: the allowed values of a text field, or of each in a list.
         words: words that a numeric field accepts too, e.g. auto.
         free: the field may change when a run resumes; it affects results by rounding at most.
     """
@@ -82,11 +82,12 @@ class FieldSpec:
         low, high, choices = (self.metadata[key] for key in ("low", "high", "choices"))
         if value is None or value in self.metadata["words"]:
             return
-        if choices and value not in choices:
-            raise ConfigError(
-                f"{self.label}={value!r} is not one of {', '.join(choices)}"
-                + nearest(value, choices)
-            )
+        for one in value if isinstance(value, tuple) else (value,):
+            if choices and one not in choices:
+                raise ConfigError(
+                    f"{self.label}={one!r} is not one of {', '.join(choices)}"
+                    + nearest(one, choices)
+                )
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{self.label}={value} is not finite")
         if low is not None and value < low:

@@ -19,10 +19,18 @@ class RunConfig:
         low=1,
         free=True,
     )
-    eval_tokens: int = option(
-        2**16,
-        "Held-out tokens of an intermediate validation; the last takes all.",
+    eval_tokens: int | None = option(
+        None,
+        "Held-out tokens of an intermediate validation; the last takes all. Default: so many that "
+        "validating takes about a twentieth of the time, from 8192 to 65536.",
         low=1,
+        free=True,
+    )
+    eval_suite: tuple[str, ...] = option(
+        (),
+        "Suites measured at each validation, as NAME or NAME=PATH, with at most 100 items of each "
+        "set: cloze, copying, writing, memorising, text, grammar=PATH, tasks (see `jielong "
+        "evaluate --suite`).",
         free=True,
     )
     patience: int = option(
@@ -59,13 +67,17 @@ class RunConfig:
         "Prompts continued with each validation; default: openings of held-out texts.",
         free=True,
     )
-    tracker: str = option(
-        "none",
-        "Records also go to Weights & Biases, TensorBoard or SwanLab.",
-        choices=("none", "wandb", "tensorboard", "swanlab"),
+    tracker: tuple[str, ...] = option(
+        (),
+        "Records and samples also go to these: Weights & Biases, TensorBoard, SwanLab, Trackio, "
+        "MLflow.",
+        choices=("none", "wandb", "tensorboard", "swanlab", "trackio", "mlflow"),
         free=True,
     )
-    tracker_project: str = option("jielong", "The tracker's project.", free=True)
+    tracker_project: str = option("jielong", "The trackers' project.", free=True)
+    report: bool = option(
+        True, "Write report.html, curves and samples of the run, with each validation.", free=True
+    )
     profile: int = option(
         0,
         "Steps to profile, from the fourth on: profile/ in the run's folder gets a trace and a "

@@ -21,6 +21,7 @@ from jielong.config.hints import hint
 from jielong.config.model import ModelConfig
 from jielong.config.replay import check_replay
 from jielong.config.run import RunConfig
+from jielong.config.suites import suite_requests
 from jielong.errors import ConfigError
 
 IGNORE_INDEX = -100  # a target that does not count (torch's value), such as padding
@@ -31,7 +32,12 @@ class DataConfig:
     """Where the text comes from and how it becomes batches."""
 
     data_path: tuple[str, ...] = option((), "Text: files, folders, globs, '-', or sample:NAME.")
-    text_field: str = option("text", "Field of a JSONL or Parquet row that holds the text.")
+    text_field: str = option(
+        "text", "Field of a JSONL row, or column of a CSV or Parquet file, that holds the text."
+    )
+    text_suffixes: tuple[str, ...] = option(
+        (), "Suffixes of further files to read as plain text: py rst tex …; none: without one."
+    )
     text_unit: str = option(
         "auto",
         "What one text is in .txt and .md: the file, a line or a paragraph; auto: the file, or "
@@ -258,6 +264,7 @@ class Config:
             raise ConfigError("training.steps and training.tokens both set a budget: give one")
         if t.minutes is not None and t.steps is not None:
             raise ConfigError("training.minutes and training.steps both set a budget: give one")
+        suite_requests(self.run.eval_suite, label="run.eval_suite")
         if self.data.replay is not None:
             check_replay(self.data.replay, self.data.data_path)
         if t.auto_size and t.minutes is None:

@@ -16,6 +16,11 @@ from jielong.tokenization.tokenizer import Tokenizer
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _HEAD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+# what to do for a run whose model shall become GGUF
+OWN = "let jielong make one (no --tokenizer)"
+CONVERTED = (
+    f"convert its tokenizer.model, alone in a folder, with transformers' AutoTokenizer, or {OWN}"
+)
 PATTERNS = {  # regex of the Split step → llama.cpp's name of that pre-tokenizer
     _HEAD + r"\p{N}" + _TAIL: "qwen2",
     _HEAD + r"\p{N}{1,3}" + _TAIL: "llama-bpe",
@@ -57,7 +62,10 @@ def read_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
         template = jinja.read_text(encoding="utf-8") if jinja.exists() else None
     template = template or config.get("chat_template")
     if tokenizer.eos_id is None:
-        raise _refused("it has no eos token, and llama.cpp would use another token instead")
+        raise _refused(
+            "it has no eos token, and llama.cpp would use another token instead",
+            "name one with --eos-token",
+        )
     model = record["model"]
     is_sentencepiece = bool(model.get("byte_fallback"))
     if is_sentencepiece:
@@ -140,9 +148,15 @@ def sentencepiece_scores(record: dict[str, Any], vocab_size: int) -> list[float]
         {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
     ]
     always = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False}
-    steps = _steps(record["normalizer"], "normalizers"), record["pre_tokenizer"]
-    if steps not in ((space, None), ([], always)):
-        raise _refused("with byte fallback, it must put ▁ before the text and in place of spaces")
+    doubled = {"type": "Replace", "pattern": {"Regex": r"\A▁"}, "content": "▁▁"}
+    normalizer = _steps(record["normalizer"], "normalizers")
+    splitting = _steps(record["pre_tokenizer"], "pretokenizers")
+    # the last one as transformers converts a tokenizer.model: Metaspace adds none to a ▁
+    converted = [space[1], doubled], [always]
+    if (normalizer, splitting) not in ((space, []), ([], [always]), converted):
+        raise _refused(
+            "with byte fallback, it must put ▁ before every text and in place of spaces", CONVERTED
+        )
     if model["type"] != "BPE" or not all(f"<0x{byte:02X}>" in vocab for byte in range(256)):
         raise _refused("with byte fallback, it must be a BPE with a token for each byte")
     pairs = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
@@ -151,11 +165,13 @@ def sentencepiece_scores(record: dict[str, Any], vocab_size: int) -> list[float]
     for token in vocab.keys() - special:
         for left, right in ((token[:i], token[i:]) for i in range(1, len(token))):
             if left in vocab and right in vocab and (left, right) not in known:
-                raise _refused(f"it never merges {left!r} and {right!r}, but llama.cpp would")
+                raise _refused(
+                    f"it never merges {left!r} and {right!r}, but llama.cpp would", CONVERTED
+                )
     made = ["".join(pair) for pair in pairs]
     order = {token: rank for rank, token in enumerate(dict.fromkeys(made))}
     if [order[token] for token in made] != sorted(order[token] for token in made):
-        raise _refused("its merges are not ranked by the token that they make")
+        raise _refused("its merges are not ranked by the token that they make", CONVERTED)
     scores = [0.0] * vocab_size
     for token, rank in order.items():
         scores[vocab[token]] = -1.0 - rank
@@ -168,5 +184,8 @@ def _steps(part: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
     return list(part[key]) if part["type"] == "Sequence" else [part]
 
 
-def _refused(reason: str) -> CheckpointError:
-    return CheckpointError(f"llama.cpp cannot use this tokenizer: {reason}")
+def _refused(reason: str, fix: str = OWN) -> CheckpointError:
+    return CheckpointError(
+        f"llama.cpp cannot use this tokenizer: {reason}. For a model that shall become GGUF, {fix} "
+        "before training"
+    )

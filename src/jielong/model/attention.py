@@ -116,10 +116,7 @@ class Attention(nn.Module):
         """Apply attention: x (B, T, hidden) → (B, T, hidden)."""
         B, T, _ = x.shape
         D = self.head_size
-        q = self.q_norm(self.q_proj(x).view(B, T, self.heads, D)).transpose(1, 2)  # (B, H, T, D)
-        k = self.k_norm(self.k_proj(x).view(B, T, self.kv_heads, D)).transpose(1, 2)
-        v = self.v_proj(x).view(B, T, self.kv_heads, D).transpose(1, 2)  # (B, KV, T, D)
-        q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
+        q, k, v = self.project(x, rotary)
         if plan.document_lengths is not None:
             return self.o_proj(per_document_attention(q, k, v, plan.document_lengths).flatten(2))
         if plan.cu_seqlens is not None:
@@ -139,3 +136,12 @@ class Attention(nn.Module):
             q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, enable_gqa=True
         )
         return self.o_proj(out.transpose(1, 2).reshape(B, T, self.heads * D))
+
+    def project(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (B, H, T, D), keys and values (B, KV, T, D) of x (B, T, hidden)."""
+        B, T, _ = x.shape
+        D = self.head_size
+        q = self.q_norm(self.q_proj(x).view(B, T, self.heads, D)).transpose(1, 2)
+        k = self.k_norm(self.k_proj(x).view(B, T, self.kv_heads, D)).transpose(1, 2)
+        v = self.v_proj(x).view(B, T, self.kv_heads, D).transpose(1, 2)
+        return apply_rotary(q, *rotary), apply_rotary(k, *rotary), v

@@ -1,58 +1,84 @@
-"""Console output of a run: a live progress bar on a terminal, plain lines elsewhere."""
+"""Console output of a run: a live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from jielong.observe.live import LiveView, View
 from jielong.observe.metrics import RunningMetrics
+from jielong.observe.times import duration
+
+# classes of characters that turn the direction of what follows them
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class Console:
-    """Prints progress: a live bar on a terminal, lines elsewhere, nothing if not `shown`."""
+    """Prints progress: a live view on a terminal, lines elsewhere, nothing if not `shown`."""
 
     def __init__(self, shown: bool = True) -> None:
         self.terminal = rich.console.Console(quiet=not shown, highlight=False, soft_wrap=True)
         self.shown = shown
         self.total_steps = 0
-        self.bar: Progress | None = None
-        self.task = TaskID(0)
+        self.live: LiveView | None = None
 
-    def start(self, step: int, total_steps: int) -> None:
-        """Start the progress display at `step` of `total_steps`."""
+    def start(
+        self,
+        step: int,
+        total_steps: int,
+        losses: Sequence[float] = (),
+        held_out: Sequence[float] = (),
+    ) -> None:
+        """Start the progress display at `step` of `total_steps`.
+
+        Args:
+            losses, held_out: of the run before this step, in nats and in bits per byte.
+        """
         self.close()  # an earlier run's
         self.total_steps = total_steps
-        if self.shown and self.terminal.is_terminal:
-            self.bar = Progress(
-                BarColumn(bar_width=24), TextColumn("{task.description}"), console=self.terminal
-            )
-            self.task = self.bar.add_task("starting …", total=total_steps, completed=step)
-            self.bar.start()
+        if self.shown and self.terminal.is_terminal and not self.terminal.is_dumb_terminal:
+            view = View(total_steps, step, list(losses), list(held_out))
+            self.live = LiveView(self.terminal, view)
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print one line."""
-        self.terminal.print(text, style=style, markup=False)
+        # the style is the text's own: the live view, which is printed again with it, has none
+        self.terminal.print(Text(text, style or ""))
 
     def progress(
-        self, step: int, means: RunningMetrics, learning_rate: float, grad_norm: float, left: float
+        self,
+        step: int,
+        means: RunningMetrics,
+        learning_rate: float,
+        grad_norm: float,
+        left: float,
+        mfu: float | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         """Show the mean loss and speed since the last record, after `step` steps.
 
         Args:
             left: seconds until the end of the run.
+            mfu, memory_bytes: share of the device's peak speed and memory used, if known; shown
+                in the live view.
         """
         text = (
             f"step {step}/{self.total_steps} · loss {means.loss:.4f} · lr {learning_rate:.2e} · "
             f"grad {grad_norm:.2f} · {means.tokens_per_second:,.0f} tok/s · {duration(left)} left"
         )
-        if self.bar:
-            self.bar.update(self.task, completed=step, description=text)
-        else:
+        if self.live is None:
             self.line(text)
+            return
+        view = self.live.view
+        view.step, view.left_s, view.tokens_per_second = step, left, means.tokens_per_second
+        view.losses.append(means.loss)
+        view.status = f"lr {learning_rate:.2e} · grad {grad_norm:.2f}"
+        view.mfu, view.memory_bytes = mfu, memory_bytes
+        self.live.refresh(now=step == self.total_steps)
 
     def validation(self, step: int, likelihood: Mapping[str, Any], of: str = "held-out") -> None:
         """Show loss, perplexity and bits per byte of the held-out text."""
@@ -61,16 +87,27 @@ class Console:
             f"{perplexity(likelihood)} · {with_error(likelihood)} bits/byte",
             style="bold",
         )
+        if self.live and of == "held-out" and likelihood["bits_per_byte"] is not None:
+            view = self.live.view
+            view.held_out.append(likelihood["bits_per_byte"])
+            view.error = likelihood.get("bits_per_byte_error")
+            self.live.refresh(now=True)
 
-    def sample(self, prompt: str, text: str) -> None:
-        """Show a prompt and its continuation on one line."""
-        whole = Text("   " + one_line(prompt) + " ▸", style="dim").append(one_line(text), "not dim")
-        self.terminal.print(whole)
+    def samples(self, samples: Sequence[tuple[str, str]]) -> None:
+        """Show prompts and their continuations, each on one line, or in the live view."""
+        shown = [(f"{one_line(prompt)} ▸", one_line(text)) for prompt, text in samples]
+        if self.live:
+            self.live.view.samples = shown
+            self.live.refresh(now=True)
+            return
+        for prompt, text in shown:
+            self.terminal.print(Text(f"   {prompt}", style="dim").append(text, "not dim"))
 
     def close(self) -> None:
-        """Stop the live bar."""
-        if self.bar:
-            self.bar.stop()
+        """Stop the live view, which stays on the screen as it is."""
+        if self.live:
+            self.live.stop()
+            self.live = None
 
 
 def with_error(likelihood: Mapping[str, Any]) -> str:
@@ -89,13 +126,11 @@ def perplexity(likelihood: Mapping[str, Any]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Replace line breaks by a visible ⏎."""
-    return text.replace("\n", " ⏎ ")
+    """Replace line breaks by a visible ⏎, and what would act on the terminal by a sign."""
+    return "".join(map(_sign, text.replace("\n", " ⏎ ")))
 
 
-def duration(seconds: float) -> str:
-    """Format a duration, e.g. `1h 02m`, `3m 20s`, `12s`."""
-    seconds = round(seconds)
-    if seconds >= 3600:
-        return f"{seconds // 3600}h {seconds % 3600 // 60:02d}m"
-    return f"{seconds // 60}m {seconds % 60:02d}s" if seconds >= 60 else f"{seconds}s"
+def _sign(char: str) -> str:
+    if unicodedata.category(char) == "Cc":  # ESC and the like: the sign is of Unicode's own
+        return chr(0x2400 + ord(char)) if ord(char) < 0x20 else "\ufffd"
+    return "\ufffd" if unicodedata.bidirectional(char) in TURNS else char

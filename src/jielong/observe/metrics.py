@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import orjson
 
-from jielong.observe.trackers import SafeTracker
+from jielong.observe.trackers import Sample, Trackers
 from jielong.runtime.atomic import write_file
 
+NOT_TRACKED = ("start", "end", "sample", "warning")  # as numbers: samples go as texts
 BAD_STEP_KINDS = ("spike", "skipped")  # records of a step whose batch caused trouble
 
 
@@ -31,27 +32,27 @@ class MetricsFile:
             enabled: whether this rank writes; true on rank 0 only.
         """
         self.path, self.enabled = path, enabled
-        self.tracker: SafeTracker | None = None
+        self.trackers = Trackers(())
         self.file: TextIO | None = None
         self.resumed: dict[str, dict[str, Any]] = {}
 
     def open(
-        self, resume_step: int, omitted: Collection[int] = (), tracker: SafeTracker | None = None
+        self, resume_step: int, omitted: Collection[int] = (), trackers: Trackers | None = None
     ) -> None:
         """Open the file and drop records after `resume_step`, which will be written again.
 
         Args:
             omitted: steps, counted from 0, that training leaves out. Their `spike` and `skipped`
                 records are kept, since they will not be written again.
-            tracker: also receives every number; it must already resume from `resume_step`.
+            trackers: also receive every number and sample; they must already resume from
+                `resume_step`.
         """
-        self.tracker = tracker
+        self.trackers = trackers or Trackers(())
         self._open(resume_step, omitted)
 
     def rewind(self, step: int, omitted: Collection[int]) -> None:
         """Go back to an earlier `step`; from there on the run leaves out the `omitted` steps."""
-        if self.tracker:
-            self.tracker.rewind(step)
+        self.trackers.rewind(step)
         if self.file:
             self.file.close()
         self._open(step, omitted)
@@ -78,8 +79,8 @@ class MetricsFile:
         write_file(self.path, b"".join(kept))
         self.file = self.path.open("a", encoding="utf-8")
 
-    def write(self, kind: str, step: int, **values: Any) -> None:
-        """Append a record and send its numbers to the tracker."""
+    def write(self, kind: str, step: int, **values: Any) -> dict[str, Any]:
+        """Append a record, send its numbers to the trackers, and return it."""
         # JSON has no NaN or infinity: they become null
         clean = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -90,15 +91,23 @@ class MetricsFile:
             self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
             self.file.flush()
         self._send(record)
+        return record
 
     def _send(self, record: dict[str, Any]) -> None:
-        if self.tracker and record["kind"] != "sample":
-            numbers = {
-                f"{record['kind']}/{name}": value
-                for name, value in record.items()
-                if isinstance(value, int | float) and name not in ("step", "time")
-            }
-            self.tracker.log(record["step"], numbers)
+        if record["kind"] in NOT_TRACKED:
+            return
+        numbers = {
+            f"{record['kind']}/{name}": value
+            for name, value in record.items()
+            if isinstance(value, int | float) and name not in ("step", "time")
+        }
+        self.trackers.log(record["step"], numbers)
+
+    def samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Write a `sample` record of each prompt and its continuation, and send them together."""
+        for prompt, text in samples:
+            self.write("sample", step, prompt=prompt, text=text)
+        self.trackers.samples(step, samples)
 
     def train(
         self,
@@ -107,15 +116,15 @@ class MetricsFile:
         learning_rate: float,
         grad_norm: float,
         tokens: int,
-        **experts: Any,
-    ) -> None:
+        **more: Any,
+    ) -> dict[str, Any]:
         """Write a `train` record: means since the last record, and the last step's gradient norm.
 
         Args:
             tokens: targets trained on so far.
-            experts: `StepResult.expert_metrics` of a mixture of experts.
+            more: of the machine, and `StepResult.expert_metrics` of a mixture of experts.
         """
-        self.write(
+        return self.write(
             "train",
             step,
             loss=means.loss,
@@ -123,14 +132,13 @@ class MetricsFile:
             grad_norm=grad_norm,
             tokens=tokens,
             tokens_per_second=means.tokens_per_second,
-            **experts,
+            **more,
         )
 
     def close(self) -> None:
         if self.file:
             self.file.close()
-        if self.tracker:
-            self.tracker.close()
+        self.trackers.close()
 
 
 class RunningMetrics:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from jielong.errors import JielongError
+from jielong.runtime.meeting import meet
 
 TIMEOUT_MINUTES = 10
 # Keeps the last process group alive. Otherwise DDP's reducer, which outlives destroy_process_group,
@@ -112,8 +113,14 @@ def init_world(device_type: str) -> Iterator[World]:
     local_rank = int(os.environ["LOCAL_RANK"])
     if device_type == "cuda":
         torch.cuda.set_device(local_rank)
+    timeout = timedelta(minutes=TIMEOUT_MINUTES)
+    store, rank, world_size = meet(timeout)
     dist.init_process_group(
-        "nccl" if device_type == "cuda" else "gloo", timeout=timedelta(minutes=TIMEOUT_MINUTES)
+        "nccl" if device_type == "cuda" else "gloo",
+        timeout=timeout,
+        store=store,
+        rank=rank,
+        world_size=world_size,
     )
     try:
         yield World(dist.get_rank(), dist.get_world_size(), local_rank)

@@ -76,6 +76,35 @@ class RunFolder:
                 shutil.rmtree(self.path, ignore_errors=True)
             lock.release()
 
+    def in_use(self) -> bool:
+        """Return whether a process holds the folder's lock; nothing is written.
+
+        The lock is tried only where a process says that it holds it, and may have died since: to
+        try it takes it for a moment, and a run that starts then would be refused.
+        """
+        file = self.path / ".lock"
+        if not (self.path / "holder.json").is_file() or not file.is_file():
+            return False
+        holder = self.holder()
+        if holder is not None and not _is_alive(holder):
+            return False
+        lock = filelock.FileLock(file, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            return True
+        except OSError:  # not ours to write
+            return True
+        lock.release()
+        return False
+
+    def holder(self) -> int | None:
+        """Return the process of this machine that says it has locked the folder, if one does."""
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            record = json.loads((self.path / "holder.json").read_text())
+            return int(record["pid"]) if record["host"] == socket.gethostname() else None
+        return None
+
     def check_config(self, config: Config, override: bool = False) -> None:
         """Store a new run's settings; check a started run's settings against the stored ones.
 
@@ -109,6 +138,19 @@ class RunFolder:
     def write_config(self, config: Config) -> None:
         """Write config.toml atomically."""
         write_file(self.config_file, config.to_toml().encode())
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process of this machine has the number `pid`."""
+    if os.name == "nt":  # where a signal of 0 would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 class StopSignals:

@@ -34,12 +34,14 @@ KEPT = (  # settings of tokenizer_config.json that do not change the ids of a te
     "add_eos_token",
     "chat_template",
 )
-OTHER_FORMS = {  # files of a tokenizer in another form → a line of Python that converts its folder
-    "tokenizer.model": "from transformers import AutoTokenizer as T",
-    "spiece.model": "from transformers import AutoTokenizer as T",
-    "vocab.json": "from transformers import GPT2TokenizerFast as T",
-    "vocab.txt": "from transformers import BertTokenizerFast as T",
-    "tekken.json": "from transformers import AutoTokenizer as T",
+# files of a tokenizer in another form → the class of transformers that converts its folder, and the
+# packages that this needs
+OTHER_FORMS = {
+    "tokenizer.model": ("AutoTokenizer", "sentencepiece and protobuf"),
+    "spiece.model": ("AutoTokenizer", "sentencepiece and protobuf"),
+    "vocab.json": ("GPT2TokenizerFast", ""),
+    "vocab.txt": ("BertTokenizerFast", ""),
+    "tekken.json": ("AutoTokenizer", "mistral-common"),
 }
 
 
@@ -141,18 +143,35 @@ def find_folder(path: Path) -> Path:
 def _how_to_convert(folder: Path) -> str:
     """Say how a tokenizer in another form becomes a folder with `tokenizer.json`."""
     target = f"{folder.name or 'tokenizer'}-converted"
-    for name, line in OTHER_FORMS.items():
+    for name, (converter, packages) in OTHER_FORMS.items():
         if (folder / name).is_file():
-            needs = " (needs sentencepiece and protobuf)" if name.endswith(".model") else ""
-            code = f"{line}; T.from_pretrained({str(folder)!r}).save_pretrained({target!r})"
+            needs = f" (needs {packages})" if packages else ""
+            cased = ", do_lower_case=False" if name == "vocab.txt" and _is_cased(folder) else ""
+            code = (
+                f"from transformers import {converter} as T; "
+                f"T.from_pretrained({str(folder)!r}{cased}).save_pretrained({target!r})"
+            )
             return f'{name} is converted by python -c "{code}"{needs}; then give {target}'
     for file in sorted(folder.glob("*.tiktoken")):
+        code = (
+            "from transformers.convert_slow_tokenizer import TikTokenConverter as T; "
+            f"T({str(file)!r}, extra_special_tokens=['<|endoftext|>']).converted()"
+            f".save({f'{target}/{FILE}'!r})"
+        )
         return (
-            f"{file.name} is a tiktoken vocabulary without its splitting rule: convert the encoding"
-            " with transformers.integrations.tiktoken.convert_tiktoken_to_fast(encoding, "
-            f"{target!r}); then give {target}"
+            f'{file.name} is converted by mkdir {target}; python -c "{code}" (needs tiktoken; with '
+            "pattern=… if it splits words otherwise than cl100k and Llama 3 do); then give "
+            f"{target} and --eos-token '<|endoftext|>'"
         )
     return "or train one with `jielong tokenizer`"
+
+
+def _is_cased(folder: Path) -> bool:
+    """Whether the words of a vocab.txt have capitals, and no setting says how to treat them."""
+    if (folder / "tokenizer_config.json").is_file():
+        return False
+    words = read_text(folder / "vocab.txt").split()
+    return any(word != word.lower() for word in words if not word.startswith("["))
 
 
 def _read_backend(path: Path) -> tokenizers.Tokenizer:

@@ -126,6 +126,13 @@ class Tokenizer:
             count[i] = 0 if i in self.special_tokens else len(piece)
         return count
 
+    def piece(self, token_id: int) -> bytes:
+        """Return the bytes of text that an id encodes, of a special token its name.
+
+        An id without a token, as a model with a padded vocabulary has, gives nothing.
+        """
+        return self._pieces.get(int(token_id), b"")
+
     def merged_from(self) -> np.ndarray:
         """Return (vocab_size, 2) int64, the tokens that each was merged from; -1 if it was not."""
         return merged_from(self._backend.to_str(), self._pieces, self.vocab_size)

@@ -34,7 +34,7 @@ def teacher_runs(config: Config, folder: RunFolder, start: StartingPoint) -> lis
             "auto_size": False,
             "teachers": None,
             "teacher": found[-1].run.out_dir if found else config.training.teacher,
-            "tracker": "none",
+            "tracker": (),
         }
         if config.data.replay is not None:
             share = replay_share(config.data.replay)

@@ -10,22 +10,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from jielong.config.load import load_toml
 from jielong.config.settings import Config
-from jielong.data.prepare.provenance import Sources
+from jielong.data.prepare.files_read import describe_files
+from jielong.data.prepare.provenance import Sources, warn_of_same_text
 from jielong.data.shards import Dataset, open_dataset
 from jielong.data.sources.documents import DocumentTexts
 from jielong.data.sources.text_units import Splitting
-from jielong.errors import ConfigError
+from jielong.errors import ConfigError, DataError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 from jielong.training.datasets import (
+    dataset_folder,
     ensure_datasets,
     find_older_text,
     load_dataset,
     load_replay,
     prepared_folder,
 )
-from jielong.training.minutes import Machine, TextSize, choose_size, choose_tokens
+from jielong.training.minutes import CHOSEN, Machine, TextSize, choose_size, choose_tokens
 from jielong.training.starting_point import (
     StartingPoint,
     check_init_from,
@@ -33,6 +36,7 @@ from jielong.training.starting_point import (
     find_starting_point,
     with_architecture,
 )
+from jielong.training.suites import check_suites
 
 UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
@@ -77,11 +81,12 @@ def prepare_inputs(
         JielongError: text, tokenizer, dataset or model is missing, damaged or does not fit.
     """
     started = time.monotonic()
+    check_suites(config)
     start = find_starting_point(config, folder)
     if start.init_from is not None:
         check_init_from(config, load_tokenizer(config, folder, start), start, log)
     found = spool_stdin(config, folder)
-    sources = functools.cache(lambda: _find_sources(found))  # once, and only if they are needed
+    sources = functools.cache(lambda: _find_sources(found, log))  # once, and only if needed
     older = functools.cache(lambda: find_older_text(found, sources))
     if found.data.replay is not None and not (folder.replay / "dataset.json").is_file():
         older()  # a mistake in its path is told before anything is made
@@ -102,6 +107,31 @@ def prepare_inputs(
         found = found.with_values(**budget)
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
     return dataclasses.replace(found, data=data), start
+
+
+def inputs_of_run(folder: RunFolder) -> tuple[Config, StartingPoint]:
+    """Return the settings that a run trains with and its newest checkpoint; nothing is written.
+
+    Raises:
+        ConfigError: there is no run, or its settings are damaged.
+        DataError: its text is not prepared, or damaged.
+    """
+    if not folder.config_file.is_file():
+        raise ConfigError(
+            f"{folder.path}: no run is here (there is no {folder.config_file.name}): give a run's "
+            "folder, or settings such as --data-path"
+        )
+    config = folder.stored_config()
+    if (folder.path / CHOSEN).exists():
+        config = config.with_values(**load_toml(folder.path / CHOSEN))
+    start = find_starting_point(config, folder)
+    if not (tokenizer_file := Path(tokenizer_folder(config, folder, start))).exists():
+        raise DataError(f"{folder.path}: this run has no tokenizer yet ({tokenizer_file})")
+    if not (dataset_folder(config, folder) / "dataset.json").is_file():
+        raise DataError(f"{folder.path}: the text of this run is not prepared yet")
+    tokenizer = load_tokenizer(config, folder, start)
+    datasets = load_dataset(config, tokenizer, folder), load_replay(config, tokenizer, folder)
+    return _with_window_of_text(config, *datasets, log=lambda line: None), start
 
 
 def _with_window_of_text(
@@ -171,19 +201,20 @@ def train_on_corpus(
 
     Args:
         sources: those of `config.data`, where they have been found already.
-        log: takes a line for the user on what was left out.
+        log: takes a line for the user on what was read and what was left out.
 
     Raises:
         DataError: there is no text, or too much of it would be left out; it says what was first.
     """
-    found = sources or _find_sources(config)
+    found = sources or _find_sources(config, log)
     data = config.data
     splitting = Splitting.of(data)
     texts = DocumentTexts(found.data, data.text_field, data.encoding, splitting)
     size = config.model.vocab_size
     with texts.checked(data.allow_loss):
         tokenizer = train_tokenizer(iter(texts), size, data.tokenizer_sample_bytes)
-    for line in texts.losses.lines():
+    about_files = describe_files(found.data, found.not_read)
+    for line in (*(line.removeprefix("  ") for line in about_files), *texts.losses.lines()):
         log(line)
     return tokenizer
 
@@ -212,8 +243,8 @@ def _text_size(config: Config, sources: Callable[[], Sources]) -> TextSize:
     return TextSize(sum(sizes), vocabulary)
 
 
-def _find_sources(config: Config) -> Sources:
-    """Find the sources that the settings name.
+def _find_sources(config: Config, log: Callable[[str], None]) -> Sources:
+    """Find the sources that the settings name; warn of text that is trained on and held out.
 
     Raises:
         ConfigError: there are none.
@@ -224,4 +255,6 @@ def _find_sources(config: Config) -> Sources:
             "data.data_path is missing: give --data-path FILE (JSONL, Parquet, text, a folder), "
             "or sample:shakespeare to try"
         )
-    return Sources.of(config.data)
+    sources = Sources.of(config.data)
+    warn_of_same_text(sources, log)
+    return sources

@@ -17,6 +17,7 @@ from jielong.data.batches import Batch
 from jielong.errors import TrainingError
 from jielong.model.transformer import Transformer
 from jielong.runtime.device import available_memory
+from jielong.training.teacher import Teacher
 from jielong.training.trial import try_batch
 
 # What the allocators of torch say; only CUDA's has an exception of its own.
@@ -43,7 +44,11 @@ def free_memory() -> None:
 
 
 def micro_batch_that_fits(
-    model: Transformer, batch: Batch, dtype: torch.dtype, micro_batch_size: int
+    model: Transformer,
+    batch: Batch,
+    dtype: torch.dtype,
+    micro_batch_size: int,
+    teacher: Teacher | None = None,
 ) -> int:
     """The largest of `micro_batch_size`, half of it, a quarter … rows that fit in memory.
 
@@ -51,17 +56,17 @@ def micro_batch_that_fits(
     optimizer's state. Halving further is left to the first step, should this not have been enough.
     """
     size = min(micro_batch_size, len(batch.tokens))
-    while size > 1 and not _fits(model, batch.rows(np.arange(size)), dtype):
+    while size > 1 and not _fits(model, batch.rows(np.arange(size)), dtype, teacher):
         free_memory()
         size = math.ceil(size / 2)
     free_memory()
     return size
 
 
-def _fits(model: Transformer, batch: Batch, dtype: torch.dtype) -> bool:
+def _fits(model: Transformer, batch: Batch, dtype: torch.dtype, teacher: Teacher | None) -> bool:
     try:
         state = torch.empty(STATE_PER_PARAMETER * model.num_parameters(), device=model.device)
-        try_batch(model, batch, dtype)
+        try_batch(model, batch, dtype, teacher)
         del state
         return True
     except Exception as error:
@@ -71,17 +76,24 @@ def _fits(model: Transformer, batch: Batch, dtype: torch.dtype) -> bool:
 
 
 def least_bytes(
-    config: ModelConfig, rows: int, window: int, masked: int, recompute_every: int = 0
+    config: ModelConfig,
+    rows: int,
+    window: int,
+    masked: int,
+    recompute_every: int = 0,
+    teacher: ModelConfig | None = None,
 ) -> int:
     """Estimate, from below, the memory that a pass and an update of float32 take on a CPU.
 
     Counted are weights, gradients, the average and the optimizer's state; what each layer keeps for
-    its backward pass; and its masks, which attention turns into floats. Passes of windows of
-    512 to 8192 tokens took 1.2 to 1.5 times as much (torch 2.13).
+    its backward pass; and its masks, which attention turns into floats. A teacher has its weights
+    and its last hidden states: what its layers take is free again before the pass. Passes of
+    windows of 512 to 8192 tokens took 1.2 to 1.5 times as much (torch 2.13).
 
     Args:
         masked: keys that a mask has for each token, on average; 0 without a mask.
         recompute_every: `Decoder.recompute_every`.
+        teacher: the model whose predictions are learnt, if any.
     """
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     attention = (3 * heads + 4 * kv_heads) * config.head_size  # q, k, v, rotated, and the output
@@ -95,11 +107,19 @@ def least_bytes(
     if recompute_every:  # of those layers the input is kept, and all of one at a time
         again = math.ceil(layers / recompute_every)
         floats = (layers - again + 1) * kept + again * config.hidden_size
+    if teacher is not None:
+        states += teacher.parameter_count
+        floats += teacher.hidden_size
     return 4 * (states + floats * rows * window)
 
 
 def rows_that_fit(
-    config: ModelConfig, rows: int, window: int, masked: int, recompute_every: int = 0
+    config: ModelConfig,
+    rows: int,
+    window: int,
+    masked: int,
+    recompute_every: int = 0,
+    teacher: ModelConfig | None = None,
 ) -> int:
     """Halve `rows` until a pass of them fits in the host's memory by `least_bytes`.
 
@@ -109,13 +129,17 @@ def rows_that_fit(
     available = available_memory()
     if available is None:
         return rows
-    while rows > 1 and least_bytes(config, rows, window, masked, recompute_every) > available:
+
+    def needs(rows: int) -> int:
+        return least_bytes(config, rows, window, masked, recompute_every, teacher)
+
+    while rows > 1 and needs(rows) > available:
         rows = math.ceil(rows / 2)
-    needed = least_bytes(config, rows, window, masked, recompute_every)
-    if needed > available:
+    if needs(rows) > available:
         raise TrainingError(
-            f"a single window of {window:,} tokens needs {needed / 2**30:,.1f} GiB of memory or "
-            f"more with this model, and {available / 2**30:,.1f} GiB are free: use a shorter "
-            "--max-seq-len, a smaller model, or --activation-checkpointing full"
+            f"a single window of {window:,} tokens needs {needs(rows) / 2**30:,.1f} GiB of memory "
+            f"or more with this model{' and its teacher' if teacher else ''}, and "
+            f"{available / 2**30:,.1f} GiB are free: use a shorter --max-seq-len, a smaller model, "
+            "or --activation-checkpointing full"
         )
     return rows

@@ -33,6 +33,7 @@ from jielong.training.scaling import (
     RATE_TRIAL_SHARE,
     REPEATED,
     ModelSize,
+    default_eval_tokens,
     default_learning_rate,
     default_regularisation,
     default_tokens_per_step,
@@ -159,7 +160,7 @@ def choose_tokens(
         asked = values.get("teachers", config.training.teachers)
         epoch = len(dataset.train) / (1 - replay_share(config.data.replay))  # in tokens
         splits = [d.validation for d in (dataset, replay) if d is not None]
-        held_out = sum(min(len(s), config.run.eval_tokens) for s in splits if s is not None)
+        held_out = sum(len(s) for s in splits if s is not None)
         tokens, teachers = _budget(config, epoch, held_out, machine, started, asked)
         values |= {"tokens": max(config.data.max_seq_len, round(tokens)), "minutes": minutes}
         values["teachers"] = teachers
@@ -196,7 +197,7 @@ def _budget(
 
     Args:
         epoch: tokens for which the text is read once.
-        held_out: tokens of a validation.
+        held_out: tokens of the held-out text.
     """
     teachers, epochs = asked or 0, 1.0
     for _ in range(2):  # the second time as the first one's epochs ask for
@@ -226,7 +227,8 @@ def tokens_in(
         tokens = (low + high) / 2
         step = default_tokens_per_step(tokens, config.model.hidden_size)
         validations = max(10.0, 2 * tokens / text_tokens)
-        measuring = validations * (held_out * speed.token / 3 + PAUSE_S)
+        measured = config.run.eval_tokens or default_eval_tokens(tokens / validations)
+        measuring = validations * (min(held_out, measured) * speed.token / 3 + PAUSE_S)
         training = max(seconds * USED_SHARE - measuring, seconds / 2)
         if speed.of_run(tokens, max(step, 1.0)) <= training:
             low = tokens

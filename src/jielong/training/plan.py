@@ -16,8 +16,10 @@ from jielong.data.batches import Batches
 from jielong.data.replay import Replay
 from jielong.data.windows import Stream
 from jielong.training.scaling import (
+    MOST_EVAL_TOKENS,
     REPEATED,
     Regularisation,
+    default_eval_tokens,
     default_learning_rate,
     default_micro_batch_size,
     default_regularisation,
@@ -48,6 +50,7 @@ class RunPlan:
     warmup_steps: int
     decay_steps: int
     eval_interval: int
+    eval_tokens: int  # held-out tokens of an intermediate validation
     save_interval: int
 
     def to_json(self) -> dict[str, Any]:
@@ -103,6 +106,7 @@ def resolve(
     eval_interval = asked.run.eval_interval or math.ceil(total_steps / 10)
     if asked.run.eval_interval is None and epochs >= REPEATED:
         eval_interval = min(eval_interval, math.ceil(batches.steps_per_epoch / 2))
+    between = batches.windows_before(total_steps) * window * eval_interval / total_steps
     return RunPlan(
         model=asked.model,
         learning_rate=_learning_rate(asked, resumed),
@@ -117,6 +121,7 @@ def resolve(
         warmup_steps=schedule.warmup_steps,
         decay_steps=schedule.decay_steps,
         eval_interval=eval_interval,
+        eval_tokens=_eval_tokens(asked, between, resumed),
         save_interval=asked.run.save_interval or eval_interval,
     )
 
@@ -130,6 +135,14 @@ def _learning_rate(asked: Config, resumed: Mapping[str, Any] | None) -> float:
     if given is None and asked.training.init_from is not None and resumed is not None:
         given = resumed.get("learning_rate")
     return default_learning_rate(asked) if given is None else given
+
+
+def _eval_tokens(asked: Config, between: float, resumed: Mapping[str, Any] | None) -> int:
+    """What is asked for; a resumed run measures what its best checkpoint was chosen by."""
+    given = asked.run.eval_tokens
+    if given is None and resumed is not None:
+        given = resumed.get("eval_tokens", MOST_EVAL_TOKENS)  # as the first versions did
+    return default_eval_tokens(between) if given is None else given
 
 
 def _regularisation(

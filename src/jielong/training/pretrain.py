@@ -10,7 +10,7 @@ from jielong.config.settings import Config
 from jielong.data.batches import prefetch
 from jielong.observe.console import Console
 from jielong.observe.metrics import RunningMetrics
-from jielong.observe.trackers import check_tracker, start_tracker
+from jielong.observe.trackers import check_trackers
 from jielong.runtime.device import choose_device, choose_dtype, describe
 from jielong.runtime.distributed import World, init_world
 from jielong.runtime.run_folder import RunFolder, StopSignals
@@ -19,7 +19,6 @@ from jielong.training.compilation import compile_if_it_pays
 from jielong.training.inputs import prepare_inputs
 from jielong.training.minutes import Machine
 from jielong.training.pace import Pace, corrects_budget, seconds_left
-from jielong.training.profiling import gpu_metrics
 from jielong.training.rate_trial import choose_learning_rate
 from jielong.training.recovery import (
     LossSpikeError,
@@ -47,6 +46,7 @@ from jielong.training.validation import (
     measure_best,
     validate,
 )
+from jielong.training.watch import Watch, watching
 
 
 def pretrain(
@@ -108,15 +108,15 @@ def run_part(
         goes_on: with a corrected budget, of which all has been said.
     """
     world, machine, console = place.world, place.machine, place.console
-    say = Console(shown=False).line if goes_on else console.line
+    log = Console(shown=False).line if goes_on else console.line
     folder = RunFolder(config.run.out_dir)
     with contextlib.ExitStack() as stack:
         with world.barrier_after():
             if world.is_main:
-                check_tracker(config.run.tracker)
+                check_trackers(config.run.tracker)
                 stack.enter_context(folder.locked())
                 folder.check_config(config, override)
-                inputs = prepare_inputs(config, folder, machine, say, verify)
+                inputs = prepare_inputs(config, folder, machine, log, verify)
             else:
                 inputs = config, StartingPoint()
         chosen, start = world.all_gather(inputs)[0]
@@ -133,7 +133,7 @@ def run_part(
         if world.is_main:
             folder.write_config(config)  # with --override the new settings, now that they fit
         for line in [*run_summary(state), *settings_not_used(chosen, state.config), *notes]:
-            say(line)
+            log(line)
         received, progress = None, state.progress
         if config.training.minutes is not None and (goes_on or progress.step == 0):
             state.deadline = started + 60 * config.training.minutes
@@ -161,31 +161,20 @@ def train_to_end(state: TrainState, signals: StopSignals) -> bool:
     run = state.config.run
     if run.on_loss_spike == "rewind" and state.progress.step == 0:
         save_checkpoint_or_warn(state, last=False)  # there must be one to go back to
-    tracker = None
-    if state.world.is_main:
-        tracker = start_tracker(
-            run.tracker,
-            run.tracker_project,
-            state.folder.path,
-            state.progress.step,
-            state.config.flat(),
-            state.console.line,
-        )
-    state.metrics.open(state.progress.step, state.progress.omitted, tracker)
-    with contextlib.closing(state.metrics):
+    with watching(state, signals) as watch:
         while True:
             try:
-                corrected = train(state, signals)
+                corrected = watch.goes_on = train(state, signals, watch)
                 break
             except LossSpikeError:
                 rewind_run(state)
-                state.metrics.rewind(state.progress.step, state.progress.omitted)
+                watch.rewind()
         if signals.received is None and not corrected:
             measure_best(state)
     return corrected
 
 
-def train(state: TrainState, signals: StopSignals) -> bool:
+def train(state: TrainState, signals: StopSignals, watch: Watch) -> bool:
     """The loop: step, log, validate, save; until the budget is spent or a signal asks to stop.
 
     Returns:
@@ -194,7 +183,7 @@ def train(state: TrainState, signals: StopSignals) -> bool:
     c, total, world = state.config, state.plan.total_steps, state.world
     progress, console = state.progress, state.console
     pace = Pace(state.work_before, progress.step)
-    console.start(progress.step, total)
+    console.start(progress.step, total, *watch.curves())
     if is_missing(state):
         catch_up(state)
         if progress.step == total:
@@ -214,9 +203,7 @@ def train(state: TrainState, signals: StopSignals) -> bool:
             if done % c.run.log_interval == 0 or done == total:
                 lr = state.plan.learning_rate * lr_scale
                 pace.trained(done, means.seconds)
-                console.progress(done, means, lr, result.grad_norm, seconds_left(state, pace))
-                more = result.expert_metrics() | gpu_metrics(state, means.tokens_per_second)
-                state.metrics.train(done, means, lr, result.grad_norm, progress.tokens, **more)
+                watch.training(done, means, lr, result, seconds_left(state, pace))
                 means.reset()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
             stop, overdue = world.any_rank(signals.received is not None, overdue)
@@ -234,6 +221,7 @@ def train(state: TrainState, signals: StopSignals) -> bool:
                     save_checkpoint_or_warn(state, last=ends)
                     saves = True
                 record_best(state)
+                watch.validation()
             if saves:
                 last_save = time.monotonic()
             if saves or is_due(state, done):

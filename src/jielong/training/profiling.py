@@ -1,18 +1,12 @@
-"""Where the time of a step goes: a trace of some steps, and what share of a GPU's peak is used."""
+"""Where the time of a step goes: a trace of some steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-
-from jielong.runtime.cards import peak_bf16_flops
-from jielong.training.scaling import training_flops
-
-if TYPE_CHECKING:
-    from jielong.training.state import TrainState
 
 WARM_UP = 3  # steps of a start that are not like the later ones
 ROWS = 30  # of the table of operations
@@ -62,21 +56,3 @@ class StepProfiler:
         (self.folder / "operations.txt").write_text(table, encoding="utf-8")
         self.profile, self.steps = None, 0
         log(f"profile    {self.folder}/operations.txt and trace.json, which Perfetto shows")
-
-
-def gpu_metrics(state: TrainState, tokens_per_second: float) -> dict[str, float | int]:
-    """How much of a GPU a run uses: `mfu` and `peak_memory_bytes`; nothing on another device.
-
-    `mfu` (model FLOPs utilisation, PaLM) is the share of the cards' peak rate in bfloat16. It is
-    left out where that is not known.
-    """
-    device = state.model.device
-    if device.type != "cuda":
-        return {}
-    used: dict[str, float | int] = {"peak_memory_bytes": torch.cuda.max_memory_allocated(device)}
-    peak = peak_bf16_flops(torch.cuda.get_device_name(device))
-    if peak is not None:
-        flops = training_flops(state.config.model, state.config.data.max_seq_len)
-        share = tokens_per_second * flops / (peak * state.world.world_size)
-        used["mfu"] = round(share, 4)
-    return used

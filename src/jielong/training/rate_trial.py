@@ -122,7 +122,7 @@ def _held_out_loss(state: TrainState, steps: int) -> float:
     """Of the latest weights, on about as many tokens as a trial of `steps` trains on."""
     assert state.dataset.validation is not None
     tokens = state.batches.windows_before(steps) * state.config.data.max_seq_len
-    tokens = min(tokens, state.config.run.eval_tokens)
+    tokens = min(tokens, state.plan.eval_tokens)
     loss = likelihood(state, state.dataset.validation, tokens).loss
     return loss if math.isfinite(loss) else math.inf
 

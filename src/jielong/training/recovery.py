@@ -118,18 +118,22 @@ def choose_micro_batch_size(state: TrainState) -> None:
     asked, plan, ranks = state.config.training.micro_batch_size, state.plan, state.world.world_size
     if state.progress.micro_batch_size is not None:
         return
+    teacher = state.train_step.teacher
     chosen = plan.micro_batch_size
     if state.model.device.type == "cpu":  # which would end the process instead of saying so
         rows = math.ceil(chosen / ranks)
         window = state.config.data.max_seq_len
         masked, recompute = _masked_keys(state), state.model.model.recompute_every
-        chosen = min(chosen, rows_that_fit(plan.model, rows, window, masked, recompute) * ranks)
+        theirs = teacher.model.config if teacher else None
+        fit = rows_that_fit(plan.model, rows, window, masked, recompute, theirs)
+        chosen = min(chosen, fit * ranks)
     if asked == "auto" or ranks > 1:
         total = min(plan.global_batch_size, state.batches.windows)
         windows = state.batches.ordered(0, np.arange(total))
         share = state.batches.load(np.array_split(windows, ranks)[0])  # the largest of any rank
         rows = math.ceil(chosen / ranks)
-        fits = micro_batch_that_fits(state.model, share, state.train_step.dtype, rows)
+        dtype = state.train_step.dtype
+        fits = micro_batch_that_fits(state.model, share, dtype, rows, teacher)
         smallest = min(state.world.all_gather(fits))
         if smallest < min(rows, len(share.tokens)):
             chosen = smallest * ranks

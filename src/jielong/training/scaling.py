@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import torch
 
-from jielong.config.model import ModelConfig
 from jielong.config.settings import Config
 
 REPEATED = 1.5  # epochs from which on a text counts as read more than once
 UPDATE_TOKENS = 4  # that training takes as long as an update of Muon, for each unit of width
 MOST_EPOCHS = 30  # that --minutes has a text read: what more would teach, it would only memorise
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
+EVAL_SHARE = 0.05  # of the time, for validations
+FEWEST_EVAL_TOKENS, MOST_EVAL_TOKENS = 2**13, 2**16
 RATE_TRIAL_SHARE = 0.05  # of a run's work, for the trial of learning rates after --init-from
 FIRST_BATCHES = 5.0  # tokens of a batch over the root of the tokens before it
 MICRO_BATCH_TOKENS = 2**15  # more at once needs memory and gains no speed
@@ -60,20 +61,15 @@ def tokens_for(parameters: int) -> float:
     return 0.6 * parameters
 
 
-def training_flops(config: ModelConfig, window: int) -> float:
-    """Return the FLOPs of training on a token (PaLM, Chowdhery et al. 2022, appendix B).
+def default_eval_tokens(tokens_between: float) -> int:
+    """Return the held-out tokens of a validation, by the tokens trained on between two of them.
 
-    6 for each parameter that the token passes, and causal attention over the whole window. What is
-    computed beyond that, such as layers that are computed again, does not count as use.
+    A forward pass takes about a third of the time of training on as many tokens. Validations of a
+    run measure the same tokens, so fewer tell as well which one is better; how good a model is in
+    the end is measured on all of them.
     """
-    parameters = config.parameter_count
-    if config.use_moe:
-        idle = config.num_experts - config.num_experts_per_tok
-        parameters -= 3 * config.hidden_size * config.expert_size * idle * config.num_hidden_layers
-    if not config.tie_word_embeddings:
-        parameters -= config.vocab_size * config.hidden_size  # looked up, not multiplied
-    width = config.num_attention_heads * config.head_size
-    return 6.0 * (parameters + config.num_hidden_layers * width * window)
+    affordable = 3 * EVAL_SHARE * tokens_between
+    return round(min(MOST_EVAL_TOKENS, max(FEWEST_EVAL_TOKENS, affordable)))
 
 
 def vocabulary_for(text_bytes: int) -> int:

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from jielong.checkpoint import checkpoint as ckpt
-from jielong.config.replay import replay_share
 from jielong.config.settings import Config
 from jielong.data.batches import Batch, Batches
-from jielong.data.noise import BpeDropout, InputNoise
-from jielong.data.replay import Replay
 from jielong.data.shards import Dataset
-from jielong.errors import CheckpointError
 from jielong.model.transformer import Transformer
 from jielong.observe.console import Console
 from jielong.observe.metrics import MetricsFile
@@ -29,15 +22,14 @@ from jielong.runtime.distributed import World, data_parallel
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
-from jielong.training.datasets import load_dataset, load_replay
-from jielong.training.inputs import load_tokenizer
 from jielong.training.minutes import Machine
 from jielong.training.optimizer import Optimizer
-from jielong.training.plan import RunPlan, resolve, saved_plan
+from jielong.training.plan import RunPlan
 from jielong.training.profiling import StepProfiler
-from jielong.training.scaling import UPDATE_TOKENS, first_batches
+from jielong.training.run_data import open_data
+from jielong.training.scaling import UPDATE_TOKENS
 from jielong.training.schedule import Schedule
-from jielong.training.starting_point import StartingPoint, with_architecture
+from jielong.training.starting_point import StartingPoint
 from jielong.training.step import TrainStep
 from jielong.training.teacher import Teacher
 
@@ -127,23 +119,9 @@ def build(
         JielongError: the tokenizer or dataset is missing, damaged or does not fit.
     """
     device, dtype = machine.device, machine.dtype
-    tokenizer = load_tokenizer(config, folder, start)
-    dataset = load_dataset(config, tokenizer, folder)
-    replay = load_replay(config, tokenizer, folder)
-    mixed_in = _mixed_in(config, replay)
-    config = with_architecture(config, tokenizer, start)
-    resumed = _plan_of(start.checkpoint)
-    plan = resolve(config, dataset.train, device, world.world_size, resumed, mixed_in)
-    training = dataclasses.replace(
-        config.training,
-        global_batch_size=plan.global_batch_size,
-        batch_warmup=plan.batch_warmup,
-        weight_decay=plan.weight_decay,
-        dropout=plan.dropout,
-        input_noise=plan.input_noise,
-        bpe_dropout=plan.bpe_dropout,
-    )
-    config = dataclasses.replace(config, training=training)
+    data = open_data(config, folder, start, device, world.world_size)
+    config, plan, tokenizer = data.config, data.plan, data.tokenizer
+    training = config.training
     torch.manual_seed(training.seed)
     model = Transformer(config.model)
     if start.init_from is not None:
@@ -159,8 +137,8 @@ def build(
         folder=folder,
         world=world,
         tokenizer=tokenizer,
-        dataset=dataset,
-        replay=replay,
+        dataset=data.dataset,
+        replay=data.replay,
         model=model,
         train_step=TrainStep(
             model=data_parallel(model, world),
@@ -173,40 +151,9 @@ def build(
             teacher=teacher,
         ),
         average=WeightAverage(model) if training.average_weights else None,
-        batches=_batches(config, plan, dataset, tokenizer, mixed_in),
+        batches=data.batches,
         schedule=Schedule.of(training, plan.total_steps),
         console=console,
         metrics=MetricsFile(folder.metrics_file, enabled=world.is_main),
         profiler=StepProfiler(config.run.profile, folder.profile) if world.is_main else None,
     )
-
-
-def _mixed_in(config: Config, replay: Dataset | None) -> Replay | None:
-    """The older text with its share, if the run replays any."""
-    if replay is None:
-        return None
-    return Replay(replay.train, replay_share(config.data.replay))
-
-
-def _batches(
-    config: Config, plan: RunPlan, dataset: Dataset, tokenizer: Tokenizer, replay: Replay | None
-) -> Batches:
-    """The training batches, with what the plan says of their first sizes and of noise."""
-    sizes = first_batches(config, plan.global_batch_size) if plan.batch_warmup else ()
-    noise = bpe_dropout = None
-    if plan.input_noise:
-        ids = np.setdiff1d(np.arange(tokenizer.vocab_size), list(tokenizer.special_tokens))
-        noise = InputNoise(plan.input_noise, ids)
-    if plan.bpe_dropout:
-        bpe_dropout = BpeDropout(plan.bpe_dropout, tokenizer.merged_from())
-    return Batches(dataset.train, config.data, config.training, sizes, noise, bpe_dropout, replay)
-
-
-def _plan_of(checkpoint: Path | None) -> Mapping[str, Any] | None:
-    """The plan that a checkpoint was trained by; none where it has none to keep."""
-    if checkpoint is None:
-        return None
-    try:
-        return saved_plan(ckpt.load_training_state(checkpoint).values)
-    except (CheckpointError, KeyError, TypeError):
-        return None  # damaged: `restore` says so

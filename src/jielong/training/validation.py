@@ -23,6 +23,7 @@ from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.divergence import explain_divergence
 from jielong.training.memory import free_memory, is_out_of_memory
 from jielong.training.state import Progress, TrainState
+from jielong.training.validation_suites import measure_suites
 
 # more than the noise between validations, less than what memorising soon costs
 CLEARLY_WORSE = 0.01  # of the best loss
@@ -50,6 +51,7 @@ def validate(state: TrainState) -> None:
     with state.averaged_weights():
         _measure(state, done={})
         _sample(state)
+        measure_suites(state, done={})
     ends = state.progress.step == state.plan.total_steps or has_turned(state)
     if not ends and (said := explain_divergence(state)):  # at its end the run says so by itself
         state.console.line(said, "yellow")
@@ -62,6 +64,7 @@ def catch_up(state: TrainState) -> None:
         _measure(state, done)
         if "validation" not in done:
             _sample(state)
+        measure_suites(state, done)
 
 
 def _measure(state: TrainState, done: Mapping[str, Any]) -> None:
@@ -69,7 +72,7 @@ def _measure(state: TrainState, done: Mapping[str, Any]) -> None:
     progress = state.progress
     if state.dataset.validation is None:
         return
-    step, eval_tokens = progress.step, state.config.run.eval_tokens
+    step, eval_tokens = progress.step, state.plan.eval_tokens
     passes: dict[str, int | None] = {"validation": eval_tokens}
     if step == state.plan.total_steps and _longest_split(state) > eval_tokens:
         passes["final_validation"] = None
@@ -143,7 +146,7 @@ def measure_best(state: TrainState) -> None:
     folder = state.best_checkpoint()
     if stream is None or folder is None or best in (None, progress.step):
         return
-    if _longest_split(state) <= state.config.run.eval_tokens:
+    if _longest_split(state) <= state.plan.eval_tokens:
         return  # all is measured each time
     load_weights(state.model, folder)
     found = _of_both_texts(state, best, None, "final_validation")
@@ -184,9 +187,9 @@ def _sample(state: TrainState) -> None:
     sampling = Sampling(seed=state.config.training.seed)
     generator = TextGenerator(state.model, state.tokenizer)
     texts = generator.batch(prompts, run.sample_tokens, sampling)
-    for prompt, text in zip(prompts, texts, strict=True):
-        state.console.sample(prompt, text)
-        state.metrics.write("sample", step, prompt=prompt, text=text)
+    samples = list(zip(prompts, texts, strict=True))
+    state.console.samples(samples)
+    state.metrics.samples(step, samples)
 
 
 def openings(dataset: Dataset, tokenizer: Tokenizer, count: int = 2) -> list[str]:

@@ -7,15 +7,23 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jielong.data.sources.documents import Source
+from jielong.data.sources.file_kinds import suggested
 from jielong.data.sources.held_out_names import named_as_held_out
+from jielong.data.sources.items import shown
 from jielong.data.sources.listing import HIDDEN, NO_TEXT, NotRead
 
 NAMED = 3  # files or folders that a line names
 KINDS_NAMED = 5
 
 
-def describe_files(sources: Sequence[Source], not_read: Sequence[NotRead]) -> list[str]:
-    """List kinds, numbers and sizes of the files that are read; the others with the reason."""
+def describe_files(
+    sources: Sequence[Source], not_read: Sequence[NotRead], for_training: bool = True
+) -> list[str]:
+    """List kinds, numbers and sizes of the files that are read; the others with the reason.
+
+    Args:
+        for_training: warn of what is named like held-out text.
+    """
     files = [source for source in sources if source.path is not None]
     lines = []
     if files:
@@ -24,9 +32,13 @@ def describe_files(sources: Sequence[Source], not_read: Sequence[NotRead]) -> li
     for number, reason in enumerate(sorted({item.reason for item in not_read}, key=_last)):
         items = [item for item in not_read if item.reason == reason]
         label = "not read" if number == 0 else ""
-        lines.append(f"  {label:<15}{_items(items)}: {reason}{_instead(items)}")
+        lines.append(f"  {label:<15}{_items(items)}: {reason}{_instead(items, reason)}")
+    again = Counter(s.path for s in files if s.path is not None)
+    repeated = [path for path, count in again.items() if count > 1]
+    if repeated:
+        lines.append(f"  note           {_paths(repeated)}: named more than once, read as often")
     named = [s.path for s in files if s.path is not None and named_as_held_out(s.path)]
-    if named:
+    if named and for_training:
         lines.append(
             f"  note           {_paths(named)}: trained on, although named like held-out text; to "
             f"measure on it instead, leave it out and give --validation-path {named[0]}"
@@ -50,15 +62,17 @@ def _items(items: Sequence[NotRead]) -> str:
     return ", ".join(parts)
 
 
-def _instead(items: Sequence[NotRead]) -> str:
-    if not items[0].reason.endswith("split"):
+def _instead(items: Sequence[NotRead], reason: str) -> str:
+    if reason == NO_TEXT and (flag := suggested([item.path for item in items])):
+        return f"; {flag} reads such as plain text"
+    if not reason.endswith("split"):
         return ""
     return f"; to measure on it: --validation-path {items[0].path}"
 
 
 def _paths(paths: Sequence[Path]) -> str:
     more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
-    return ", ".join(map(str, paths[:NAMED])) + more
+    return ", ".join(map(shown, paths[:NAMED])) + more
 
 
 def _kinds(paths: Iterable[Path]) -> str:

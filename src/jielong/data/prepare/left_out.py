@@ -17,22 +17,26 @@ BAD_LINES = "bad-lines.jsonl"
 
 
 class LeftOut:
-    """Lists what is left out in a file, which exists only if there is any; with `strict`, raises.
+    """Lists what is left out in a file, which exists only if there is any.
+
+    Args:
+        strict: the first thing left out is an error.
+        allow_loss: any share may be left out.
 
     Attributes:
         losses: the account of the text that is read now.
         accounts: the finished and present accounts, by part of the dataset.
     """
 
-    def __init__(self, folder: Path, strict: bool) -> None:
+    def __init__(self, folder: Path, strict: bool, allow_loss: bool) -> None:
         self.losses = Losses()
         self.accounts: dict[str, Losses] = {}
-        self._path, self._strict = folder / BAD_LINES, strict
+        self._path, self._strict, self._allow_loss = folder / BAD_LINES, strict, allow_loss
         self._file: HashedFile | None = None
 
     def documents(self, part: str, items: Iterable[Item]) -> Iterator[Document]:
         """Begin the account of a part of the dataset, and yield its documents."""
-        self.losses = self.accounts[part] = Losses()
+        self.losses = self.accounts[part] = Losses(self._allow_loss)
         yield from self.losses.documents(items, self._list)
 
     def add_read(self, bad: BadLine) -> None:
@@ -56,14 +60,14 @@ class LeftOut:
         """Return the accounts as JSON can hold them."""
         return {part: losses.record() for part, losses in self.accounts.items()}
 
-    def close(self, allow_loss: bool) -> None:
+    def close(self) -> None:
         """Finish the list.
 
         Raises:
             DataError: too much was left out of a part, and that is not allowed.
         """
         for losses in self.accounts.values():
-            losses.check(allow_loss)
+            losses.check()
         if self._file is not None:
             self._file.close()
 
@@ -85,13 +89,16 @@ def check_again(folder: Path, manifest: dict[str, Any], strict: bool, allow_loss
     if strict and manifest["counts"]["bad_lines"]:
         with (folder / BAD_LINES).open("rb") as file:
             raise strict_error(BadLine(*orjson.loads(file.readline()).values()))
-    for losses in accounts_of(manifest).values():
-        losses.check(allow_loss)
+    for losses in accounts_of(manifest, allow_loss).values():
+        losses.check()
 
 
-def accounts_of(manifest: dict[str, Any]) -> dict[str, Losses]:
+def accounts_of(manifest: dict[str, Any], allow_loss: bool = False) -> dict[str, Losses]:
     """Return the accounts that a dataset's manifest holds; an older one has none."""
-    return {part: Losses.of_record(r) for part, r in manifest.get("left_out", {}).items()}
+    records = manifest.get("left_out", {})
+    if not isinstance(records, dict):
+        raise DataError("dataset.json: its account of what was left out is damaged: prepare again")
+    return {part: Losses.of_record(record, allow_loss) for part, record in records.items()}
 
 
 def strict_error(bad: BadLine) -> DataError:

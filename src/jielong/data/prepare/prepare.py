@@ -24,6 +24,7 @@ from jielong.data.prepare.provenance import (
     dataset_settings,
     provenance,
     source_summaries,
+    warn_of_same_text,
 )
 from jielong.data.prepare.report import PrepareReport, describe
 from jielong.data.prepare.small_split import Split
@@ -69,14 +70,16 @@ def prepare(
 
     Args:
         log: called with progress lines.
-        sources: those of `config.data`, where they have been found already.
+        sources: those of `config.data`, where they have been found, and warned of, already.
 
     Raises:
         DataError: the text cannot be read or is empty, a fifth of it or more would be left out
             without `allow_loss`, or `out_dir` holds something else.
     """
     out_dir = Path(out_dir)
-    sources = sources or Sources.of(config.data)
+    if sources is None:
+        sources = Sources.of(config.data)
+        warn_of_same_text(sources, log)
     wanted = provenance(config, tokenizer, sources)
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         return _reused(config, tokenizer, out_dir, wanted, sources)
@@ -121,7 +124,7 @@ def _write_splits(
     """Write tokens and document offsets of both splits; return the manifest."""
     data, vocab_size = config.data, tokenizer.vocab_size
     train, validation = (ShardWriter(folder, name, vocab_size) for name in ("train", "validation"))
-    left_out = LeftOut(folder, data.strict)
+    left_out = LeftOut(folder, data.strict, data.allow_loss)
     encoder = _Encoder(tokenizer, left_out, log)
     reading = data.text_field, data.encoding, Splitting.of(data)
     distinct, held_out, shared = DistinctSample(), DistinctSample(), 0.0
@@ -134,7 +137,8 @@ def _write_splits(
         if not validation.documents:
             raise DataError("no usable text in data.validation_path" + left_out.summary())
     share = dataset_settings(config)["validation_fraction"]
-    split = Split(train, validation, share, tokenizer.token_bytes())
+    text_bytes = sum(source.size or 0 for source in sources.data)
+    split = Split(train, validation, share, tokenizer.token_bytes(), text_bytes)
     items = read_documents(sources.data, *reading)
     for documents in encoder.run("data", items):
         distinct.add(documents.hashes)
@@ -143,7 +147,7 @@ def _write_splits(
     split.finish()
     if not train.documents:
         raise DataError("no usable text to train on" + left_out.summary())
-    left_out.close(data.allow_loss)
+    left_out.close()
     counts = {
         "bad_lines": left_out.count,
         "duplicate_share": distinct.duplicate_share,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from jielong.config.settings import Config, DataConfig, same_setting
 from jielong.data.shards import FORMAT
 from jielong.data.sources.documents import Source, expand_sources, find_sources
+from jielong.data.sources.file_kinds import further_suffixes
+from jielong.data.sources.items import shown
 from jielong.data.sources.listing import NotRead
 from jielong.tokenization.tokenizer import Tokenizer
 
@@ -43,8 +45,9 @@ class Sources:
         Raises:
             DataError: a path does not exist, matches nothing, or is of an unknown kind.
         """
-        held_out = expand_sources(data.validation_path) if data.validation_path else []
-        found, not_read = find_sources(data.data_path, for_training=True)
+        suffixes = further_suffixes(data.text_suffixes)
+        held_out = expand_sources(data.validation_path, suffixes) if data.validation_path else []
+        found, not_read = find_sources(data.data_path, for_training=True, suffixes=suffixes)
         held = {source.path.resolve() for source in held_out if source.path}
         named = {Path(path).expanduser().resolve() for path in data.data_path}
         train, both = [], []
@@ -59,6 +62,16 @@ class Sources:
         if not train:  # the whole folder is held out too
             return cls(found, held_out, [], tuple(source.name for source in found))
         return cls(train, held_out, not_read, tuple(both))
+
+
+def warn_of_same_text(sources: Sources, log: Callable[[str], None]) -> None:
+    """Say, before any work is done, that files are both trained on and held out."""
+    if names := sources.in_both:
+        named = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+        log(
+            f"WARNING: {named}: both trained on and held out (--validation-path), so the held-out "
+            "loss will be worthless"
+        )
 
 
 def provenance(config: Config, tokenizer: Tokenizer, sources: Sources) -> dict[str, Any]:
@@ -131,5 +144,5 @@ def source_summaries(sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 
 def _source_record(source: Source) -> dict[str, Any]:
-    name = str(source.path.resolve()) if source.path else source.name
+    name = shown(source.path.resolve()) if source.path else source.name
     return {"name": name, "kind": source.kind, "bytes": source.size, "mtime_ns": source.mtime_ns}

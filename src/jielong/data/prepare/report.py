@@ -71,6 +71,8 @@ class PrepareReport:
         p = self.length_percentiles
         repeats = f"{'' if self.duplicates_exact else 'about '}{self.duplicate_share:.1%}"
         kind = "pieces of documents" if self.held_out_pieces else "documents"
+        if 0 < self.held_out_pieces < self.validation_documents:
+            kind = "documents and pieces of long ones"
         share = self.validation_tokens / self.tokens
         held = (
             f"{self.validation_documents:,} {kind}, {self.validation_tokens:,} tokens ({share:.1%})"

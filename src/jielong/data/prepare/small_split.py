@@ -1,7 +1,8 @@
-"""The split of a text that is small enough to be seen whole before anything is held out.
+"""How much of a text is held out, and which of it.
 
-A share of its documents chosen one by one could be none of them or most of the text. Here the share
-is met as nearly as documents allow; where they do not, pieces of them are held out.
+A share of the documents chosen one by one could be none of them or most of the text. So a text that
+is small enough is seen whole first, and the share met as nearly as documents allow; where they do
+not, pieces of them are held out. Of a larger text, pieces of its longest documents are.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from jielong.data.prepare.split import EncodedDocuments, HeldOutSplit
 from jielong.data.shard_writer import ShardWriter
 
 SMALL_TOKENS = 2**22  # texts of up to so many tokens are split with all of them in memory
-LARGE_SHARE = 0.01  # held out of larger texts, where nothing is asked for
+LARGE_SHARE = 0.01  # held out of larger texts, where nothing is asked for,
+MOST_TOKENS = 2**22  # but about so many at most: more would take long to measure and tell no more
+BYTES_PER_TOKEN = 3.0  # about
+LONGEST_WHOLE = 2**16  # tokens of a document of a larger text that is held out whole, if at all
 # so many predict bits per byte to about 1 % (docs/experiments.md)
 ENOUGH_TOKENS = 2**16
 LARGEST_SHARE = 0.1  # of a small text
 FEWEST_TOKENS = 200  # fewer held-out tokens than these tell nothing
 FEWEST_DOCUMENTS = 4  # where fewer would be held out, pieces of more of them tell more
 PIECES = 8
+SHORTEST_PIECE = 128
 GAP_TOKENS = 32  # left out at both ends of a piece: what is next to it is too much like it
 
 
@@ -28,7 +33,7 @@ class Split:
     """Holds out a share of the documents: of a small text exactly, of a large one by hash.
 
     Attributes:
-        pieces: how many pieces of documents were held out, where documents were too few.
+        pieces: how many pieces of documents were held out, where these were too few or too long.
         too_small: there is too little text to hold any out.
     """
 
@@ -38,6 +43,7 @@ class Split:
         validation: ShardWriter,
         share: float | None,
         token_bytes: np.ndarray,
+        text_bytes: int = 0,
     ) -> None:
         """Start a split.
 
@@ -45,6 +51,7 @@ class Split:
             share: of the text; none: as much as its likelihood needs to be known to about 1 %, at
                 most a tenth.
             token_bytes: (V,) bytes of text that each token encodes.
+            text_bytes: about the size of the text, as far as it is known.
         """
         self.pieces, self.too_small = 0, False
         self._train, self._validation = train, validation
@@ -52,6 +59,8 @@ class Split:
         self._small: list[EncodedDocuments] | None = []
         self._tokens = 0
         self._large: HeldOutSplit | None = None
+        most = MOST_TOKENS * BYTES_PER_TOKEN / max(1, text_bytes)
+        self._large_share = min(LARGE_SHARE, most) if share is None else share
 
     def add(self, documents: EncodedDocuments) -> None:
         """Take more documents; nothing is written while the text may still be small."""
@@ -60,36 +69,68 @@ class Split:
             self._tokens += len(documents.tokens)
             if self._tokens <= SMALL_TOKENS:
                 return
-            share = LARGE_SHARE if self._share is None else self._share
-            self._large = HeldOutSplit(self._train, self._validation, share)
+            self._large = HeldOutSplit(self._train, self._validation, self._large_share)
             for earlier in self._small:
-                self._large.add(earlier)
+                self._add_large(earlier)
             self._small = None
-        elif self._large is not None:
-            self._large.add(documents)
+        else:
+            self._add_large(documents)
+
+    def _add_large(self, documents: EncodedDocuments) -> None:
+        """Choose by hash among documents; of each very long one, hold out pieces."""
+        assert self._large is not None
+        is_long = documents.lengths > LONGEST_WHOLE
+        self._large.add(documents.filter(~is_long))
+        for i in np.flatnonzero(is_long):
+            document = documents.filter(np.arange(len(documents)) == i)
+            cuts = choose_pieces(document, round(self._large_share * len(document.tokens)))
+            self._write_with_cuts(document, cuts)
 
     def finish(self) -> None:
         """Write what is left."""
         if self._large is not None:
             self._large.finish()
+            self.too_small = self._large_share != 0 and not self._validation.documents
         elif self._small:
             self._split_small(EncodedDocuments.concatenate(self._small))
 
     def _split_small(self, documents: EncodedDocuments) -> None:
         wanted = self._wanted()
         held = choose_documents(documents, wanted)
-        cuts: list[Cut] = []
         if held.sum() < FEWEST_DOCUMENTS:
-            cuts = choose_pieces(documents, wanted)
-        if sum(cut.stop - cut.start for cut in cuts) >= wanted / 2 > 0:
-            self.pieces = len(cuts)
-            _write_with_cuts(documents, cuts, self._token_bytes, self._train, self._validation)
-            return
+            # a share that is asked for holds out something
+            cuts = choose_pieces(documents, max(wanted, SHORTEST_PIECE) if self._share else wanted)
+            if cuts and sum(cut.stop - cut.start for cut in cuts) >= wanted / 2:
+                self._write_with_cuts(documents, cuts)
+                return
         if self._share and not held.any():
-            held = one_document(documents)  # a share that is asked for holds out something
+            held = smallest_document(documents)
         self.too_small = self._share != 0 and not held.any()
         documents.filter(~held).write(self._train)
         documents.filter(held).write(self._validation)
+
+    def _write_with_cuts(self, documents: EncodedDocuments, cuts: list[Cut]) -> None:
+        """Write the pieces to one split and what is left, but for the gaps, to the other."""
+        by_document: dict[int, list[Cut]] = {}
+        for cut in cuts:
+            by_document.setdefault(cut.document, []).append(cut)
+        kept, held = [], []
+        ends = np.cumsum(documents.lengths)
+        for number, (end, length) in enumerate(zip(ends, documents.lengths, strict=True)):
+            tokens = documents.tokens[end - length : end]
+            position = 0
+            for cut in by_document.get(number, []):
+                kept.append(tokens[position : cut.start - GAP_TOKENS])
+                held.append(tokens[cut.start : cut.stop])
+                position = cut.stop + GAP_TOKENS
+            kept.append(tokens[position:])
+        for parts, writer in ((kept, self._train), (held, self._validation)):
+            whole = [part for part in parts if len(part)]
+            if whole:
+                joined = np.concatenate(whole)
+                sizes = int(self._token_bytes[joined].sum())
+                writer.write(joined, [len(part) for part in whole], sizes)
+        self.pieces += len(cuts)
 
     def _wanted(self) -> int:
         """Tokens to hold out."""
@@ -117,13 +158,13 @@ def choose_documents(documents: EncodedDocuments, wanted: int) -> np.ndarray:
     return chosen[group] & near
 
 
-def one_document(documents: EncodedDocuments) -> np.ndarray:
-    """Choose one document, and its duplicates, of at most half the text: (documents,) bool."""
-    for found in np.unique(documents.hashes):
-        held = documents.hashes == found
-        if documents.lengths[held].sum() <= len(documents.tokens) / 2:
-            return held
-    return np.zeros(len(documents), dtype=bool)
+def smallest_document(documents: EncodedDocuments) -> np.ndarray:
+    """Choose the shortest document, with its duplicates, if there is another: (documents,) bool."""
+    hashes, group = np.unique(documents.hashes, return_inverse=True)
+    if len(hashes) < 2:
+        return np.zeros(len(documents), dtype=bool)
+    sizes = np.bincount(group, weights=documents.lengths)
+    return np.asarray(group == np.argmin(sizes))
 
 
 @dataclass(frozen=True)
@@ -145,7 +186,7 @@ def choose_pieces(documents: EncodedDocuments, wanted: int) -> list[Cut]:
     if not wanted:
         return []
     _, group, counts = np.unique(documents.hashes, return_inverse=True, return_counts=True)
-    count = max(1, min(PIECES, wanted // (4 * GAP_TOKENS)))
+    count = max(1, min(PIECES, wanted // SHORTEST_PIECE))
     length = wanted // count
     single = np.where(counts[group] == 1, documents.lengths, 0)  # tokens that may be held out
     ends = np.cumsum(single)
@@ -164,30 +205,3 @@ def choose_pieces(documents: EncodedDocuments, wanted: int) -> list[Cut]:
         if stop - start >= GAP_TOKENS:
             cuts.append(Cut(document, start, stop))
     return cuts
-
-
-def _write_with_cuts(
-    documents: EncodedDocuments,
-    cuts: list[Cut],
-    token_bytes: np.ndarray,
-    train: ShardWriter,
-    validation: ShardWriter,
-) -> None:
-    """Write the pieces to one split and what is left, but for the gaps, to the other."""
-    by_document: dict[int, list[Cut]] = {}
-    for cut in cuts:
-        by_document.setdefault(cut.document, []).append(cut)
-    kept, held = [], []
-    ends = np.cumsum(documents.lengths)
-    for number, (end, length) in enumerate(zip(ends, documents.lengths, strict=True)):
-        tokens = documents.tokens[end - length : end]
-        position = 0
-        for cut in by_document.get(number, []):
-            kept.append(tokens[position : cut.start - GAP_TOKENS])
-            held.append(tokens[cut.start : cut.stop])
-            position = cut.stop + GAP_TOKENS
-        kept.append(tokens[position:])
-    for parts, writer in ((kept, train), (held, validation)):
-        whole = [part for part in parts if len(part)]
-        joined = np.concatenate(whole)
-        writer.write(joined, [len(part) for part in whole], int(token_bytes[joined].sum()))

@@ -125,10 +125,14 @@ class HeldOutSplit:
             self._held_back.repeat(count).write(self._writers[side])
 
     def finish(self) -> None:
-        """Write the held-back document, if any: to the empty split, unless it is the only text."""
+        """Write the held-back document, if any: to a split that is empty, but never all the text.
+
+        Other documents may have been written to the splits from elsewhere.
+        """
         if self._held_back is not None:
+            is_missing = not self._writers[True].documents and self._writers[False].documents > 0
             side = bool(self._held_back.hashes[0] < self._threshold)
-            self._write_held_back(not side and self._writers[False].documents > 0)
+            self._write_held_back(not side and is_missing)
 
 
 class DistinctSample:

@@ -15,9 +15,17 @@ import numpy as np
 
 from jielong.data.sources.documents import Document
 from jielong.data.sources.text_units import RULE
+from jielong.errors import DataError
 from jielong.tokenization.tokenizer import Tokenizer
 
 MARKUP = re.compile(r"<\|[a-z_]{2,30}\|>|</?s>|<(?:bos|eos|pad|unk|mask)>|\[/?INST\]")
+ODD = {  # characters that hardly any text has on purpose, and where they come from
+    "\0": "NUL",
+    "\ufffd": "U+FFFD, lost when the text was converted",
+    "\ufeff": "byte order marks, left where files were joined",
+}
+MISREAD = re.compile("[\x80-\x9f]|Ã[\xa0-\xbf]|â€")
+MOJIBAKE = "signs of UTF-8 that was read as Latin-1 (mojibake)"
 RULES = re.compile(RULE.pattern.decode(), re.MULTILINE)
 NAMED = 6  # marks that a note names
 LEAST_RULES = 4  # lines of --- that a note is made of
@@ -40,6 +48,8 @@ class TextMarks:
         self._names = {i: tokenizer.decode([i]) for i in self._special.tolist()}
         self._units, self._inside = Counter[str](), Counter[str]()
         self._foreign, self._rules = Counter[str](), Counter[str]()
+        self._odd = Counter[str]()  # characters, by what they are
+        self._returns = 0  # texts with carriage returns
         self._lines = self._line_bytes = self._blank_lines = 0  # of files that are not split
 
     def add(self, documents: Sequence[Document], tokens: np.ndarray, lengths: np.ndarray) -> None:
@@ -53,6 +63,11 @@ class TextMarks:
         known = set(self._names.values())
         for document in documents:
             self._units[document.unit] += 1
+            self._returns += "\r" in document.text
+            for char, name in ODD.items():
+                self._odd[name] += document.text.count(char)
+            if not document.text.isascii():
+                self._odd[MOJIBAKE] += len(MISREAD.findall(document.text))
             found = MARKUP.findall(document.text) if "<" in document.text else ()
             self._foreign.update(mark for mark in found if mark not in known)
             if document.unit in ("file", "piece"):
@@ -79,12 +94,25 @@ class TextMarks:
             "special_tokens_inside": dict(self._inside),
             "foreign_marks": dict(self._foreign),
             "rules": dict(self._rules),
+            "texts_with_carriage_returns": self._returns,
+            "odd_characters": dict(+self._odd),
             "unsplit_lines": [self._lines, self._blank_lines, self._line_bytes],
         }
 
 
 def describe_texts(counts: Mapping[str, Any]) -> list[str]:
-    """Say what one text is, where that is not a row, and what marks are in the texts."""
+    """Say what one text is, where that is not a row, and what marks are in the texts.
+
+    Raises:
+        DataError: the counts, which come from a dataset's manifest, are damaged.
+    """
+    try:
+        return _described(counts)
+    except (TypeError, ValueError, AttributeError, LookupError):
+        raise DataError("dataset.json: its counts are damaged: prepare the text again") from None
+
+
+def _described(counts: Mapping[str, Any]) -> list[str]:
     units: dict[str, int] = counts.get("text_units", {})
     lines = []
     if units.keys() - {"row"}:
@@ -103,6 +131,15 @@ def describe_texts(counts: Mapping[str, Any]) -> list[str]:
             f"  note           {_named(foreign)} in the texts look like special tokens of another "
             "tokenizer; they are learnt as plain characters. --document-separator ends texts at one"
         )
+    if returns := counts.get("texts_with_carriage_returns", 0):
+        lines.append(
+            f"  note           {returns:,} texts have carriage returns (line ends of Windows); "
+            "they are learnt, and a prompt has none; for text files: tr -d '\\r' < FILE"
+        )
+    odd: dict[str, int] = counts.get("odd_characters", {})
+    if odd:
+        said = "; ".join(f"{count:,} × {name}" for name, count in odd.items())
+        lines.append(f"  note           characters that may be damage, and are learnt: {said}")
     return lines + _maybe_separated(counts)
 
 

@@ -66,7 +66,8 @@ def open_bytes(path: Path | None, name: str) -> Iterator[io.BufferedReader]:
             left = path.stat().st_size - packed.tell() if path else 0
             raise UnreadableFileError(
                 name,
-                f"the compressed data is damaged or cut short ({error}); download the file again",
+                f"the compressed data is damaged or cut short ({error}), and nobody knows how much "
+                "came after that; download the file again",
                 max(left, 1),
             ) from None
         except WideZstdError as error:

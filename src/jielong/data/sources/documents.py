@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jielong.data.sources.containers import BUFFER_BYTES, open_bytes
+from jielong.data.sources.csv_rows import read_csv
 from jielong.data.sources.encodings import Utf8Stream
+from jielong.data.sources.file_kinds import READABLE, TABLES, Suffixes, kind_of
 from jielong.data.sources.items import (
     WHOLE_FILE,
     BadLine,
@@ -24,10 +26,11 @@ from jielong.data.sources.items import (
     Item,
     Remark,
     UnreadableFileError,
+    shown,
 )
 from jielong.data.sources.json_rows import looks_like_json, read_json
-from jielong.data.sources.listing import READABLE, TABLES, NotRead, kind_of, list_files
-from jielong.data.sources.losses import Losses
+from jielong.data.sources.listing import NotRead, list_files
+from jielong.data.sources.losses import Losses, TooMuchLostError
 from jielong.data.sources.readers import read_text
 from jielong.data.sources.samples import fetch_sample
 from jielong.data.sources.tables import read_hub, read_table
@@ -54,7 +57,7 @@ class Source:
 
     Attributes:
         name: shown in messages.
-        kind: jsonl, text, parquet, arrow, stdin or hub.
+        kind: jsonl, text, csv, tsv, parquet, arrow, stdin or hub.
         size, mtime_ns: size in bytes and modification time of a file; None for other sources.
     """
 
@@ -65,13 +68,13 @@ class Source:
     mtime_ns: int | None = None
 
 
-def expand_sources(paths: Sequence[str]) -> list[Source]:
+def expand_sources(paths: Sequence[str], suffixes: Suffixes = frozenset()) -> list[Source]:
     """Find the sources that `paths` name, as `find_sources` does."""
-    return find_sources(paths)[0]
+    return find_sources(paths, suffixes=suffixes)[0]
 
 
 def find_sources(
-    paths: Sequence[str], for_training: bool = False
+    paths: Sequence[str], for_training: bool = False, suffixes: Suffixes = frozenset()
 ) -> tuple[list[Source], list[NotRead]]:
     """Find the sources that `paths` name, and what is left out of folders and globs.
 
@@ -79,6 +82,7 @@ def find_sources(
         paths: files, folders (searched recursively, in sorted order), globs, `-` for standard
             input, `sample:NAME` or `hf://NAME[:CONFIG][@SPLIT]`.
         for_training: leave out the test and validation splits of a folder.
+        suffixes: of further files that are plain text.
 
     Raises:
         DataError: a path does not exist, matches nothing, or is of an unknown kind.
@@ -94,8 +98,8 @@ def find_sources(
             files = [_file_source(p) for p in fetch_sample(path.removeprefix("sample:"))]
             sources += [dataclasses.replace(file, name=path) for file in files]
         else:
-            listing = list_files(path, for_training)
-            sources += map(_file_source, listing.files)
+            listing = list_files(path, for_training, suffixes)
+            sources += [_file_source(file, suffixes) for file in listing.files]
             not_read += listing.not_read
     if not sources:
         raise DataError("no text given: name a file, folder or sample with --data-path")
@@ -126,11 +130,22 @@ def read_documents(
         try:
             items = _read(source, text_field, limit, encoding, splitting)
             yield from _split_rows(items, splitting)
+            if _has_changed(source):
+                yield Remark(source.name, "has changed while it was read: prepare it again")
         except (UnreadableFileError, OSError) as raised:
             error = _unreadable(source, raised)
             if len(sources) == 1 or source.size is None:
                 raise error from None
             yield BadLine(source.name, 0, error.reason, WHOLE_FILE, error.size or source.size)
+
+
+def _has_changed(source: Source) -> bool:
+    if source.path is None:
+        return False
+    try:
+        return source.path.stat().st_mtime_ns != source.mtime_ns
+    except OSError:  # it is gone
+        return True
 
 
 def _unreadable(source: Source, error: UnreadableFileError | OSError) -> UnreadableFileError:
@@ -154,29 +169,33 @@ class DocumentTexts:
         splitting: Splitting = AUTOMATIC,
     ) -> None:
         self._arguments = sources, text_field, encoding, splitting
+        self._allow_loss = False
         self.losses = Losses()
 
     def __iter__(self) -> Iterator[str]:
-        self.losses = Losses()
+        self.losses = Losses(self._allow_loss)
         for document in self.losses.documents(read_documents(*self._arguments)):
             yield document.text
 
     @contextmanager
     def checked(self, allow_loss: bool) -> Iterator[None]:
-        """Check, after the block has read the texts, that not too much was left out.
+        """Check, while and after the block reads the texts, that not too much is left out.
 
         Raises:
             DataError: that of the block, usually for lack of text, with what was left out first; or
                 a fifth of the text or more was left out, and that is not allowed.
         """
+        self._allow_loss = allow_loss
         try:
             yield
+        except TooMuchLostError:
+            raise
         except DataError as error:
             bad = self.losses.first
             if bad is None:
                 raise
             raise DataError(f"{error} ({bad.message})") from None
-        self.losses.check(allow_loss)
+        self.losses.check()
 
 
 def _split_rows(items: Iterator[Item], splitting: Splitting) -> Iterator[Item]:
@@ -218,12 +237,15 @@ def _read(
             utf8 = Utf8Stream(plain, source.name, encoding)
             stream: io.BufferedReader = io.BufferedReader(utf8, BUFFER_BYTES)
             head = stream.peek(1)
+            is_rows = source.kind in ("csv", "tsv")
             is_json = source.kind == "jsonl"
             is_json |= source.kind == "stdin" and head.lstrip()[:1] == b"{"
-            if not is_json and looks_like_json(head):
+            if not is_json and not is_rows and looks_like_json(head):
                 is_json = True
                 yield Remark(source.name, "read as JSON, which it holds")
-            if is_json:
+            if is_rows:
+                yield from read_csv(stream, source.name, text_field, source.kind == "tsv")
+            elif is_json:
                 yield from read_json(stream, source.name, text_field)
             else:
                 yield from read_text(stream, source.name, text_limit, splitting)
@@ -231,9 +253,12 @@ def _read(
                 yield Remark(source.name, f"read as {utf8.used}")
 
 
-def _file_source(path: Path) -> Source:
-    kind = kind_of(path)
+def _file_source(path: Path, suffixes: Suffixes = frozenset()) -> Source:
+    kind = kind_of(path, suffixes)
     if kind is None:
-        raise DataError(f"{path}: unknown file type; supported: {READABLE}")
+        raise DataError(
+            f"{path}: unknown file type; supported: {READABLE}; if it is plain text: "
+            f"--text-suffixes {path.suffix[1:] or 'none'}"
+        )
     stat = path.stat()
-    return Source(str(path), kind, path, stat.st_size, stat.st_mtime_ns)
+    return Source(shown(path), kind, path, stat.st_size, stat.st_mtime_ns)

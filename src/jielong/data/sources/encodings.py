@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import string
 import unicodedata
 from typing import Any
 
@@ -31,7 +32,17 @@ SUGGESTED = (  # encodings that people's files are in, where they are not UTF-8
     *("gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1252", "cp1251", "koi8_r"),
     *("utf_16_le", "utf_16_be", "utf_32_le", "utf_32_be"),
 )
-SINGLE_BYTE = ("cp125", "iso8859", "koi8", "cp437", "cp850", "mac")
+# encodings of other alphabets, by the beginnings of their names; those not named have one byte each
+FAMILIES = {
+    **dict.fromkeys(("gb", "hz", "cp936"), "Chinese"),
+    **dict.fromkeys(("big5", "cp950"), "Chinese (Big5)"),
+    **dict.fromkeys(("cp932", "shift_jis", "euc_jis", "mac_japanese"), "Japanese"),
+    **dict.fromkeys(("euc_jp",), "Japanese (EUC)"),
+    **dict.fromkeys(("cp949", "euc_kr", "johab"), "Korean"),
+    **dict.fromkeys(("utf",), "Unicode"),
+}
+WESTERN = ("cp1252", "iso8859-1", "iso8859-15", "cp437", "cp850", "cp858", "mac-roman", "hp-roman8")
+ENOUGH_BYTES = 40  # beyond ASCII, by which a wrong alphabet is known
 UNDECODABLE = "\udcff"  # becomes the byte 0xFF, which UTF-8 never has
 
 
@@ -50,7 +61,7 @@ class Utf8Stream(io.RawIOBase):
         encoding: of what is not UTF-8.
 
     Attributes:
-        used: the other encoding that the text was in, if any; in words.
+        used: how the text was read, where an encoding was given, or a mark names one; in words.
 
     Raises:
         UnreadableFileError: while reading, if the text is in another encoding, or is no text.
@@ -116,8 +127,10 @@ class Utf8Stream(io.RawIOBase):
             raise self._refusal(block, "holds binary data, not text")
         if self._given not in (None, "utf-8") and not is_wide:
             if bad <= good:
+                self.used = self.used or f"UTF-8, which it is, not as {self._label}"
                 return block
-            self.used = self.used or self._name_given(block)
+            if self.used is None or self.used.startswith("UTF-8"):
+                self.used = self._name_given(block)
             text = block.decode(self._given, "jielong.undecodable")
             return text.encode("utf-8", "surrogateescape")
         whole = len(block) if self._is_first else BLOCK_BYTES  # a short rest proves nothing
@@ -131,12 +144,35 @@ class Utf8Stream(io.RawIOBase):
         self._wide = codecs.getincrementaldecoder(codec)("jielong.undecodable")
 
     def _name_given(self, block: bytes) -> str:
-        """Name the encoding given; doubt it where all bytes are text in it, so none shows."""
+        """Name the encoding given, if the text may be in it.
+
+        Nearly all bytes are characters in most encodings, so a wrong one shows no error: it must
+        be seen from what the text would be.
+
+        Raises:
+            UnreadableFileError: it is plainly in another one.
+        """
         assert self._label is not None and self._given is not None
-        seen = guess(block) if self._given.startswith(SINGLE_BYTE) else None
-        if seen and not codec_name(seen).startswith(SINGLE_BYTE):
-            return f"{self._label}, though it looks like {seen}"
-        return self._label
+        seen = guess(block)
+        beyond = len(block) - len(block.decode("ascii", "ignore"))
+        if self._given in WESTERN and beyond >= ENOUGH_BYTES:
+            letters = len(block) - len(block.translate(None, string.ascii_letters.encode()))
+            if beyond > letters and (seen is None or codec_name(seen) not in WESTERN):
+                raise self._not_given(block, seen, "few of its letters are of the Latin alphabet")
+        if seen is None or _family(codec_name(seen)) == _family(self._given):
+            return self._label
+        if _family(self._given) is None and beyond >= ENOUGH_BYTES and _fits(block, seen):
+            script = _family(codec_name(seen))
+            raise self._not_given(block, seen, f"all of it is {script} in {seen}")
+        return f"{self._label}, though it looks like {seen}"
+
+    def _not_given(self, block: bytes, seen: str | None, why: str) -> UnreadableFileError:
+        instead = f" but probably {seen}: read it with --encoding {seen}" if seen else ""
+        reason = (
+            f"is not {self._label}{instead} ({why}); if it is {self._label} all the same: "
+            f"iconv -f {self._label} -t UTF-8"
+        )
+        return UnreadableFileError(self._name, reason, seen=len(block))
 
     def _given_wide(self, block: bytes) -> str | None:
         """Return the encoding given, with the byte order that the text shows if it names none.
@@ -173,6 +209,20 @@ def guess(data: bytes) -> str | None:
     if best is None:
         return None
     return {"cp1252": "latin-1"}.get(best.encoding, best.encoding.replace("_", "-"))
+
+
+def _family(codec: str) -> str | None:
+    """Return the script that an encoding of several bytes a character is for; None for others."""
+    return next((script for name, script in FAMILIES.items() if codec.startswith(name)), None)
+
+
+def _fits(block: bytes, encoding: str) -> bool:
+    """Whether all of a block, but for a character cut at its end, is text in an encoding."""
+    try:
+        codecs.getincrementaldecoder(codec_name(encoding))().decode(block)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _controls(block: bytes) -> bool:

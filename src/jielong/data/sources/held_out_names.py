@@ -17,7 +17,9 @@ HELD_OUT = {
     "eval": "validation",
     "evaluation": "validation",
 }
-FORMATS = re.compile(r"(\.(jsonl|ndjson|json|txt|md|parquet|arrow|gz|zst|raw|tokens))+$")
+FORMATS = re.compile(
+    r"(\.(jsonl|ndjson|json|txt|text|md|csv|tsv|parquet|arrow|gz|zst|raw|tokens))+$"
+)
 
 # what a name without its split has in common with those of the other splits
 Rest = tuple[str, ...]

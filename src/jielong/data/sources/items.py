@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from jielong.errors import DataError
 
 # Why text is left out.
 NOT_UTF8 = "not UTF-8"
 NOT_JSON = "not JSON"
+NOT_CSV = "not CSV"
 TOO_LONG = "too long"
 NO_TEXT = "without text"
 NO_TOKENS = "without tokens"
@@ -18,6 +21,11 @@ INVALID_UTF8 = (
     "invalid UTF-8, or invalid in the encoding given; "
     "if the file is GBK or Latin-1, give --encoding gb18030 or latin-1"
 )
+
+
+def shown(path: Path) -> str:
+    """Return a path as a line of text: names may be in any encoding, and have line breaks."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\n", "\\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from jielong.data.sources.items import (
     Document,
     Item,
 )
-from jielong.data.sources.lines import LINE_BYTES, numbered_lines
+from jielong.data.sources.lines import LINE_BYTES, numbered_lines, with_line_feeds
 
 CHUNK_BYTES = 2**20
 MOST_INDENT = 80
@@ -58,6 +58,7 @@ def read_json(
     Args:
         line_bytes: longer lines and rows are left out.
     """
+    stream = with_line_feeds(stream)
     if _is_one_value_a_line(stream.peek(1).lstrip()):
         yield from _read_lines(stream, name, text_field, line_bytes)
     else:
@@ -90,6 +91,7 @@ def _is_object(line: bytes) -> bool:
 
 
 def _item_of_line(line: bytes | bytearray, name: str, number: int, text_field: str) -> Item:
+    line = line.removeprefix(codecs.BOM_UTF8)  # where files with a mark were joined
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -117,21 +119,37 @@ def item_of_row(row: Any, name: str, number: int, text_field: str, size: int) ->
     if isinstance(row, str):
         return item_of_text(row, name, number, text_field, size)
     if not isinstance(row, dict):
-        return BadLine(name, number, f"holds a {_type_name(row)}, not an object", NO_TEXT, size)
+        fix = ": jq -c '.[]' FILE > corpus.jsonl" if isinstance(row, list) else ""
+        reason = f"holds a {_type_name(row)}, not an object{fix}"
+        return BadLine(name, number, reason, NO_TEXT, size)
     if text_field not in row:
         seen = ", ".join(name[:40] for name in itertools.islice(row, 20)) or "none"
-        fix = _rows_inside(row, text_field) or "choose one with --text-field"
+        fix = _rows_inside(row, text_field) or _other_field(row)
         reason = f"no field {text_field!r}; fields seen: {seen}; {fix}"
         return BadLine(name, number, reason, NO_TEXT, size)
     return item_of_text(row[text_field], name, number, text_field, size)
 
 
 def _rows_inside(row: dict[str, Any], text_field: str) -> str:
+    """Say how to get at objects within an object, or at the turns of a chat."""
     for name, value in itertools.islice(row.items(), 20):
         first = value[0] if isinstance(value, list) and value else None
         if isinstance(first, dict) and text_field in first:
             return f"{name[:40]} holds such objects: jq -c '.{name[:40]}[]' FILE > corpus.jsonl"
+        if isinstance(value, dict) and text_field in value:
+            return f"{name[:40]} holds such an object: jq -c '.[]' FILE > corpus.jsonl"
+        for turn in ("content", "value"):
+            if isinstance(first, dict) and isinstance(first.get(turn), str):
+                joined = f'{{text: [.{name[:40]}[].{turn}] | join("\\n")}}'
+                return f"{name[:40]} is a chat; as plain text: jq -c '{joined}' FILE > corpus.jsonl"
     return ""
+
+
+def _other_field(row: dict[str, Any]) -> str:
+    """Say which field is the text instead; name it if only one can be."""
+    texts = [name for name, value in itertools.islice(row.items(), 20) if isinstance(value, str)]
+    one = f" {texts[0][:40]}" if len(texts) == 1 else ""
+    return f"choose one with --text-field{one}"
 
 
 def item_of_text(text: Any, name: str, number: int, text_field: str, size: int = 0) -> Item:
@@ -140,6 +158,8 @@ def item_of_text(text: Any, name: str, number: int, text_field: str, size: int =
         return BadLine(name, number, f"field {text_field!r} holds a null, no text")
     if not isinstance(text, str):
         reason = f"field {text_field!r} holds a {_type_name(text)}, no text"
+        if isinstance(text, list) and all(isinstance(part, str) for part in text[:20]):
+            reason += f"; jq -c '.{text_field}[] | {{text: .}}' FILE > corpus.jsonl has one a line"
         return BadLine(name, number, reason, NO_TEXT, size)
     if not text or text.isspace():
         return BadLine(name, number, "empty text")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 LINE_BYTES = 2**28  # a longer line is left out: with its text and tokens it takes some 2 GB
 PART_BYTES = 2**20
@@ -32,6 +33,27 @@ def numbered_lines(
                 else:
                     line.clear()
         yield number, line if size <= limit else b"", size
+
+
+def with_line_feeds(stream: io.BufferedReader) -> io.BufferedReader:
+    """Return a stream of rows with line feeds, where it has only carriage returns (old Macs)."""
+    head = stream.peek(1)
+    if b"\r" not in head or b"\n" in head:
+        return stream
+    return io.BufferedReader(_LineFeeds(stream), PART_BYTES)
+
+
+class _LineFeeds(io.RawIOBase):
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, out: Any) -> int:
+        data = self._stream.read1(len(out)).replace(b"\r", b"\n")
+        out[: len(data)] = data
+        return len(data)
 
 
 def short_parts(line: bytes) -> Iterator[bytes]:

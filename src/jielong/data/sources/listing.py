@@ -15,60 +15,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jielong.data.sources.file_kinds import (
+    ABOUT_A_DATASET,
+    PROGRAM_FILES,
+    READABLE,
+    Suffixes,
+    kind_of,
+    suggested,
+)
 from jielong.data.sources.held_out_names import held_out_files
 from jielong.errors import DataError
 
-KINDS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".txt": "text",
-    ".md": "text",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-}
-TABLES = ("parquet", "arrow")
-COMPRESSIONS = (".gz", ".zst")
-READABLE = ", ".join(KINDS) + ", optionally followed by .gz or .zst"
-
-# what tools write for themselves, under names that look like text
-PROGRAM_FILES = frozenset(
-    {
-        "added_tokens.json",
-        "best.json",
-        "chat_template.json",
-        "config.json",
-        "dataset_dict.json",
-        "dataset_info.json",
-        "dataset_infos.json",
-        "generation_config.json",
-        "manifest.json",
-        "merges.txt",
-        "model.safetensors.index.json",
-        "model_index.json",
-        "package-lock.json",
-        "package.json",
-        "preprocessor_config.json",
-        "pytorch_model.bin.index.json",
-        "requirements.txt",
-        "special_tokens_map.json",
-        "state.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "trainer_state.json",
-        "training_state.json",
-        "tsconfig.json",
-        "vocab.json",
-        "vocab.txt",
-    }
-)
 RUN_FILES = frozenset({"metrics.jsonl", "holder.json", "stdin.jsonl", "stdin.txt"})
 RUN_FOLDERS = frozenset({"checkpoints", "wandb", "swanlab", "tensorboard"})
-ABOUT_A_DATASET = re.compile(
-    r"(readme|licen[cs]e|copying|notice|citation|changelog|contributing|code_of_conduct|security)"
-    r"([._-].*)?\.(md|txt)",
-    re.IGNORECASE,
-)
 CARD_FIELDS = re.compile(
     rb"^(license|dataset_info|task_categories|configs|size_categories|pretty_name)\s*:",
     re.MULTILINE,
@@ -108,12 +67,13 @@ class Listing:
         self.not_read.append(NotRead(path, reason, size))
 
 
-def list_files(path: str, for_training: bool = False) -> Listing:
+def list_files(path: str, for_training: bool = False, suffixes: Suffixes = frozenset()) -> Listing:
     """Find the files of text at a path.
 
     Args:
         path: a file, a folder (searched recursively, in sorted order) or a glob.
         for_training: leave out files named like the held-out part of others in the same folder.
+        suffixes: of further files that are plain text.
 
     Raises:
         DataError: there is no such path, or no text there.
@@ -124,34 +84,26 @@ def list_files(path: str, for_training: bool = False) -> Listing:
     if here.is_dir():
         if reason := _folder_of_a_program(here):
             _refuse(path, reason)
-        listing = _select(here, _walk([here], own=here), for_training)
+        listing = _select(here, _walk([here], own=here), for_training, suffixes)
         if not listing.files:
             raise DataError(
                 f"{path}: no text in this folder{_instead(listing)}; supported: {READABLE}"
             )
         return listing
     if any(char in path for char in "*?["):
-        listing = _select(Path(glob_base(str(here))), _glob(str(here)), for_training)
+        listing = _select(Path(glob_base(str(here))), _glob(str(here)), for_training, suffixes)
         if not listing.files:
             raise DataError(
                 f"{path}: matches no readable file{_instead(listing)}; supported: {READABLE}"
             )
         return listing
+    if here.exists():
+        raise DataError(f"{path}: is no file or folder: for a pipe, give --data-path -")
     parent = here.parent
     names = [p.name for p in parent.iterdir()] if parent.is_dir() else []
     close = difflib.get_close_matches(here.name, names, n=1)
     hint = f"; did you mean {parent / close[0]}?" if close else ""
     raise DataError(f"{path}: no such file or folder{hint}")
-
-
-def kind_of(path: Path) -> str | None:
-    """Return how a file is read, by its name, one of `KINDS`; None if it cannot be."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-        kind = KINDS.get("".join(suffixes[-1:]))
-        return None if kind in TABLES else kind
-    return KINDS.get("".join(suffixes[-1:]))
 
 
 def _refuse(path: str, reason: str) -> None:
@@ -165,10 +117,16 @@ def _refuse(path: str, reason: str) -> None:
 def _instead(listing: Listing) -> str:
     """Say what there is where there is no text."""
     reasons = dict.fromkeys(left.reason for left in listing.not_read if left.reason != HIDDEN)
-    return f" (there is: {'; '.join(reasons)})" if reasons else ""
+    there = f" (there is: {'; '.join(reasons)})" if reasons else ""
+    if not reasons and listing.not_read:
+        there = " (only hidden files, which are read if they are named themselves)"
+    flag = suggested([left.path for left in listing.not_read if left.reason == NO_TEXT])
+    return there + (f"; {flag} reads such files as plain text" if flag else "")
 
 
-def _select(root: Path, found: Iterable[Path | NotRead], for_training: bool) -> Listing:
+def _select(
+    root: Path, found: Iterable[Path | NotRead], for_training: bool, suffixes: Suffixes
+) -> Listing:
     """Keep the files that are text; sort them, and drop those that are another one's link."""
     listing, files = Listing(), []
     for item in found:
@@ -178,11 +136,11 @@ def _select(root: Path, found: Iterable[Path | NotRead], for_training: bool) -> 
             listing.leave_out(item, BROKEN)
         elif item.name in PROGRAM_FILES:
             listing.leave_out(item, PROGRAM)
-        elif kind_of(item) is None:
+        elif kind_of(item, suffixes) is None:
             listing.leave_out(item, NO_TEXT)
         else:
             files.append(item)
-    about = _about_a_dataset(files)
+    about = _about_a_dataset(files, suffixes)
     held_out = held_out_files(root, files) if for_training else {}
     seen: set[Path] = set()
     for file in sorted(files, key=lambda file: (file.is_symlink(), file)):
@@ -200,12 +158,12 @@ def _select(root: Path, found: Iterable[Path | NotRead], for_training: bool) -> 
     return listing
 
 
-def _about_a_dataset(files: list[Path]) -> set[Path]:
+def _about_a_dataset(files: list[Path], suffixes: Suffixes) -> set[Path]:
     """Return READMEs, licences and the like of a folder whose text is in rows, or that has a card.
 
     A dataset's repository has them beside its data. In a folder of notes a README is text too.
     """
-    rows = {p for file in files if kind_of(file) != "text" for p in file.parents}
+    rows = {p for file in files if kind_of(file, suffixes) != "text" for p in file.parents}
     about = {file for file in files if ABOUT_A_DATASET.fullmatch(file.name)}
     cards = {file.parent for file in about if _is_card(file)}
     if about == set(files):

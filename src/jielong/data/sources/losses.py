@@ -12,21 +12,30 @@ from jielong.errors import DataError
 
 WARN_SHARE = 0.01
 STOP_SHARE = 0.2
+ENOUGH_BYTES = 2**26  # read, to stop before the end where so much of it was left out
 NAMED_FILES = 3
+
+
+class TooMuchLostError(DataError):
+    """A fifth of the text or more would be left out."""
 
 
 class Losses:
     """Counts what was read and what was left out, in bytes and by kind.
+
+    Args:
+        allow_loss: any share may be left out.
 
     Attributes:
         read_bytes: bytes of text found, whether kept or not.
         counts, bytes: by kind, how many lines, rows or files were left out, and their bytes.
         remarks: how files were read where their names do not say so; by text, their number and the
             names of the first.
-        first: what was left out first.
+        first: what was left out first; what loses nothing, such as an empty text, comes last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allow_loss: bool = False) -> None:
+        self.allow_loss = allow_loss
         self.read_bytes = 0
         self.counts: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
@@ -36,7 +45,11 @@ class Losses:
     def documents(
         self, items: Iterable[Item], each: Callable[[BadLine], None] = lambda bad: None
     ) -> Iterator[Document]:
-        """Yield the documents; count everything, and call `each` with what is left out."""
+        """Yield the documents; count everything, and call `each` with what is left out.
+
+        Raises:
+            TooMuchLostError: so much of a first large part is left out that reading on is vain.
+        """
         for item in items:
             if isinstance(item, Document):
                 self.read_bytes += item.size or len(item.text.encode())
@@ -44,6 +57,7 @@ class Losses:
             elif isinstance(item, BadLine):
                 self.add(item)
                 each(item)
+                self._check_early()
             else:
                 self._remark(item)
 
@@ -52,7 +66,8 @@ class Losses:
         self.read_bytes += 0 if was_read else bad.size
         self.counts[bad.kind] += 1
         self.bytes[bad.kind] += bad.size
-        self.first = self.first or bad
+        if self.first is None or (_is_harmless(self.first) and not _is_harmless(bad)):
+            self.first = bad
 
     def _remark(self, remark: Remark) -> None:
         count, files = self.remarks.get(remark.text, (0, []))
@@ -97,15 +112,29 @@ class Losses:
         left_out = [f"left out: {self.summary()}; first {self.first.message}"] if self.first else []
         return left_out + self.notes()
 
-    def check(self, allow_loss: bool) -> None:
+    def check(self) -> None:
         """Refuse to go on without a large part of the text.
 
         Raises:
-            DataError: a fifth of the text or more was left out, and that is not allowed.
+            TooMuchLostError: a fifth of the text or more was left out, and that is not allowed.
         """
-        if self.share >= STOP_SHARE and self.first is not None and not allow_loss:
-            raise DataError(
-                f"too much text would be left out: {self.summary()}; the first is "
+        if self.share >= STOP_SHARE:
+            self._refuse("")
+
+    def _check_early(self) -> None:
+        """Stop after a first large part: nobody should wait for the end of a text that is unusable.
+
+        Files that are left out whole do not count: the others may be sound.
+        """
+        lines = self.lost_bytes - self.bytes[WHOLE_FILE]
+        read = self.read_bytes - self.bytes[WHOLE_FILE]
+        if read >= ENOUGH_BYTES and lines >= STOP_SHARE * read:
+            self._refuse(f" of the first {read / 1e6:,.0f} MB")
+
+    def _refuse(self, of: str) -> None:
+        if self.first is not None and not self.allow_loss:
+            raise TooMuchLostError(
+                f"too much text{of} would be left out: {self.summary()}; the first is "
                 f"{self.first.message}. Mend that, or go on without it: --allow-loss"
             )
 
@@ -120,13 +149,13 @@ class Losses:
         }
 
     @classmethod
-    def of_record(cls, record: dict[str, Any]) -> Losses:
+    def of_record(cls, record: dict[str, Any], allow_loss: bool = False) -> Losses:
         """Return the account that `record` made.
 
         Raises:
             DataError: it is damaged.
         """
-        losses = cls()
+        losses = cls(allow_loss)
         try:
             losses.read_bytes = int(record["read_bytes"])
             for kind, lost in record["left_out"].items():
@@ -141,6 +170,10 @@ class Losses:
                 "the dataset's account of what was left out is damaged: prepare it again"
             ) from None
         return losses
+
+
+def _is_harmless(bad: BadLine) -> bool:
+    return not bad.size and bad.kind != WHOLE_FILE
 
 
 def _counted(kind: str, count: int) -> str:

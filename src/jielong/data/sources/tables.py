@@ -68,19 +68,24 @@ def _arrow_batches(path: Path, name: str, text_field: str) -> Iterator[Any]:
 
 
 def _check_column(schema: Any, name: str, text_field: str, size: int | None = None) -> None:
+    texts = [field.name for field in schema if _holds_strings(field.type)]
+    if text_field in texts:
+        return
+    fix = "choose one with --text-field" + (f" {texts[0]}" if len(texts) == 1 else "")
+    if not texts:
+        fix = "none of them holds strings: convert it to JSON Lines with a field of text"
+    if text_field not in schema.names:
+        said = f"no column {text_field!r}; columns seen: {', '.join(schema.names)}; {fix}"
+    else:
+        said = f"column {text_field!r} holds {schema.field(text_field).type}, not strings; {fix}"
+    raise UnreadableFileError(name, said, size)
+
+
+def _holds_strings(kind: Any) -> bool:
     import pyarrow as pa
 
-    if text_field not in schema.names:
-        raise UnreadableFileError(
-            name,
-            f"no column {text_field!r}; columns seen: {', '.join(schema.names)}; "
-            "choose one with --text-field",
-            size,
-        )
-    kind = schema.field(text_field).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not any(getattr(pa.types, f"is_{text}")(kind) for text in (*STRINGS, *BYTES)):
-        raise UnreadableFileError(name, f"column {text_field!r} holds {kind}, not strings", size)
+    return any(getattr(pa.types, f"is_{text}")(kind) for text in (*STRINGS, *BYTES))
 
 
 def _item_of_cell(cell: Any, name: str, number: int, text_field: str) -> Item:

@@ -1,0 +1,71 @@
+"""Shows a result of `jielong inspect` or `plan`: in the terminal, or as a file to keep."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jielong.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jielong.present.result import Result
+
+
+def add_show(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how a result is shown."""
+    group = parser.add_argument_group("how it is shown")
+    group.add_argument(
+        "--lang", default="auto", metavar="en|zh|auto", help="language (auto: by the locale)"
+    )
+    group.add_argument("--html", metavar="FILE", help="write a page that needs no network")
+    group.add_argument("--png", metavar="FILE", help="write a picture (needs jielong[plots])")
+    group.add_argument("--json", action="store_true", help="print nothing but one JSON object")
+
+
+def show(result: Result, arguments: argparse.Namespace) -> int:
+    """Show a result as the flags say.
+
+    Raises:
+        ConfigError: a picture is wanted and matplotlib is not installed.
+    """
+    from jielong.present.words import language_of, sayer
+    from jielong.runtime.atomic import write_file
+
+    page = result.page(sayer(arguments.lang))
+    if arguments.html:
+        from jielong.present.html import document
+
+        text = document(page, language_of(arguments.lang))
+        write_file(_writable(arguments.html), text.encode())
+    if arguments.png:
+        from jielong.present.picture import lacks_chinese, png
+
+        write_file(_writable(arguments.png), png(page))
+        if lacks_chinese(page):
+            print(
+                "no font of this machine has Chinese, so the picture shows boxes instead: install "
+                "one (Noto Sans CJK, say), or use --html",
+                file=sys.stderr,
+            )
+    if arguments.json:
+        print(json.dumps(result.to_json(), ensure_ascii=False))
+    elif arguments.html or arguments.png:
+        for path in filter(None, (arguments.html, arguments.png)):
+            print(path)
+    else:
+        from jielong.present.terminal import print_page
+
+        print_page(page)
+    return 0
+
+
+def _writable(name: str) -> Path:
+    path = Path(name)
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder: name the file to write")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"{path}: there is no folder {path.parent}: make it, or name another")
+    return path

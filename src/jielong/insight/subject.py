@@ -1,0 +1,63 @@
+"""What is looked at: the data of a run, or of one that would be started with some settings."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jielong.config.load import load_config, with_default_budget
+from jielong.config.settings import Config
+from jielong.runtime.device import choose_device, choose_dtype
+from jielong.runtime.run_folder import RunFolder
+from jielong.training.inputs import inputs_of_run, prepare_inputs
+from jielong.training.minutes import Machine
+from jielong.training.run_data import RunData, open_data
+
+Subject = str | Path | Config | Mapping[str, Any]  # a run's folder, or the settings of one
+Log = Callable[[str], None]
+
+
+def silent(line: str) -> None:
+    """Tell nothing."""
+
+
+def config_of(settings: Config | Mapping[str, Any]) -> Config:
+    """Return settings as `jielong.pretrain` takes them, with the default budget."""
+    if isinstance(settings, Config):
+        return settings
+    preset, file = settings.get("preset"), settings.get("file")
+    given = {k: v for k, v in settings.items() if k not in ("preset", "file")}
+    return load_config(preset, file, **with_default_budget(given, preset, file))
+
+
+@contextlib.contextmanager
+def opened(what: Subject, log: Log = silent, **changes: Any) -> Iterator[RunData]:
+    """Open the data of a run as training reads them; nothing of the run changes.
+
+    For settings, the stages that `jielong pretrain` would make (tokenizer, dataset, choices of
+    `--minutes`) are made in a temporary folder.
+
+    Args:
+        what: a run's folder, or settings.
+        log: takes the lines of those stages.
+        **changes: settings that differ from those of the run.
+
+    Raises:
+        JielongError: there is no such run, or text and settings are of no use.
+    """
+    if isinstance(what, str | Path):
+        folder = RunFolder(what)
+        config, start = inputs_of_run(folder)
+        config = config.with_values(**changes)
+        yield open_data(config, folder, start, choose_device("cpu"))
+        return
+    config = config_of(what).with_values(**changes)
+    with tempfile.TemporaryDirectory(prefix="jielong-") as temporary:
+        folder = RunFolder(temporary)
+        device = choose_device(config.training.device)
+        machine = Machine(device, choose_dtype(config.training.dtype, device))
+        prepared, start = prepare_inputs(config, folder, machine, log)
+        yield open_data(prepared, folder, start, device)

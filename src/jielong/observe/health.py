@@ -1,0 +1,234 @@
+"""Words when a run looks wrong, each with what to try.
+
+Every check is a pure function of the records so far, and wants much evidence: a false alarm is
+worse than silence, since whoever has seen one reads no more of them. Checks look at levels that the
+text, the noise of small batches and the ends of schedules do not reach by themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Record = Mapping[str, Any]
+RECENT = 20  # records that tell what is so now
+LEAST_FLAT = 100  # records from which a flat loss can be told from noise
+FLAT = 0.005  # of the loss: what half a run gains at least, unless it has stopped to learn
+ABOVE_UNIFORM = 0.5  # nats above ln(vocabulary): no start is that bad, a rate too high is
+LEAST_STEPS = 100  # after warm-up, before a loss near ln(vocabulary) means anything
+NEAR_UNIFORM = 0.1  # nats below ln(vocabulary)
+GROWN = 5.0  # times the gradient norm that the run had
+WORSE = 0.005  # of the best held-out loss
+SLOWER = 2 / 3  # of the median speed
+SLOW_S = 60.0  # seconds for which a run must be slow
+UNUSED_RECORDS = 20  # in which an expert got no token
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What looks wrong: its name, said once in a run, and a sentence with what to try."""
+
+    name: str
+    text: str
+
+
+@dataclass
+class Health:
+    """The records of a run so far, and what has been said of them.
+
+    Attributes:
+        vocab_size: of the model.
+        warmup_steps: of the learning rate; before they end nothing is judged.
+        said: names of findings that were told before.
+    """
+
+    vocab_size: int
+    warmup_steps: int
+    train: list[Record] = field(default_factory=list)
+    validations: list[Record] = field(default_factory=list)
+    said: set[str] = field(default_factory=set)
+    first_here: int = 0  # the first record since this start: the speed before may be another's
+
+    def see(self, kind: str, record: Record) -> list[Finding]:
+        """Take in a record of `train` or `validation`; return what has not been said yet."""
+        if kind == "train":
+            self.train.append(record)
+            if len(self.train) % max(5, len(self.train) // 20):
+                return []  # so that all checks together cost little, however long the run
+        else:
+            self.validations.append(record)
+        found = [f for f in self.findings() if f.name not in self.said]
+        if "above_uniform" in self.said:  # of a run that diverges all has been said
+            found = []
+        self.said |= {f.name for f in found}
+        return found
+
+    def findings(self) -> list[Finding]:
+        """Everything that looks wrong now."""
+        train = [r for r in self.train if r["step"] > self.warmup_steps]
+        checks: list[Callable[[], Finding | None]] = [
+            lambda: above_uniform(train, self.vocab_size, self.warmup_steps),
+            lambda: flat_loss(train, self.vocab_size),
+            lambda: growing_gradient(train),
+            lambda: memorising(train, self.validations),
+            lambda: slower(self.train[self.first_here :]),
+            lambda: unused_expert(train),
+        ]
+        return [finding for check in checks if (finding := check())]
+
+
+def above_uniform(train: Sequence[Record], vocab_size: int, warmup: int) -> Finding | None:
+    """The loss is far above ln(V), what a random guess has, or has hardly come below it."""
+    losses = _numbers(train[-RECENT:], "loss")
+    if len(losses) < min(RECENT, 10) or len(losses) < len(train[-RECENT:]):
+        return None
+    uniform, now = math.log(vocab_size), statistics.median(losses)
+    if now > uniform + ABOVE_UNIFORM and losses[-1] > uniform + ABOVE_UNIFORM:
+        return Finding(
+            "above_uniform",
+            f"the loss, {now:.2f}, is far above ln({vocab_size}) = {uniform:.2f}, that of a random "
+            "guess: the run diverges. Try a lower --learning-rate or a longer --warmup-steps",
+        )
+    steps = train[-1]["step"] - warmup
+    if now > uniform - NEAR_UNIFORM and steps >= LEAST_STEPS and len(train) >= RECENT:
+        return Finding(
+            "near_uniform",
+            f"after {train[-1]['step']} steps the loss, {now:.2f}, is still that of a random "
+            f"guess, ln({vocab_size}) = {uniform:.2f}. Try another --learning-rate, and look "
+            "whether the text is what you meant it to be",
+        )
+    return None
+
+
+def flat_loss(train: Sequence[Record], vocab_size: int) -> Finding | None:
+    """The loss has gained next to nothing in the last half of the steps, beyond its noise."""
+    if len(train) < LEAST_FLAT or not _is_high_rate(train):
+        return None
+    half = train[-1]["step"] / 2
+    later = [r for r in train if r["step"] > half]
+    losses = _numbers(later, "loss")
+    if len(later) < LEAST_FLAT // 2 or len(losses) < len(later):
+        return None
+    middle = len(losses) // 2
+    first, second = losses[:middle], losses[middle:]
+    before, now = statistics.fmean(first), statistics.fmean(second)
+    error = math.sqrt(statistics.variance(first) / len(first))
+    error = math.hypot(error, math.sqrt(statistics.variance(second) / len(second)))
+    # twice the standard error: it must be clear that so little was gained, also where losses vary
+    if before - now + 2 * error >= FLAT * now or now < 0.1 * math.log(vocab_size):
+        return None
+    return Finding(
+        "flat_loss",
+        f"the loss has been flat since step {later[0]['step']} ({before:.3f}, now {now:.3f}). If "
+        "it is not good enough, try another --learning-rate, a larger model or more text; more "
+        "steps alone gain little",
+    )
+
+
+def growing_gradient(train: Sequence[Record]) -> Finding | None:
+    """The gradient norm is several times what it was, and the loss does not fall any more."""
+    if len(train) < 4 * RECENT:
+        return None
+    norms, losses = _numbers(train, "grad_norm"), _numbers(train, "loss")
+    if len(norms) < len(train) or len(losses) < len(train):
+        return None
+    before, now = statistics.median(norms[:-RECENT]), statistics.median(norms[-RECENT:])
+    recent = statistics.median(losses[-RECENT:])
+    falls = recent < statistics.median(losses[-2 * RECENT : -RECENT])
+    if falls or now < GROWN * before or statistics.median(norms[-RECENT // 2 :]) < GROWN * before:
+        return None
+    return Finding(
+        "growing_gradient",
+        f"the gradient norm has grown to {now:.3g}, {now / before:.0f} times what it was, and the "
+        "loss does not fall: the run may diverge. Try a lower --learning-rate or --grad-clip",
+    )
+
+
+def memorising(train: Sequence[Record], validations: Sequence[Record]) -> Finding | None:
+    """The held-out loss rises, twice in a row, while the training loss falls."""
+    held = [r for r in validations if _is_number(r.get("loss"))]
+    if len(held) < 3:
+        return None
+    best = min(held, key=lambda r: r["loss"])
+    limit = best["loss"] * (1 + WORSE)
+    earlier, last = held[-2], held[-1]
+    if best["step"] >= earlier["step"] or not limit < earlier["loss"] <= last["loss"]:
+        return None
+    span = last["step"] - best["step"]
+    after = _numbers([r for r in train if r["step"] > best["step"]], "loss")
+    around = [r for r in train if best["step"] - span < r["step"] <= best["step"]]
+    before = _numbers(around, "loss")
+    if len(after) < 4 or len(before) < 4 or statistics.fmean(after) >= statistics.fmean(before):
+        return None
+    return Finding(
+        "memorising",
+        f"the held-out loss rises ({best['loss']:.3f} at step {best['step']}, now "
+        f"{last['loss']:.3f}) while the training loss falls: the model memorises the text. More "
+        "text helps most; else fewer --epochs, or more --weight-decay or --dropout. The best "
+        "checkpoint is kept",
+    )
+
+
+def slower(train: Sequence[Record]) -> Finding | None:
+    """For a minute the speed has been a third below the run's own median."""
+    speeds = _numbers(train, "tokens_per_second")
+    if len(speeds) < 2 * RECENT or len(speeds) < len(train):
+        return None
+    recent, seconds, tokens = 0, 0.0, 0.0
+    for this, before in zip(train[:0:-1], train[-2::-1], strict=True):
+        if recent >= RECENT // 2 and seconds >= SLOW_S:
+            break
+        count = this["tokens"] - before["tokens"]
+        seconds += count / max(1e-9, this["tokens_per_second"])
+        tokens, recent = tokens + count, recent + 1
+    earlier = speeds[: len(speeds) - recent]
+    if seconds < SLOW_S or len(earlier) < RECENT:
+        return None
+    median, now = statistics.median(earlier), tokens / seconds
+    if now >= SLOWER * median or max(speeds[-3:]) >= SLOWER * median:
+        return None
+    return Finding(
+        "slower",
+        f"training has slowed down to {now:,.0f} tokens/s, from {median:,.0f}: another program may "
+        "use this machine, or it may be too hot. `top`, or nvidia-smi, shows which",
+    )
+
+
+def unused_expert(train: Sequence[Record]) -> Finding | None:
+    """An expert has got no token at all, time after time."""
+    loads = [r.get("expert_load") for r in train[-UNUSED_RECORDS:]]
+    if len(loads) < UNUSED_RECORDS or not all(loads):
+        return None
+    unused = [
+        (layer, expert)
+        for layer, experts in enumerate(loads[-1] or [])
+        for expert in range(len(experts))
+        if all(load and load[layer][expert] == 0 for load in loads)
+    ]
+    if not unused:
+        return None
+    layer, expert = unused[0]
+    others = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+    return Finding(
+        "unused_expert",
+        f"no token is sent to expert {expert} of layer {layer}{others}, in {UNUSED_RECORDS} "
+        "records: its weights are of no use. Try a larger --router-aux-loss-coef, "
+        "or --router-aux-loss bias",
+    )
+
+
+def _is_high_rate(train: Sequence[Record]) -> bool:
+    """Whether the learning rate is still above a tenth of its peak: at the end all runs go flat."""
+    rates = _numbers(train, "learning_rate")
+    return bool(rates) and rates[-1] > 0.1 * max(rates)
+
+
+def _numbers(records: Sequence[Record], name: str) -> list[float]:
+    return [float(r[name]) for r in records if _is_number(r.get(name))]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

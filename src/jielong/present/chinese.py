@@ -1,0 +1,152 @@
+"""The sentences of `say` in Chinese; a test holds them against those that are said."""
+
+from __future__ import annotations
+
+WORDS = {
+    "attention": "注意力",
+    "batch": "批次",
+    "bits": "比特",
+    "bits per byte": "每字节比特",
+    "bytes": "字节",
+    "bytes a token": "每 token 字节",
+    "characters a token": "每 token 字符",
+    "copies": "份数",
+    "documents": "文档",
+    "embedding": "嵌入",
+    "embeddings": "嵌入",
+    "feed-forward": "前馈",
+    "FLOPs a token": "每 token FLOPs",
+    "head": "头",
+    "in": "输入",
+    "in the loss": "计入损失",
+    "layer": "层",
+    "learning rate": "学习率",
+    "likeliest is true": "首选即正确",
+    "mean cosine of two tokens": "两个 token 的平均余弦",
+    "mean length": "平均长度",
+    "module": "模块",
+    "noise": "噪声",
+    "norms": "归一化",
+    "of them active": "其中激活",
+    "on itself": "看自己",
+    "on the first": "看第一个",
+    "on the previous": "看前一个",
+    "optimizer": "优化器",
+    "out": "输出",
+    "output head": "输出头",
+    "padding": "填充",
+    "parameters": "参数",
+    "part": "部分",
+    "peak learning rate": "学习率峰值",
+    "piece": "片段",
+    "position": "位置",
+    "positions": "个位置",
+    "probability": "概率",
+    "rank": "名次",
+    "schedule": "调度",
+    "shape": "形状",
+    "share": "占比",
+    "step": "步",
+    "steps": "步数",
+    "surprise": "意外程度",
+    "text": "文本",
+    "the likeliest": "最可能的",
+    "token": "token",
+    "tokenizer": "分词器",
+    "tokens": "token 数",
+    "tokens in a batch": "每批 token 数",
+    "true": "正确",
+    "vocabulary": "词表",
+    "weight decay": "权重衰减",
+    "windows": "窗口",
+    "looks back, tokens": "回看距离（token）",
+}
+DATA = {
+    "Batch of step {step} of {total}, epoch {epoch}": (
+        "第 {step} 步的批次（共 {total} 步），第 {epoch} 轮"
+    ),
+    "X goes in, Y is to be predicted: the next token of X. Where Y is –, nothing counts in the "
+    "loss.": ("X 是输入，Y 是要预测的：X 的下一个 token。Y 为 – 的地方不计入损失。"),
+    "A line is where a document begins.": "竖线处是一篇新文档的开头。",
+    "Attention does not cross it.": "注意力不会越过它。",
+    "Attention crosses it (--document-mask false).": "注意力会越过它（--document-mask false）。",
+    "Tinted inputs were replaced by noise.": "着色的输入被噪声替换过。",
+    "Row {row}: window {window:,}, documents: {documents}": (
+        "第 {row} 行：窗口 {window:,}，文档数：{documents}"
+    ),
+    "packed: documents one after another, cut into windows": "拼接：文档首尾相接，再切成窗口",
+    "padded: one document a row": "填充：每行一篇文档",
+    "{n:,}, {each:.1f} a window": "{n:,}，每个窗口 {each:.1f}",
+    "{n:,} targets ({share:.1%})": "{n:,} 个目标（{share:.1%}）",
+    "{share:.0%} of the input tokens replaced": "替换 {share:.0%} 的输入 token",
+    "{share:.0%} of the tokens split": "拆分 {share:.0%} 的 token",
+    "… {n} more positions": "…… 还有 {n} 个位置",
+    "Text of {characters:,} characters, {bytes:,} bytes": (
+        "文本：{characters:,} 个字符，{bytes:,} 字节"
+    ),
+}
+MODEL = {
+    "{family} of {size} parameters": "{family}，{size} 参数",
+    "{forward:.3g} forward, {training:.3g} forward and backward": (
+        "前向 {forward:.3g}，前向加反向 {training:.3g}"
+    ),
+    "Where the parameters are": "参数在哪里",
+    "Parts (N stands for each of {n} layers)": "各部分（N 代表 {n} 层中的每一层）",
+    "The way of a batch of {rows} × {window} tokens": "一个 {rows} × {window} token 的批次走过的路",
+    "Schedule of {n:,} steps": "{n:,} 步的调度",
+    "{n:,} steps of warm-up": "预热 {n:,} 步",
+    "{n:,} steps of decay at the end": "最后 {n:,} 步衰减",
+    "{n:,}, {e:.3g} epochs": "{n:,}，{e:.3g} 轮",
+    "weight decay: share taken from a weight in a step (learning rate × decay)": (
+        "权重衰减：每步从权重中减去的比例（学习率 × 衰减）"
+    ),
+}
+READING = {
+    "The last {n} tokens are left out: the model's context is full before them.": (
+        "最后 {n} 个 token 没有读：模型的上下文在它们之前就满了。"
+    ),
+    "What the model predicts": "模型的预测",
+    "Surprise": "意外程度",
+    "{bits:.1f} bits over {n} tokens, {each:.2f} a token (by chance {chance:.2f})": (
+        "{n} 个 token 共 {bits:.1f} 比特，每个 {each:.2f}（随机猜测为 {chance:.2f}）"
+    ),
+    "The deeper the tint of a token, the more it surprises the model. Below each: what the model "
+    "holds for likeliest there, tinted by its probability.": (
+        "token 的颜色越深，模型越感到意外。每个下面是模型认为那里最可能的 token，按概率着色。"
+    ),
+    "The likeliest tokens at each place": "每个位置最可能的 token",
+    "Token by token": "逐个 token",
+    "Layers (logit lens)": "各层（logit lens）",
+    "layer {n}": "第 {n} 层",
+    "What each layer would predict": "每一层会预测什么",
+    "Below each token: what each layer would predict to follow it, if its output went straight to "
+    "the head; tinted by probability, ✓ where it is true.": (
+        "每个 token 下面：如果这一层的输出直接送进输出头，会预测接下来是什么；"
+        "按概率着色，✓ 表示正确。"
+    ),
+    "Surprise by the true tokens, bits a token": "对正确 token 的意外程度（每 token 比特）",
+    "{bits:.2f} bits, {share:.0%} as the last": "{bits:.2f} 比特，{share:.0%} 与最后一层相同",
+    "Attention over {n} tokens": "{n} 个 token 上的注意力",
+    "A row is a token that looks, a column a token that is looked at; the more a square stands "
+    "out, the more attention. A token sees itself and those before it.": (
+        "行是在看的 token，列是被看的 token；方格越醒目，注意力越多。token 只能看到自己和它之前的。"
+    ),
+    "Heads": "各个头",
+    "layer {layer} head {head}": "层 {layer} 头 {head}",
+    "give --layer, or --html FILE": "请用 --layer 或 --html FILE 查看",
+    "What each head attends to": "每个头在看什么",
+    "Experts of {n} tokens": "{n} 个 token 的专家",
+    "Below each token: the experts that it is sent to, the one that counts most first, which gives "
+    "the colour.": "每个 token 下面：它被送往的专家，权重最大的在前，并决定颜色。",
+    "Which experts": "哪些专家",
+    "expert {n}": "专家 {n}",
+    "How often each was chosen": "每个专家被选中的次数",
+    "The same as numbers": "同上，用数字表示",
+    "No token of this text goes to: {experts}": "这段文本没有 token 去往：{experts}",
+    "Embeddings": "嵌入",
+    "This text is {n} tokens: each by itself.": "这段文本是 {n} 个 token：逐个查看。",
+    "Nearest to {text} (id {token}, length {norm:.3f})": (
+        "离 {text} 最近的（id {token}，长度 {norm:.3f}）"
+    ),
+}
+CHINESE: dict[str, str] = WORDS | DATA | MODEL | READING

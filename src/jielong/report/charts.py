@@ -1,0 +1,178 @@
+"""Charts as SVG, by matplotlib: the extra `plots`.
+
+The pictures have no colours of their own, but names of colours that the page defines for light and
+dark screens, and no text but numbers: the page has the words, in its own language.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MOST_POINTS = 400  # of a curve
+INK, GRID = "#010101", "#020202"
+COLOURS = tuple(f"#0304{i:02x}" for i in range(8))  # replaced by var(--c0) … var(--c7)
+SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "jielong",
+    "font.size": 9.0,
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "grid.alpha": 0.35,
+    "grid.linewidth": 0.6,
+    "path.simplify": True,
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve: values over x, as a line or as points with bars of error.
+
+    Attributes:
+        colour: number of its colour.
+        low, high: a band around the line.
+        errors: half the length of each bar of error.
+        best: index of the point to mark.
+    """
+
+    xs: Sequence[float]
+    ys: Sequence[float]
+    colour: int = 0
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    errors: Sequence[float] | None = None
+    points: bool = False
+    best: int | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves over the same x.
+
+    Attributes:
+        ticks: how a value of x is written.
+        steps: x counts steps, and `ticks` writes three lines below each.
+        cut_top: leave the first moments out of the range of y, where the loss falls from ln(V).
+    """
+
+    series: Sequence[Series]
+    ticks: Callable[[float], str] = field(default="{:g}".format)
+    log: bool = False  # of y, where its values span more than a decade
+    cut_top: bool = False
+    steps: bool = True
+
+
+def available() -> bool:
+    """Whether matplotlib is installed."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def thin(xs: Sequence[float], ys: Sequence[float | None], most: int = MOST_POINTS) -> Series:
+    """Mean, lowest and highest of neighbours, so that a curve has at most `most` points.
+
+    Args:
+        ys: values; those that are None are left out.
+    """
+    pairs = [(x, y) for x, y in zip(xs, ys, strict=True) if y is not None and math.isfinite(y)]
+    size = max(1, math.ceil(len(pairs) / most))
+    bins = [pairs[i : i + size] for i in range(0, len(pairs), size)]
+    values = [[y for _, y in part] for part in bins]
+    return Series(
+        xs=[part[-1][0] for part in bins],
+        ys=[sum(part) / len(part) for part in values],
+        low=[min(part) for part in values] if size > 1 else None,
+        high=[max(part) for part in values] if size > 1 else None,
+    )
+
+
+def draw(chart: Chart) -> str:
+    """Return a chart as an `<svg>` element that fills the width it is given."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(5.6, 2.9))
+        bottom = 0.2 if chart.steps else 0.09
+        axes = figure.add_axes((0.105, bottom, 0.845, 0.96 - bottom))
+        for series in chart.series:
+            _draw_series(axes, series)
+        values = [y for series in chart.series for y in series.ys]
+        if chart.log and min(values) > 0 and max(values) > 20 * min(values):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        elif (top := _top(chart)) is not None:
+            axes.set_ylim(top=top)
+        axes.grid(visible=True)
+        axes.tick_params(length=0)
+        axes.locator_params(axis="x", nbins=5, integer=chart.steps)
+        axes.margins(x=0.02)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(lambda x, _: chart.ticks(x) if x >= 0 else "")
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(file.getvalue())
+
+
+def _draw_series(axes: object, series: Series) -> None:
+    from matplotlib.axes import Axes
+
+    assert isinstance(axes, Axes)
+    colour = COLOURS[series.colour % len(COLOURS)]
+    if series.low is not None and series.high is not None:
+        axes.fill_between(series.xs, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
+    style = "o-" if series.points or len(series.xs) == 1 else "-"
+    axes.plot(series.xs, series.ys, style, color=colour, linewidth=1.4, markersize=3.5)
+    if series.errors is not None:
+        axes.errorbar(
+            series.xs, series.ys, series.errors, fmt="none", ecolor=colour, elinewidth=1, capsize=2
+        )
+    if series.best is not None:
+        x, y = series.xs[series.best], series.ys[series.best]
+        axes.plot([x], [y], "*", color=INK, markersize=11, markeredgewidth=0)
+
+
+def _top(chart: Chart) -> float | None:
+    """The upper end of y where the first moments are left out of it."""
+    if not chart.cut_top:
+        return None
+    tops = []
+    for series in chart.series:
+        later = series.ys[len(series.ys) // 25 :]
+        if len(later) >= 20 or (series.points and later):
+            tops.append(max(later))
+    values = [y for series in chart.series for y in series.ys]
+    if not tops or max(tops) >= max(values):
+        return None
+    return max(tops) + 0.08 * (max(tops) - min(values))
+
+
+def _inline(svg: str) -> str:
+    """Make a file an element of a page: no header, no fixed size, the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = svg.replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
+    for number, colour in enumerate(COLOURS):
+        svg = svg.replace(colour, f"var(--c{number})")
+    return re.sub(r"\n\s*", "\n", svg)
