@@ -151,8 +151,8 @@ def _measure(
     spent = time.perf_counter() - started
     if "compiled" in name:
         torch._dynamo.reset()
-    per_token = flops_per_token(config, config.parameter_count, length)  # dense models
-    flops = per_token * steps * tokens / spent
+    of_a_token = flops_per_token(config, config.parameter_count, length)  # dense models alone
+    flops = of_a_token * steps * tokens / spent
     peak = peak_bf16_flops(torch.cuda.get_device_name()) if bench.is_gpu else None
     return {
         "tokens_per_second": round(steps * tokens / spent),
