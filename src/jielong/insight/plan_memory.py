@@ -16,6 +16,8 @@ from jielong.training.memory import kept_values
 FLOAT, HALF = 4, 2  # bytes
 PROCESS = 350 * 2**20  # of Python, torch and the text in hand, where it cannot be measured
 CUDA_CONTEXT = 600 * 2**20
+# what two runs held beyond all that is counted (checkpoints, samples, free blocks): 40 and 87 MiB
+RUNNING = 64 * 2**20
 KERNELS = 1.25  # what a pass on a CPU takes beyond what its layers keep (docs/experiments.md)
 
 
@@ -73,7 +75,7 @@ def memory_of(model: ModelConfig, parts: list[Part], t: Training) -> MemoryByKin
     wide = model.vocab_size * chunk * FLOAT * 2
     head = model.vocab_size * model.hidden_size * FLOAT  # its gradient, before it is added
     return MemoryByKind(
-        process=CUDA_CONTEXT if t.on_gpu else _process(),
+        process=CUDA_CONTEXT if t.on_gpu else _process() + RUNNING,
         weights=parameters * (FLOAT + (HALF if t.on_gpu else 0)),  # with autocast's copies
         gradients=parameters * FLOAT,
         optimizer=FLOAT * (2 * (parameters - momenta) + momenta + 3 * stack),
