@@ -1,6 +1,7 @@
 """Each filter against its definition and against the processors of transformers."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from transformers.generation import logits_process as hf
 
 from jielong.config.sampling import Sampling
 from jielong.errors import CheckpointError, ConfigError
-from jielong.generation.sampling import new_generator, next_distribution, sample_next
+from jielong.generation.sampling import draw_each, new_generator, next_distribution, sample_next
 
 OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 NO_TOKENS = torch.empty(4, 0, dtype=torch.int64)
@@ -190,3 +191,15 @@ def test_logits_that_are_not_finite_are_refused(value):
 def test_a_value_out_of_bounds_is_refused_by_name(name, value):
     with pytest.raises(ConfigError, match=f"sampling.{name}"):
         Sampling(**{name: value})
+
+
+def test_rows_with_generators_of_their_own_draw_what_each_draws_alone():
+    probabilities = next_distribution(random_logits(vocab=3000), NO_TOKENS, only(top_p=0.9))
+    together, alone = ([new_generator(seed, CPU) for seed in range(4)] for _ in range(2))
+    with ThreadPoolExecutor(2) as pool, torch.inference_mode():
+        for _ in range(20):
+            expected = [
+                int(torch.multinomial(p, 1, generator=g))
+                for p, g in zip(probabilities, alone, strict=True)
+            ]
+            assert draw_each(probabilities, together, pool).tolist() == expected

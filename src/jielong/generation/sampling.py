@@ -7,6 +7,8 @@ the same distribution there.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from concurrent.futures import Executor
 
 import torch
 from torch import Tensor
@@ -91,6 +93,21 @@ def sample_next(
     if sampling.greedy:
         return probabilities.argmax(-1)
     return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+
+
+def draw_each(
+    probabilities: Tensor, generators: Sequence[torch.Generator], pool: Executor
+) -> Tensor:
+    """Draw a token of each row (B, V) from a generator of its own: (B,) int64.
+
+    Each is what `torch.multinomial` draws from that row and generator alone: the token with the
+    largest ratio of its probability to exponential noise. Nearly all of the time goes into the
+    noise, so the rows' are made side by side.
+    """
+    with torch.inference_mode(False):  # the mode belongs to a thread; others write here too
+        noise = torch.empty(probabilities.shape, device=probabilities.device)
+    list(pool.map(lambda row, g: row.exponential_(generator=g), noise.unbind(), generators))
+    return (probabilities / noise).argmax(-1)
 
 
 def _penalise(scores: Tensor, previous: Tensor, penalty: float) -> Tensor:

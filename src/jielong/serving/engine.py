@@ -14,6 +14,7 @@ import functools
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch import Tensor
 from jielong.errors import CheckpointError, JielongError, first_line
 from jielong.generation.batch_decoder import BatchDecoder
 from jielong.generation.generate import TextGenerator, suppressed_tokens
-from jielong.generation.sampling import next_distribution, sample_next
+from jielong.generation.sampling import draw_each, next_distribution, sample_next
 from jielong.model.attention import KVCache
 from jielong.model.transformer import Transformer, context_length
 from jielong.serving.errors import RequestError
@@ -59,6 +60,7 @@ class Engine:
         self._suppressed = {
             stop: suppressed_tokens(model, tokenizer, stop) for stop in (True, False)
         }
+        self._pool = ThreadPoolExecutor(torch.get_num_threads(), "noise")
         self._waiting: deque[Row] = deque()
         self._jobs: set[Job] = set()
         self._wake = threading.Condition()
@@ -112,6 +114,7 @@ class Engine:
         self.end_soon()
         if self._thread.is_alive():
             self._thread.join()
+        self._pool.shutdown()
 
     @property
     def busy_slots(self) -> int:
@@ -273,8 +276,8 @@ class Engine:
             if sampling.greedy:
                 tokens = probabilities.argmax(-1).tolist()
             else:
-                draws = zip(probabilities.split(1), rows, strict=True)
-                tokens = [int(torch.multinomial(p, 1, generator=r.generator)) for p, r in draws]
+                generators = [row.generator for row in rows]
+                tokens = draw_each(probabilities, generators, self._pool).tolist()
         for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             first = row.job.first_token_s is None
             info = functools.partial(token_logprob, logits[place], token)
