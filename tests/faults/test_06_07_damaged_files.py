@@ -138,7 +138,7 @@ def test_a_run_refuses_damaged_tokens_and_names_the_file(
 def test_a_shard_cut_while_it_is_read_ends_the_run_in_words(
     whole: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import jielong.training.state as building
+    import jielong.training.run_data as building
 
     folder = tmp_path / "run"
     shutil.copytree(whole / "data", folder / "data")
