@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import signal
 import socket
 import threading
@@ -77,6 +78,8 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=int(limits.stop_s + LAST_S),
         )
         super().__init__(config)
+        # it warns of each piece that is written before it is known that a client has left
+        logging.getLogger("asyncio").setLevel(logging.ERROR)
         self.engine, self.stop_s = engine, limits.stop_s
 
     def serve_on(self, listener: socket.socket) -> None:
