@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -250,6 +251,9 @@ def test_a_checkpoint_may_be_replaced_and_deleted_meanwhile(
 def test_metrics_and_health(model: Transformer, tokenizer: Tokenizer) -> None:
     with live(model, tokenizer, slots=3) as server:
         post(server, {"prompt": "Tale", "max_tokens": 5, "ignore_eos": True})
+        deadline = time.monotonic() + 60  # the slot is freed soon after the answer
+        while metrics(server)["jielong_slots_busy"] and time.monotonic() < deadline:
+            time.sleep(0.01)
         numbers = metrics(server)
         assert numbers["jielong_slots"] == 3 and numbers["jielong_slots_busy"] == 0
         assert numbers["jielong_generated_tokens_total"] == 5
