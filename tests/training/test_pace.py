@@ -45,6 +45,11 @@ def test_the_budget_is_looked_at_first_after_some_time_then_after_twice_as_long(
     assert not measured.tells_enough(94.0)
     measured.trained(21, 0.2)
     assert measured.tells_enough(94.0)
+    corrected = Pace(float, first_step=21)
+    corrected.trained(40, 16.0)
+    assert not corrected.tells_enough(88.0)
+    corrected.trained(44, 2.0)
+    assert corrected.tells_enough(88.0)
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from jielong.training.state import TrainState
 
 # Share of a run from which on its budget stays: the learning rate falls towards the end as planned.
 LATEST_CHECK = 0.48
-FIRST_CHECK = 0.06  # of the time left must be trained before its speed tells anything
+FIRST_CHECK = 0.06  # of the time left must be trained before its speed tells anything,
+LATER_CHECK = 0.2  # and so much after a correction, or noise is corrected by noise
 MOST_CHANGE = 4.0  # times what is left, in one correction
 TOLERANCE = 0.05  # of what is left
 LEAST_TOTAL = 1.5  # of the tokens done: the least that a budget is cut to
@@ -44,12 +45,13 @@ class Pace:
         self.pauses.append(seconds)
 
     def tells_enough(self, available: float) -> bool:
-        """Whether to look at the budget: first after a share of the time, then when twice as much.
+        """Whether to look at the budget: first after a share of the time, then after twice as much.
 
         Args:
             available: seconds until the run should end.
         """
-        return self.trained_s >= max(FIRST_CHECK * available, 2 * self.checked_s)
+        share = LATER_CHECK if self.first_step else FIRST_CHECK
+        return self.trained_s >= max(share * available, 2 * self.checked_s)
 
     def training_left(self, step: int, total_steps: int) -> float:
         """Return the seconds of training from `step` to `total_steps`."""
