@@ -133,13 +133,18 @@ class Api:
         left = len(job.texts)
         try:
             while left:
-                piece = await pieces.get()
-                if piece.error is not None:
-                    yield _event(_as_request_error(piece).body)
-                    return
-                yield _event(answer.chunk(piece, first=piece.index not in begun))
-                begun.add(piece.index)
-                left -= piece.finish is not None
+                ready = [await pieces.get()]
+                while not pieces.empty():  # what came meanwhile is sent at once
+                    ready.append(pieces.get_nowait())
+                events = b""
+                for piece in ready:
+                    if piece.error is not None:
+                        yield events + _event(_as_request_error(piece).body)
+                        return
+                    events += _event(answer.chunk(piece, first=piece.index not in begun))
+                    begun.add(piece.index)
+                    left -= piece.finish is not None
+                yield events
             if answer.call.usage:
                 yield _event(answer.last_chunk(job.generated))
             yield b"data: [DONE]\n\n"
