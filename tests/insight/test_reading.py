@@ -75,7 +75,7 @@ def test_the_last_layer_of_the_lens_is_the_model(model: Transformer, tokenizer: 
     assert [g.token for g in last.guesses] == logs.argmax(-1).tolist()
     assert last.agreement == 1.0
     loss = F.nll_loss(logs, ids[0, 1:])
-    assert last.bits == pytest.approx(float(loss) / math.log(2), rel=1e-5)
+    assert last.bits == pytest.approx(loss.item() / math.log(2), rel=1e-5)
     # the embedding alone, through norm and head
     first = model.logits(model.model.norm(model.model.embed_tokens(ids)))[0, :-1]
     assert [g.token for g in view.layers[0].guesses] == first.argmax(-1).tolist()
