@@ -84,7 +84,9 @@ def test_the_budget_follows_the_speed_of_the_run_itself(
     monkeypatch.setattr(Pace, "training_left", left)
     status, said = in_this_process(words)
     assert status == 0, said
-    lines = re.findall(r"step (\d+) · training is (\w+) .*: ([\d.]+)M tokens instead", said)
+    lines = re.findall(
+        r"step (\d+) · training is (\w+) than expected: ([\d.]+)M tokens instead", said
+    )
     run = tmp_path / "run"
     kept = tomllib.loads((run / "chosen.toml").read_text())["training"]["tokens"]
     last = ckpt.find_model_folder(run, "last")

@@ -84,21 +84,23 @@ def corrects_budget(state: TrainState, pace: Pace) -> bool:
     if state.deadline is None or not logged or step >= LATEST_CHECK * total:
         return False
     tokens = _fitting_tokens(state, pace, state.deadline - time.monotonic())
-    tokens = state.world.all_gather(tokens)[0]  # each has its own clock
+    checkpoint = state.folder.checkpoints / step_name(step)
+    # rank 0 decides: each has its own clock, and on another machine perhaps no such folder
+    tokens, saved = state.world.all_gather((tokens, checkpoint.is_dir()))[0]
     if tokens is None:
         return False
-    checkpoint = state.folder.checkpoints / step_name(step)
-    if not checkpoint.is_dir():
+    if not saved:
         save_checkpoint_or_warn(state, last=False)
-    with state.world.barrier_after():
-        if state.world.is_main and checkpoint.is_dir():
-            replace_tokens(state.folder, tokens)
-    if not checkpoint.is_dir():  # there is none to go on from
+        saved = state.world.all_gather(checkpoint.is_dir())[0]
+    if not saved:  # there is none to go on from
         return False
+    with state.world.barrier_after():
+        if state.world.is_main:
+            replace_tokens(state.folder, tokens)
     before = state.batches.windows_before(total) * state.config.data.max_seq_len
     change = "slower" if tokens < before else "faster"
     state.console.line(
-        f"── step {step} · training is {change} than was measured at first: "
+        f"── step {step} · training is {change} than expected: "
         f"{tokens / 1e6:.2f}M tokens instead of {before / 1e6:.2f}M, to end in time"
     )
     return True
