@@ -21,12 +21,11 @@ from jielong.runtime.cards import Card, card_named
 from jielong.runtime.device import available_memory, choose_device, choose_dtype, describe
 from jielong.training.minutes import PAUSE_S, TAUGHT, Machine, Speed, measure_speed
 from jielong.training.run_data import RunData
-from jielong.training.scaling import default_micro_batch_size
+from jielong.training.scaling import EVALUATION, default_micro_batch_size
 from jielong.training.state import RECOMPUTE_EVERY
 
 MFU = 0.3  # assumed share of a named GPU's peak: small models reach 0.2 to 0.45
 STARTING_S = 3.0  # of Python, torch and the first step
-EVALUATION = 1 / 3  # the work of a token that is only predicted, over one that is trained on
 
 
 def plan(

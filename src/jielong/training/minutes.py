@@ -27,6 +27,7 @@ from jielong.runtime.run_folder import RunFolder
 from jielong.training.optimizer import Optimizer
 from jielong.training.scaling import (
     CPU_TOKENS,
+    EVALUATION,
     MICRO_BATCH_TOKENS,
     MODEL_SIZES,
     MOST_EPOCHS,
@@ -228,7 +229,7 @@ def tokens_in(
         step = default_tokens_per_step(tokens, config.model.hidden_size)
         validations = max(10.0, 2 * tokens / text_tokens)
         measured = config.run.eval_tokens or default_eval_tokens(tokens / validations)
-        measuring = validations * (min(held_out, measured) * speed.token / 3 + PAUSE_S)
+        measuring = validations * (min(held_out, measured) * speed.token * EVALUATION + PAUSE_S)
         training = max(seconds * USED_SHARE - measuring, seconds / 2)
         if speed.of_run(tokens, max(step, 1.0)) <= training:
             low = tokens

@@ -16,7 +16,7 @@ import torch
 
 from jielong.config.settings import Config
 from jielong.training.recovery import choose_micro_batch_size, step_that_fits
-from jielong.training.scaling import RATE_TRIAL_SHARE
+from jielong.training.scaling import EVALUATION, RATE_TRIAL_SHARE
 from jielong.training.schedule import Schedule
 from jielong.training.starting_point import StartingPoint
 from jielong.training.state import Progress, TrainState
@@ -29,7 +29,6 @@ SHARE = RATE_TRIAL_SHARE  # the most that the whole trial takes
 TOLERANCE = 0.03
 LEAST_STEPS = 3  # at each rate: so many tell the rates apart (docs/experiments.md)
 MOST_STEPS = 100
-EVALUATION = 1 / 3  # the work of a token that is only predicted, over one that is trained on
 
 
 def chooses_rate(config: Config, start: StartingPoint) -> bool:

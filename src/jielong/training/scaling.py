@@ -17,6 +17,7 @@ REPEATED = 1.5  # epochs from which on a text counts as read more than once
 UPDATE_TOKENS = 4  # that training takes as long as an update of Muon, for each unit of width
 MOST_EPOCHS = 30  # that --minutes has a text read: what more would teach, it would only memorise
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
+EVALUATION = 1 / 3  # the work of a token that is only predicted, over one that is trained on
 EVAL_SHARE = 0.05  # of the time, for validations
 FEWEST_EVAL_TOKENS, MOST_EVAL_TOKENS = 2**13, 2**16
 RATE_TRIAL_SHARE = 0.05  # of a run's work, for the trial of learning rates after --init-from
@@ -64,11 +65,10 @@ def tokens_for(parameters: int) -> float:
 def default_eval_tokens(tokens_between: float) -> int:
     """Return the held-out tokens of a validation, by the tokens trained on between two of them.
 
-    A forward pass takes about a third of the time of training on as many tokens. Validations of a
-    run measure the same tokens, so fewer tell as well which one is better; how good a model is in
-    the end is measured on all of them.
+    Validations of a run measure the same tokens, so fewer tell as well which one is better; how
+    good a model is in the end is measured on all of them.
     """
-    affordable = 3 * EVAL_SHARE * tokens_between
+    affordable = EVAL_SHARE / EVALUATION * tokens_between
     return round(min(MOST_EVAL_TOKENS, max(FEWEST_EVAL_TOKENS, affordable)))
 
 
