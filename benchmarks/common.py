@@ -6,6 +6,7 @@ import datetime
 import json
 import platform
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,11 @@ from typing import Any
 import orjson
 import torch
 
+from jielong.checkpoint.checkpoint import write_model_folder
+from jielong.config.load import load_config
 from jielong.data.sources.samples import fetch_sample
+from jielong.model.transformer import Transformer
+from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
 RESULTS = Path(__file__).parent / "results"
 SCRATCH = RESULTS / "tmp"  # ignored by git
@@ -94,3 +99,18 @@ def _cpu_name() -> str:
         return re.search(r"model name\s*:\s*(.+)", info)[1]  # type: ignore[index]
     except (OSError, TypeError):
         return platform.processor() or platform.machine()
+
+
+def random_model(preset: str, name: str) -> tuple[Transformer, Tokenizer, Path]:
+    """A model of the preset's size with random weights, its tokenizer, and their folder `name`."""
+    tokenizer = train_tokenizer(iter(["the quick brown fox jumps over it " * 50]), 300, 2**20)
+    torch.manual_seed(0)
+    model = Transformer(load_config(preset, max_position_embeddings=512).model).eval()
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.02)
+    folder = SCRATCH / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_model_folder(folder, model, tokenizer)
+    return model, tokenizer, folder

@@ -11,19 +11,14 @@ timed by itself), and beside it 4, as the file holds them.
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
 import time
 
 import torch
-from common import SCRATCH, save
+from common import random_model, save
 
-from jielong.checkpoint.checkpoint import write_model_folder
-from jielong.config.load import load_config
 from jielong.config.sampling import Sampling
 from jielong.generation.generate import TextGenerator
-from jielong.model.transformer import Transformer
-from jielong.tokenization.tokenizer import train_tokenizer
 
 
 def main() -> None:
@@ -32,17 +27,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    tokenizer = train_tokenizer(iter(["the quick brown fox jumps over it " * 50]), 300, 2**20)
-    config = load_config(arguments.preset, max_position_embeddings=512)
-    torch.manual_seed(0)
-    model = Transformer(config.model).eval()
-    for p in model.parameters():
-        if p.ndim > 1:
-            torch.nn.init.normal_(p, std=0.02)
-    folder = SCRATCH / "generate"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    write_model_folder(folder, model, tokenizer)
+    model, tokenizer, folder = random_model(arguments.preset, "generate")
 
     from transformers import AutoModelForCausalLM
 

@@ -13,21 +13,14 @@ import argparse
 import asyncio
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import torch
-from common import SCRATCH, save
+from common import random_model, save
 
-from jielong.checkpoint.checkpoint import write_model_folder
-from jielong.config.load import load_config
 from jielong.config.sampling import Sampling
 from jielong.generation.generate import TextGenerator
-from jielong.model.transformer import Transformer
-from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
 PROMPT = "the quick brown fox"
 
@@ -39,7 +32,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8])
     arguments = parser.parse_args()
-    model, tokenizer, folder = a_model(arguments.preset)
+    model, tokenizer, folder = random_model(arguments.preset, "serve")
     generator, sampling = TextGenerator(model, tokenizer), Sampling(seed=1)
 
     def alone() -> float:
@@ -66,21 +59,6 @@ def main() -> None:
         print(f"{name:12} {rate:8.1f} tokens/s  times one client: {rate / best['1 clients']:.2f}")
     result = {"preset": arguments.preset, "tokens": arguments.tokens, "tokens_per_s": best}
     print(save("serve", result))
-
-
-def a_model(preset: str) -> tuple[Transformer, Tokenizer, Path]:
-    """A model of the preset's size, its tokenizer, and the folder they are in."""
-    tokenizer = train_tokenizer(iter(["the quick brown fox jumps over it " * 50]), 300, 2**20)
-    torch.manual_seed(0)
-    model = Transformer(load_config(preset, max_position_embeddings=512).model).eval()
-    for weight in model.parameters():
-        if weight.ndim > 1:
-            torch.nn.init.normal_(weight, std=0.02)
-    folder = SCRATCH / "serve"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    write_model_folder(folder, model, tokenizer)
-    return model, tokenizer, folder
 
 
 def port_of(server: subprocess.Popen[str]) -> int:

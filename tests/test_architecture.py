@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "checkpoint": {"config", "errors", "model", "runtime", "tokenization"},
     "generation": {"config", "errors", "model", "tokenization"},
     "evaluation": {
-        *("config", "data", "errors", "generation", "model", "runtime", "tokenization"),
+        *("config", "data", "errors", "generation", "model", "present", "runtime"),
+        "tokenization",
     },
     "serving": {"config", "errors", "generation", "model", "tokenization"},
     "interop": {"checkpoint", "config", "errors", "model", "runtime", "tokenization"},

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import html
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jielong.cli.options import Commands, add_fields, add_model, field_values, find_model
+from jielong.cli.show import write_html
 from jielong.config.load import load_config
 from jielong.config.suites import AUTO, SUITES
 from jielong.errors import ConfigError
@@ -95,6 +94,7 @@ def _of_text(arguments: argparse.Namespace) -> int:
 def _by_suites(arguments: argparse.Namespace) -> int:
     """Measure what a model has learnt."""
     from jielong.api import evaluate_suites
+    from jielong.present.words import sayer
 
     if given := sorted(field_values(arguments)):
         flag = given[0].replace("_", "-")
@@ -113,7 +113,7 @@ def _by_suites(arguments: argparse.Namespace) -> int:
         log=_say_on_terminal,
     )
     if arguments.html:
-        Path(arguments.html).write_text(_page(report), encoding="utf-8")
+        write_html(report.page(sayer("en")), arguments.html)
     if arguments.json:
         print(json.dumps(report.to_json(), ensure_ascii=False))
     else:
@@ -155,18 +155,3 @@ def _draw(report: SuiteReport) -> None:
         for note in all_notes(result):
             console.print(Text(note, style="dim"))
         console.print(Text(f"{result.seconds:.0f} s", style="dim"))
-
-
-def _page(report: SuiteReport) -> str:
-    """Return a page of its own with the tables."""
-    style = (
-        "body{font:15px system-ui,sans-serif;margin:2em;max-width:70em}"
-        "table{border-collapse:collapse;margin:1em 0}th,td{padding:.25em .8em;text-align:right}"
-        "th{border-bottom:1px solid}td:first-child,th:first-child{text-align:left}"
-        "p{color:#555}"
-    )
-    name = html.escape(report.model)
-    return (
-        f'<!doctype html><html><head><meta charset="utf-8"><title>{name}</title>'
-        f"<style>{style}</style></head><body>{report._repr_html_()}</body></html>\n"
-    )

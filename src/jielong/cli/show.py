@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jielong.errors import ConfigError
 
 if TYPE_CHECKING:
+    from jielong.present.blocks import Page
     from jielong.present.result import Result
 
 
@@ -36,10 +37,7 @@ def show(result: Result, arguments: argparse.Namespace) -> int:
 
     page = result.page(sayer(arguments.lang))
     if arguments.html:
-        from jielong.present.html import document
-
-        text = document(page, language_of(arguments.lang))
-        write_file(_writable(arguments.html), text.encode())
+        write_html(page, arguments.html, language_of(arguments.lang))
     if arguments.png:
         from jielong.present.picture import lacks_chinese, png
 
@@ -60,6 +58,18 @@ def show(result: Result, arguments: argparse.Namespace) -> int:
 
         print_page(page)
     return 0
+
+
+def write_html(page: Page, name: str, language: str = "en") -> None:
+    """Write a page as an HTML file.
+
+    Raises:
+        ConfigError: `name` is a folder, or in a folder that is not there.
+    """
+    from jielong.present.html import document
+    from jielong.runtime.atomic import write_file
+
+    write_file(_writable(name), document(page, language).encode())
 
 
 def _writable(name: str) -> Path:

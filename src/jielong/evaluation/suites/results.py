@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import html
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+
+from jielong.present.blocks import Block, Note, Page, Table
+from jielong.present.result import Result
+from jielong.present.words import Say
 
 PERCENT = ("accuracy", "share")  # units that are shown in per cent
 
@@ -154,7 +155,7 @@ class SuiteResult:
 
 
 @dataclass(frozen=True)
-class SuiteReport:
+class SuiteReport(Result):
     """What several suites found about a model.
 
     Attributes:
@@ -181,13 +182,14 @@ class SuiteReport:
                 return result
         raise KeyError(suite)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
-        return dataclasses.asdict(self)
-
-    def _repr_html_(self) -> str:
-        """Show it in a notebook: one table a suite. Names come from files, so all is escaped."""
-        return f"<p>{html.escape(title(self))}</p>" + "".join(map(_table, self.suites))
+    def page(self, say: Say) -> Page:
+        """Return a table for each suite, with its notes; in English."""
+        blocks: list[Block] = []
+        for result in self.suites:
+            heading, found = rows(result)
+            blocks.append(Table(heading, found, left=2))
+            blocks += [Note(note, "dim") for note in all_notes(result)]
+        return Page(title(self), blocks)
 
 
 def title(report: SuiteReport) -> str:
@@ -243,15 +245,6 @@ def in_short(result: SuiteResult) -> str:
             text += f" (chance {shown(m.beside['chance'], m.unit)})"
         parts.append(text)
     return " · ".join(parts)
-
-
-def _table(result: SuiteResult) -> str:
-    heading, found = rows(result)
-    lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in found]
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in all_notes(result))
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
 
 
 def all_notes(result: SuiteResult) -> list[str]:
