@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from contextlib import aclosing
 
-import orjson
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -21,11 +16,18 @@ from jielong.serving.answers import Answer
 from jielong.serving.chat import read_messages, render
 from jielong.serving.engine import Engine
 from jielong.serving.errors import RequestError
-from jielong.serving.guard import Access, Guard, error_response
+from jielong.serving.guard import Access
 from jielong.serving.requests import CHAT, COMPLETION, Call, RequestReader
 from jielong.serving.rows import Job, Piece
+from jielong.serving.web import (
+    application,
+    error_of,
+    event,
+    json_response,
+    ready_pieces,
+    submitted,
+)
 
-logger = logging.getLogger(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -46,16 +48,7 @@ def create_app(engine: Engine, name: str, access: Access) -> Starlette:
         Route("/v1/completions", api.counted("completions", api.completions), methods=["POST"]),
         Route("/v1/chat/completions", api.counted("chat", api.chat), methods=["POST"]),
     ]
-    return Starlette(
-        routes=routes,
-        middleware=[Middleware(Guard, access=access, limits=engine.limits)],
-        exception_handlers={
-            RequestError: _refused,
-            HTTPException: _no_such_address,
-            ClientDisconnect: _left,
-            Exception: _failed,
-        },
-    )
+    return application(routes, access, engine.limits)
 
 
 class Api:
@@ -68,7 +61,7 @@ class Api:
         self._model |= {"max_model_len": engine.context}
 
     async def health(self, _: Request) -> Response:
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     async def metrics(self, _: Request) -> Response:
         engine = self.engine
@@ -82,12 +75,12 @@ class Api:
         return PlainTextResponse(engine.counters.exposition(gauges), media_type=kind)
 
     async def models(self, _: Request) -> Response:
-        return _json({"object": "list", "data": [self._model]})
+        return json_response({"object": "list", "data": [self._model]})
 
     async def model(self, request: Request) -> Response:
         if request.path_params["name"] != self.name:
             raise RequestError(f"there is no such model; this server has {self.name!r}", 404)
-        return _json(self._model)
+        return json_response(self._model)
 
     async def completions(self, request: Request) -> Response:
         body = await request.body()
@@ -106,22 +99,14 @@ class Api:
         return await self._answer(request, call, chat=True)
 
     async def _answer(self, request: Request, call: Call, chat: bool) -> Response:
-        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[Piece]()
-
-        def put(piece: Piece) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(pieces.put_nowait, piece)
-
-        job, answer = (
-            Job(call.texts, put, call.stream),
-            Answer(call, self.name, self.tokenizer, chat),
-        )
-        self.engine.submit(job)
+        answer = Answer(call, self.name, self.tokenizer, chat)
+        job, pieces = submitted(self.engine, call.texts, call.stream)
         if call.stream:
             events = self._events(job, answer, pieces)
             return StreamingResponse(events, media_type="text/event-stream")
         try:
-            return _json(answer.whole(await _all_pieces(request, job, pieces), job.generated))
+            whole = answer.whole(await _all_pieces(request, job, pieces), job.generated)
+            return json_response(whole)
         except BaseException:  # the client has left, or one of its texts failed
             self.engine.cancel(job)
             raise
@@ -130,27 +115,19 @@ class Api:
         self, job: Job, answer: Answer, pieces: asyncio.Queue[Piece]
     ) -> AsyncIterator[bytes]:
         begun: set[int] = set()
-        left = len(job.texts)
-        try:
-            while left:
-                ready = [await pieces.get()]
-                while not pieces.empty():  # what came meanwhile is sent at once
-                    ready.append(pieces.get_nowait())
+        async with aclosing(ready_pieces(self.engine, job, pieces)) as steps:
+            async for ready in steps:
                 events = b""
                 for piece in ready:
                     if piece.error is not None:
-                        yield events + _event(_as_request_error(piece).body)
+                        yield events + event(error_of(piece).body)
                         return
-                    events += _event(answer.chunk(piece, first=piece.index not in begun))
+                    events += event(answer.chunk(piece, first=piece.index not in begun))
                     begun.add(piece.index)
-                    left -= piece.finish is not None
                 yield events
-            if answer.call.usage:
-                yield _event(answer.last_chunk(job.generated))
-            yield b"data: [DONE]\n\n"
-        finally:
-            if left:  # the client has left, or one of its texts failed
-                self.engine.cancel(job)
+        if answer.call.usage:
+            yield event(answer.last_chunk(job.generated))
+        yield b"data: [DONE]\n\n"
 
     def counted(self, name: str, endpoint: Endpoint) -> Endpoint:
         """Count the answers of an endpoint by their status."""
@@ -176,7 +153,7 @@ async def _all_pieces(request: Request, job: Job, pieces: asyncio.Queue[Piece]) 
         while len(ends) < len(job.texts):
             piece = await pieces.get()
             if piece.error is not None:
-                raise _as_request_error(piece)
+                raise error_of(piece)
             ends.append(piece)
         return ends
 
@@ -193,37 +170,3 @@ async def _all_pieces(request: Request, job: Job, pieces: asyncio.Queue[Piece]) 
     finally:
         collecting.cancel()
         leaving.cancel()
-
-
-def _as_request_error(piece: Piece) -> RequestError:
-    error = piece.error
-    return error if isinstance(error, RequestError) else RequestError(str(error), 500)
-
-
-def _event(value: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(value) + b"\n\n"
-
-
-def _json(value: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    return error_response(error)
-
-
-async def _no_such_address(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    told = {404: "there is nothing at this address", 405: f"{request.method} is not allowed here"}
-    message = told.get(error.status_code, error.detail)
-    return error_response(RequestError(message, error.status_code))
-
-
-async def _left(_: Request, __: Exception) -> Response:
-    return Response(status_code=499)  # which no one reads
-
-
-async def _failed(_: Request, error: Exception) -> Response:
-    logger.error("a request failed", exc_info=error)
-    return error_response(RequestError("the server made a mistake; its log says more", 500))

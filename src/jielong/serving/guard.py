@@ -13,6 +13,7 @@ import secrets
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,11 +38,15 @@ class Access:
         hosts: names by which it may be called, in lower case.
         any_address: whether it may also be called by any IP address: no foreign name is one.
         token: what requests must carry; None asks for nothing.
+        cookie: name of a cookie that may carry the token instead, as browsers do.
+        open_paths: what is answered without the token.
     """
 
     hosts: tuple[str, ...] = LOCAL
     any_address: bool = False
     token: str | None = None
+    cookie: str | None = None
+    open_paths: tuple[str, ...] = OPEN_PATHS
 
     def refusal(self, path: str, headers: Headers) -> RequestError | None:
         """Return why a request is refused, or None."""
@@ -51,13 +56,18 @@ class Access:
         for origin in headers.getlist("origin"):
             if origin.lower().partition("://")[2] != host[0].lower():
                 return RequestError("the Origin header names another site", 403)
-        if self.token is None or path in OPEN_PATHS:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if path in self.open_paths or self.admits(given if scheme == "Bearer" else None):
             return None
-        given = headers.get("authorization", "")
-        expected = f"Bearer {self.token}"
-        if secrets.compare_digest(given.encode(), expected.encode()):
+        if self.cookie and self.admits(cookie_parser(headers.get("cookie", "")).get(self.cookie)):
             return None
         return RequestError("give the server's token: Authorization: Bearer TOKEN", 401)
+
+    def admits(self, given: str | None) -> bool:
+        """Whether this is the token, or none is asked for."""
+        if self.token is None:
+            return True
+        return secrets.compare_digest((given or "").encode(), self.token.encode())
 
     def _is_ours(self, host: str) -> bool:
         name, colon, port = host.rpartition(":")

@@ -8,14 +8,13 @@ import logging
 import signal
 import socket
 import threading
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from jielong.errors import ConfigError
-from jielong.serving.engine import Engine
 from jielong.serving.limits import Limits
 
 LAST_S = 1.5  # after `Limits.stop_s`, for the last answers to leave
@@ -52,16 +51,29 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
+class Work(Protocol):
+    """What runs behind an application: an `Engine`, or several."""
+
+    def drain(self) -> None:
+        """Take no more requests."""
+
+    def end_soon(self) -> None:
+        """End what runs."""
+
+    def close(self) -> None:
+        """End, and wait for it."""
+
+
 class Server(uvicorn.Server):
     """Runs the application until SIGINT or SIGTERM; what runs then is finished, if it is short.
 
     Args:
         app: the application.
-        engine: is started by the caller, and closed here.
+        work: is started by the caller, and closed here.
         limits: of times and connections.
     """
 
-    def __init__(self, app: ASGIApp, engine: Engine, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, work: Work, limits: Limits) -> None:
         times = {"header_s": limits.header_s, "send_s": limits.send_s}
         protocol = type("Protocol", (TimedProtocol,), times)
         config = uvicorn.Config(
@@ -80,7 +92,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         # it warns of each piece that is written before it is known that a client has left
         logging.getLogger("asyncio").setLevel(logging.ERROR)
-        self.engine, self.stop_s = engine, limits.stop_s
+        self.work, self.stop_s = work, limits.stop_s
 
     def serve_on(self, listener: socket.socket) -> None:
         """Serve until a signal comes."""
@@ -91,12 +103,12 @@ class Server(uvicorn.Server):
         try:
             self.run(sockets=[listener])
         finally:
-            self.engine.close()
+            self.work.close()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more requests; give those that run `stop_s` to end."""
-        self.engine.drain()
-        closing = asyncio.get_running_loop().call_later(self.stop_s, self.engine.end_soon)
+        self.work.drain()
+        closing = asyncio.get_running_loop().call_later(self.stop_s, self.work.end_soon)
         await super().shutdown(sockets)
         closing.cancel()
 
