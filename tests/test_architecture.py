@@ -37,6 +37,10 @@ MAY_IMPORT = {
         *("checkpoint", "config", "data", "errors", "model", "present", "runtime"),
         *("tokenization", "training"),
     },
+    "ui": {
+        *("checkpoint", "config", "errors", "generation", "insight", "model", "present"),
+        *("report", "runtime", "serving", "tokenization"),
+    },
     "api": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation", "insight"),
         *("interop", "model", "runtime", "tokenization", "training"),

@@ -20,6 +20,7 @@ from jielong.cli import (
     report,
     serve,
     tokenizer,
+    ui,
 )
 from jielong.cli.options import Commands, Parser, ShowVersion, plain_flag, unknown_flag
 from jielong.cli.terminal import as_utf8, replace_what_cannot_be_shown
@@ -71,7 +72,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    modules = (pretrain, plan, tokenizer, prepare, generate, serve, evaluate, inspect, report)
+    modules = (pretrain, plan, tokenizer, prepare, generate, serve, ui, evaluate, inspect, report)
     for module in (*modules, convert):
         module.add(commands)
     for command in _leaves(commands):

@@ -31,7 +31,7 @@ STYLE = """
 .jl{--ink:#1d2330;--paper:#fff;--dim:#667085;--line:#d7dbe3;--bar:#3b82c4;color:var(--ink);
 background:var(--paper);font:15px/1.5 system-ui,"Noto Sans CJK SC","PingFang SC",sans-serif;
 padding:1.2em;max-width:76em;margin:0 auto}
-@media(prefers-color-scheme:dark){.jl{--ink:#e4e7ee;--paper:#151922;--dim:#98a2b3;--line:#343b4a;
+@media DARK{.jl{--ink:#e4e7ee;--paper:#151922;--dim:#98a2b3;--line:#343b4a;
 --bar:#5aa0d8}}
 .jl h1{font-size:1.35em;margin:0 0 .6em}.jl h2{font-size:1.05em;margin:1.4em 0 .4em}
 .jl p{margin:.3em 0}.jl .dim{color:var(--dim)}.jl .strong{font-weight:600}
@@ -50,10 +50,16 @@ padding:1.2em;max-width:76em;margin:0 auto}
 .jl img{max-width:100%}
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+# on which screens a page is dark
+SCREENS = {"auto": "(prefers-color-scheme:dark)", "light": "not all", "dark": "all"}
 
 
-def document(page: Page, language: str = "en") -> str:
+def document(page: Page, language: str = "en", scheme: str = "auto") -> str:
     """Return a whole HTML file.
+
+    Args:
+        language: en or zh.
+        scheme: light, dark, or auto, as the screen is.
 
     Raises:
         ConfigError: the page has curves or heatmaps, and matplotlib is not installed.
@@ -65,23 +71,27 @@ def document(page: Page, language: str = "en") -> str:
         '<meta name="viewport" content="width=device-width">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{title}</title>\n"
-        "<style>body{margin:0}@media(prefers-color-scheme:dark){body{background:#151922}}</style>\n"
-        f"</head><body>\n{fragment(page)}\n</body></html>\n"
+        f"<style>body{{margin:0}}@media {SCREENS[scheme]}{{body{{background:#151922}}}}</style>\n"
+        f"</head><body>\n{fragment(page, scheme)}\n</body></html>\n"
     )
 
 
-def fragment(page: Page) -> str:
+def fragment(page: Page, scheme: str = "auto") -> str:
     """Return the page as a part of another one, with its style: what a notebook shows."""
-    page = safe(page)
-    parts = [f"<style>{STYLE}</style>", '<div class="jl">', f"<h1>{escape(page.title)}</h1>"]
+    page, dark = safe(page), SCREENS[scheme]
+    parts = [
+        f"<style>{STYLE.replace('DARK', dark)}</style>",
+        '<div class="jl">',
+        f"<h1>{escape(page.title)}</h1>",
+    ]
     for block in page.blocks:
         if not isinstance(block, Note) and block.title:
             parts.append(f"<h2>{escape(block.title)}</h2>")
-        parts.append(_block(block))
+        parts.append(_block(block, dark))
     return "\n".join([*parts, "</div>"])
 
 
-def _block(block: Block) -> str:
+def _block(block: Block, dark: str) -> str:
     if isinstance(block, Note):
         return f'<p class="{block.tone}">{escape(block.text)}</p>'
     if isinstance(block, Facts):
@@ -92,7 +102,7 @@ def _block(block: Block) -> str:
         return _strip(block)
     if isinstance(block, Bars):
         return _bars(block)
-    return _picture(block)
+    return _picture(block, dark)
 
 
 def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
@@ -143,7 +153,7 @@ def _bars(bars: Bars) -> str:
     return f"<table>{rows}</table>"
 
 
-def _picture(block: Curve | Heatmaps) -> str:
+def _picture(block: Curve | Heatmaps, screens: str) -> str:
     """A picture for light screens, and one for dark screens."""
     from jielong.present.picture import png
 
@@ -152,7 +162,7 @@ def _picture(block: Curve | Heatmaps) -> str:
     dark, light = sources
     alternative = escape(block.title)
     return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<picture><source media="{screens}" srcset="{dark}">'
         f'<img src="{light}" alt="{alternative}"></picture>'
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import orjson
@@ -60,7 +60,7 @@ def submitted(
 
 async def ready_pieces(
     engine: Engine, job: Job, pieces: asyncio.Queue[Piece]
-) -> AsyncIterator[list[Piece]]:
+) -> AsyncGenerator[list[Piece], None]:
     """Yield what has come meanwhile, until every text has ended or one has failed.
 
     The request is given up where the caller closes the iterator before that: its client has left.
