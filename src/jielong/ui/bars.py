@@ -71,13 +71,16 @@ class Reader:
         """Describe a token of a text; `logprob` and those of `others` are natural logarithms."""
         bits = None if logprob is None else -logprob / math.log(2)
         likely = [self._named(other) | {"p": math.exp(value)} for other, value in others]
-        piece = self.tokenizer.piece(token)
-        special = token in self.tokenizer.special_tokens
         return self._named(token) | {
-            "bytes": "" if special else piece.hex(),
+            "bytes": self._bytes(token),
             "bits": bits,
             "others": likely,
+            "end": token == self.tokenizer.eos_id,
         }
+
+    def _bytes(self, token: int) -> str:
+        special = token in self.tokenizer.special_tokens
+        return "" if special else self.tokenizer.piece(token).hex()
 
     def _named(self, token: int) -> dict[str, Any]:
         return {"id": token, "text": spelled(self.tokenizer.piece(token))}
@@ -110,7 +113,8 @@ class Reader:
         eos = self.tokenizer.eos_id
         return {
             "bars": [
-                self._named(token) | {"p": p, "q": q, "end": token == eos}
+                self._named(token)
+                | {"p": p, "q": q, "bytes": self._bytes(token), "end": token == eos}
                 for token, p, q in zip(best.tolist(), ps, qs, strict=True)
             ],
             "rest": {"p": max(0.0, 1 - sum(ps)), "q": max(0.0, 1 - sum(qs))},

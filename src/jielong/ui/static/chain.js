@@ -41,7 +41,8 @@ class Chain {
     this.buttons();
     this.element = this.layout();
     this.looking = null; // a node of the path whose alternatives are shown
-    changed.addEventListener("change", () => this.refreshBars());
+    changed.addEventListener("change", () => this.element.isConnected && this.refreshBars());
+    this.element.addEventListener("leave", () => this.stop());
     if (state.current !== state.root) {
       this.player.load();
       this.draw();

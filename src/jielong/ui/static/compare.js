@@ -42,6 +42,7 @@ class Compare {
     this.element = h("section", { class: "compare", "aria-label": say("Side by side") }, setup,
       h("div", { class: "two" }, ...this.sides.map((side) => side.element)),
       h("div", { class: "card" }, legend(), panel()));
+    this.element.addEventListener("leave", () => this.running?.abort());
   }
 
   async goOn() {

@@ -71,6 +71,7 @@ function show() {
     tab.setAttribute("aria-selected", chosen);
     tab.setAttribute("tabindex", chosen ? 0 : -1);
   }
+  document.querySelector("#view > section")?.dispatchEvent(new Event("leave"));
   const view = VIEWS[name][1](EXAMPLE[language()]);
   document.getElementById("views").replaceChildren(h("div", {
     id: "view", role: "tabpanel", "aria-labelledby": `tab-${name}`,
