@@ -2,10 +2,10 @@
 
 import { h, svg } from "./dom.js";
 
-const W = 520;
-const H = 250;
-const LEFT = 50;
-const BOTTOM = 26;
+const W = 440;
+const H = 230;
+const LEFT = 58;
+const BOTTOM = 28;
 const TOP = 8;
 const CUT = 0.04; // share of a line, at its beginning, that does not decide the range of y
 

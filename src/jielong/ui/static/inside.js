@@ -86,12 +86,12 @@ class Inside {
     if (!answer) return;
     tell("");
     this.frame.src = answer.page;
-    this.frame.title = VIEWS[this.view.value][0];
+    this.frame.title = say(VIEWS[this.view.value][0]);
   }
 
   /** The frame is as high as its page, so that only one thing scrolls. */
   fit() {
-    const page = this.frame.contentDocument?.documentElement;
+    const page = this.frame.contentDocument?.body;
     if (page) this.frame.style.height = `${page.scrollHeight + 24}px`;
   }
 }

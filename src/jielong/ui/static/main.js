@@ -5,7 +5,7 @@ import { compareView } from "./compare.js";
 import { field, h } from "./dom.js";
 import { insideView } from "./inside.js";
 import { refresh, runs } from "./players.js";
-import { telling } from "./server.js";
+import { ask, telling } from "./server.js";
 import { watchView } from "./watch.js";
 import { language, say, setLanguage } from "./words.js";
 
@@ -16,8 +16,8 @@ const VIEWS = {
   inside: ["Look inside", insideView],
 };
 const REFRESH_MS = 5000;
-const EXAMPLE = { en: "To be, or not to be", zh: "春眠不覺曉" };
 let shown = null;
+let example = "Once upon a time";
 
 function theme() {
   return localStorage.getItem("theme") ?? "auto";
@@ -72,7 +72,7 @@ function show() {
     tab.setAttribute("tabindex", chosen ? 0 : -1);
   }
   document.querySelector("#view > section")?.dispatchEvent(new Event("leave"));
-  const view = VIEWS[name][1](EXAMPLE[language()]);
+  const view = VIEWS[name][1](example);
   document.getElementById("views").replaceChildren(h("div", {
     id: "view", role: "tabpanel", "aria-labelledby": `tab-${name}`,
   }, view));
@@ -83,9 +83,17 @@ function first() {
   return runs.list.some((run) => !run.is_run || run.steps.length) ? "chain" : "watch";
 }
 
+/** A text of the kind that the model knows: the first prompt of its own samples. */
+async function findExample() {
+  const run = runs.list.find((one) => one.is_run);
+  const found = run && await ask(`api/watch?run=${run.run}`).catch(() => null);
+  example = found?.samples[0]?.prompt ?? example;
+}
+
 document.documentElement.dataset.theme = theme();
 window.addEventListener("hashchange", show);
 await telling(refresh);
+await findExample();
 page();
 setInterval(() => {
   if (document.visibilityState === "visible") refresh().catch(() => {});

@@ -60,7 +60,8 @@ export function drawn(root, current, go) {
 
 function stretch(nodes) {
   const decoder = new Decoder();
-  return nodes.map(({ token }) => (token.bytes ? decoder.push(token) : visible(token.text))).join("");
+  const typed = nodes.filter(({ token }) => token.bytes || !token.given); // bos stands before it
+  return typed.map(({ token }) => (token.bytes ? decoder.push(token) : visible(token.text))).join("");
 }
 
 function mean(nodes) {
