@@ -14,7 +14,7 @@ endif
 SIDE_BY_SIDE := -n auto --maxprocesses 4
 
 .PHONY: help install demo demo-zh test test-interop test-faults fuzz audit check bench bench-litgpt \
-	format dist clean
+	pictures format dist clean
 
 help:
 	@echo "make demo       train a small model on Shakespeare (3 to 6 minutes on 2 cores)"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-interop  TRL, PEFT, lm-evaluation-harness and llama.cpp on our models"
 	@echo "make check      ruff, mypy and all tests"
 	@echo "make dist       a wheel, in dist/"
+	@echo "make pictures   the pictures of jielong ui in docs/pictures, of runs/demo (needs Chromium)"
 	@echo "make bench      short benchmarks (about 15 minutes); bench-NAME runs one whole"
 	@echo
 	@echo "TORCH_BACKEND=cpu make …   fetches a torch for CPUs alone, with uv (also auto, cu126, …)"
@@ -112,6 +113,12 @@ bench-litgpt: $(VENV)/installed-bench
 
 bench-%: $(VENV)/installed-bench
 	@cd benchmarks && ../$(BIN)/python $(subst -,_,$*).py
+
+# of the run that RUN names
+RUN ?= runs/demo
+pictures: $(VENV)/installed-dev
+	@JIELONG_PICTURES=docs/pictures JIELONG_RUN=$(RUN) $(BIN)/python -m pytest -q -rs \
+		tests/ui/test_in_browser.py -k pictures
 
 dist: $(VENV)/installed-dev
 	@$(BIN)/python -m build --wheel --no-isolation

@@ -127,13 +127,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_wheel_holds_every_module_and_every_preset(wheel: Path) -> None:
+def test_a_wheel_holds_every_module_and_every_preset_and_the_page(wheel: Path) -> None:
     package = ROOT / "src" / "jielong"
     modules = {f"jielong/{path.relative_to(package).as_posix()}" for path in package.rglob("*.py")}
+    pages = {f"jielong/ui/static/{path.name}" for path in (package / "ui" / "static").iterdir()}
     presets = {f"jielong/configs/{path.name}" for path in (ROOT / "configs").glob("*.toml")}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert presets
-    assert held == modules | presets | {"jielong/py.typed"}
+    assert presets and pages
+    assert held == modules | presets | pages | {"jielong/py.typed"}
 
 
 def test_a_wheel_alone_finds_its_presets_and_trains(

@@ -34,7 +34,10 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         )
     if name == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("training.device=mps, but this torch has no MPS; use --device cpu")
-    return torch.device("cuda", local_rank) if name == "cuda" else torch.device(name)
+    try:
+        return torch.device("cuda", local_rank) if name == "cuda" else torch.device(name)
+    except RuntimeError:  # torch knows no such name
+        raise ConfigError(f"device={name!r} is not one of auto, cpu, cuda, mps") from None
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -85,13 +85,16 @@ class Reader:
     def _named(self, token: int) -> dict[str, Any]:
         return {"id": token, "text": spelled(self.tokenizer.piece(token))}
 
-    def bars(self, ids: Sequence[int], sampling: Sampling, count: int) -> dict[str, Any]:
+    def bars(
+        self, ids: Sequence[int], sampling: Sampling, count: int, also: int | None = None
+    ) -> dict[str, Any]:
         """Return the likeliest next tokens.
 
         Args:
             ids: the text, not empty.
             sampling: the knobs.
             count: how many tokens to return.
+            also: a token to return besides, where it is not among them.
 
         Returns:
             `bars`: each with `p`, the model's own probability, and `q`, that of being drawn;
@@ -109,6 +112,8 @@ class Reader:
             drawn = next_distribution(allowed, previous, sampling)[0]
             best = torch.maximum(own, drawn).topk(min(count, own.numel())).indices
             best = best[own[best].argsort(descending=True, stable=True)]
+            if also is not None and not bool((best == also).any()):
+                best = torch.cat([best, best.new_tensor([also])])
             ps, qs = own[best].tolist(), drawn[best].tolist()
         eos = self.tokenizer.eos_id
         return {

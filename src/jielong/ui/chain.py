@@ -60,12 +60,16 @@ class Chain:
 
     async def bars(self, request: Request) -> Response:
         """What may come next, as the knobs are."""
-        values = await read_fields(request, (*WHO, "ids", "knobs", "count"))
+        values = await read_fields(request, (*WHO, "ids", "knobs", "count", "also"))
         count = integer_field(values, "count", 12, 1, MOST_BARS)
         sampling = knobs_field(values)
         player = await self._player(values)
-        ids = ids_field(values, player.engine.model.config.vocab_size)
-        return json_response(await _computed(player.reader.bars, ids, sampling, count))
+        vocabulary = player.engine.model.config.vocab_size
+        ids = ids_field(values, vocabulary)
+        also = values.get("also")
+        if also is not None:
+            also = integer_field(values, "also", 0, 0, vocabulary - 1)
+        return json_response(await _computed(player.reader.bars, ids, sampling, count, also))
 
     async def go_on(self, request: Request) -> Response:
         """Continue a text: a stream of tokens, and at last why it ends."""

@@ -73,12 +73,12 @@ class Chain {
     const keys = say("Keys: 1 to 0 take a candidate, G goes on, N draws one, Backspace steps back, "
       + "Escape stops. In the text, arrows move and Enter shows what else was likely.");
     const text = h("div", { class: "card" }, h("h2", {}, say("The text")), this.text.box, legend(),
-      controls, h("p", { class: "dim small" }, keys));
-    const next = h("div", { class: "card" }, this.place, this.bars.element, panel());
+      controls, h("p", { class: "dim small keys" }, keys));
+    const next = h("div", { class: "card next" }, this.place, this.bars.element, panel());
     const tried = h("div", { class: "card" }, h("h2", {}, say("What was tried")), this.tree);
     return h("section", { class: "chain", tabindex: -1, "aria-label": say("Word chain"),
       onkeydown: (e) => this.key(e) },
-    setup, h("div", { class: "columns" }, h("div", {}, text, tried), next));
+    setup, h("div", { class: "columns" }, text, next, tried));
   }
 
   key(event) {
@@ -86,10 +86,16 @@ class Chain {
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
     const acts = { g: () => this.goOn(), n: () => this.goOn(1), Backspace: () => this.stepBack(),
       Escape: () => this.stop() };
-    if (KEYS.includes(event.key)) this.bars.pick(KEYS.indexOf(event.key));
+    if (KEYS.includes(event.key)) this.pickKey(KEYS.indexOf(event.key));
     else if (acts[event.key]) acts[event.key]();
     else return;
     event.preventDefault();
+  }
+
+  /** Take a candidate by its key; where the bars are on their way, as soon as they are there. */
+  pickKey(place) {
+    if (this.asking) this.pending = place;
+    else this.bars.pick(place);
   }
 
   async begin() {
@@ -153,7 +159,7 @@ class Chain {
       return;
     }
     this.asking = true;
-    const body = { ...state.player, ids, knobs };
+    const body = { ...state.player, ids, knobs, also: taken };
     const found = await telling(() => ask("api/bars", body));
     this.asking = false;
     if (this.askAgain) {
@@ -163,6 +169,10 @@ class Chain {
     if (!found) return;
     this.bars.show(found, new Set(place.children.map((node) => node.token.id)), taken);
     this.found = { place, bars: found.bars };
+    if (this.asking || this.pending == null) return;
+    const waited = this.pending;
+    this.pending = null;
+    this.bars.pick(waited);
   }
 
   /** Take a candidate: at the end, or instead of the token that is looked at. */
@@ -178,6 +188,7 @@ class Chain {
 
   visit(node) {
     this.stop();
+    this.pending = null;
     state.current = node;
     this.looking = null;
     this.draw();

@@ -58,12 +58,17 @@ class Inside {
     this.chosen();
   }
 
-  chosen() {
+  async chosen() {
     kept.view = this.view.value;
     kept.player = this.player.value;
     for (const [name, element] of Object.entries(this.fields)) {
       element.hidden = !VIEWS[kept.view][1].includes(name);
     }
+    const model = await this.player.load();
+    const experts = this.view.querySelector("[value=experts]");
+    experts.disabled = !model?.experts;
+    experts.textContent = model?.experts ? say("Experts") : say("Experts (this model has none)");
+    if (this.view.selectedOptions[0].disabled) this.view.value = "predict";
     this.make();
   }
 

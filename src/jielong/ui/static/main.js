@@ -2,10 +2,10 @@
 
 import { chainView } from "./chain.js";
 import { compareView } from "./compare.js";
-import { field, h } from "./dom.js";
+import { field, h, tell } from "./dom.js";
 import { insideView } from "./inside.js";
 import { refresh, runs } from "./players.js";
-import { ask, telling } from "./server.js";
+import { ask } from "./server.js";
 import { watchView } from "./watch.js";
 import { language, say, setLanguage } from "./words.js";
 
@@ -57,7 +57,6 @@ function header() {
 function page() {
   document.documentElement.lang = language() === "zh" ? "zh-CN" : "en";
   document.getElementById("head").replaceChildren(...header());
-  document.getElementById("said").textContent = "";
   shown = null;
   show();
 }
@@ -66,6 +65,7 @@ function show() {
   const name = location.hash.slice(1) in VIEWS ? location.hash.slice(1) : first();
   if (name === shown) return;
   shown = name;
+  tell("");
   for (const tab of document.querySelectorAll("[role=tab]")) {
     const chosen = tab.dataset.view === name;
     tab.setAttribute("aria-selected", chosen);
@@ -92,9 +92,9 @@ async function findExample() {
 
 document.documentElement.dataset.theme = theme();
 window.addEventListener("hashchange", show);
-await telling(refresh);
-await findExample();
+const failed = await refresh().then(findExample).catch((error) => error);
 page();
+if (failed) tell(failed.message, true);
 setInterval(() => {
   if (document.visibilityState === "visible") refresh().catch(() => {});
 }, REFRESH_MS);

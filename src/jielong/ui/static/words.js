@@ -124,6 +124,7 @@ const CHINESE = {
   "Layers (logit lens)": "各层（logit lens）",
   "Attention heads": "注意力头",
   Experts: "专家",
+  "Experts (this model has none)": "专家（此模型没有）",
   "Nearest tokens": "最近的 token",
   Tokenizer: "分词器",
   "The model's parts": "模型的部件",
