@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 READMES = ["README.md", "README.zh-CN.md"]
 GUIDES = ["docs/use-your-model.md", "docs/use-your-model.zh-CN.md"]
 SERVING = ["docs/serve.md", "docs/serve.zh-CN.md"]
+PLAYING = ["docs/ui.md", "docs/ui.zh-CN.md"]
 PAGES = [*READMES, "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
 SMALLER = {"head_dim": 16, "intermediate_size": 48, "steps": 2, "vocab_size": 320}
 
@@ -72,7 +73,7 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.mark.parametrize(("english", "chinese"), [READMES, GUIDES, SERVING])
+@pytest.mark.parametrize(("english", "chinese"), [READMES, GUIDES, SERVING, PLAYING])
 def test_both_languages_show_the_same_code(english: str, chinese: str) -> None:
     for language in ("bash", "sh", "python"):  # so those of one are run
         assert blocks(english, language) == blocks(chinese, language)

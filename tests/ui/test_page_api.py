@@ -14,14 +14,17 @@ import torch
 from starlette.testclient import TestClient
 
 from jielong.api import load
+from jielong.checkpoint.checkpoint import write_model_folder
 from jielong.config.sampling import Sampling
 from jielong.generation.generate import TextGenerator, encode_prompt, suppressed_tokens
 from jielong.generation.sampling import next_distribution
 from jielong.serving.guard import Access
 from jielong.serving.limits import Limits
+from jielong.tokenization.tokenizer import Tokenizer
 from jielong.ui.app import STATIC, create_app
 from jielong.ui.players import IN_MEMORY, Players, subjects_of
 from live_page import GrowingRun
+from tiny import tiny_model
 
 LOCAL = "http://127.0.0.1"
 
@@ -208,6 +211,24 @@ def test_views_are_those_of_inspect(client: TestClient, view: str) -> None:
     assert "script-src" not in policy and "default-src 'none'" in policy
     assert "<i>" not in page.text and "<script" not in page.text
     assert "@media all" in page.text
+
+
+def test_a_model_alone_plays_and_shows_its_experts(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "moe").mkdir()
+    model = tiny_model(vocab_size=tokenizer.vocab_size, use_moe=True)
+    write_model_folder(tmp_path / "moe", model, tokenizer)
+    players = Players(subjects_of([tmp_path / "moe"]), "cpu", Limits())
+    try:
+        client = TestClient(create_app(players, Access()), base_url=LOCAL)
+        assert client.post("/api/model", json={}).json()["experts"] == 4
+        assert events(client.post("/api/go", json={"ids": [1], "count": 2}))
+        answer = client.post("/api/inside", json={"view": "experts", "text": "Tale 3"})
+        assert client.get(f"/{answer.json()['page']}").status_code == 200
+        answer = client.post("/api/inside", json={"view": "data"})
+        assert "a model alone" in answer.json()["error"]["message"]
+        assert client.get("/api/watch?run=0").status_code == 404
+    finally:
+        players.close()
 
 
 def test_experts_of_a_dense_model_are_one_clear_line(client: TestClient) -> None:

@@ -22,7 +22,7 @@ export function say(sentence, values = {}) {
 const CHINESE = {
   "Word chain": "接龙",
   "Side by side": "并排比较",
-  Watch: "观看训练",
+  Watch: "观察训练",
   "Look inside": "查看内部",
   Views: "视图",
   Colours: "配色",
@@ -107,7 +107,7 @@ const CHINESE = {
   Prompt: "提示",
   "all steps": "所有步",
   "nothing is recorded yet": "尚无记录",
-  "There is no run here to watch, only models.": "这里没有可观看的训练，只有模型。",
+  "There is no run here to watch, only models.": "这里没有可观察的训练，只有模型。",
   "held-out": "留出文本",
   training: "训练",
   latest: "最新",
