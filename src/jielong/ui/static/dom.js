@@ -44,9 +44,9 @@ export function visible(text) {
 
 /** Write a share as a percentage, so that small ones stay visible. */
 export function percent(share) {
-  if (share >= 0.0995) return `${(100 * share).toFixed(0)} %`;
-  if (share >= 0.001) return `${(100 * share).toFixed(1)} %`;
-  return share > 0 ? "< 0.1 %" : "0 %";
+  if (share >= 0.0995) return `${(100 * share).toFixed(0)}\u00a0%`;
+  if (share >= 0.001) return `${(100 * share).toFixed(1)}\u00a0%`;
+  return share > 0 ? "<\u00a00.1\u00a0%" : "0\u00a0%";
 }
 
 let clearing = 0;
