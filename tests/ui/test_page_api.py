@@ -258,6 +258,7 @@ def test_a_token_opens_the_page_and_then_a_cookie_does(players: Players) -> None
     app = create_app(players, Access(token="open-sesame"))
     client = TestClient(app, base_url=LOCAL)
     assert client.get("/").status_code == client.get("/api/runs").status_code == 401
+    assert "open the address with the token" in client.get("/").json()["error"]["message"]
     assert client.get("/login?token=wrong").status_code == 401
     assert client.get("/login?token=open-sesame").status_code == 200  # and leads to the page
     assert client.get("/api/runs").status_code == 200

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from jielong.cli.listening import access_of, add_listening, address, is_secret, require_extra
+from jielong.cli.listening import (
+    TOKEN_VARIABLE,
+    access_of,
+    add_listening,
+    address,
+    is_secret,
+    require_extra,
+)
 from jielong.cli.options import Commands
 
 NEEDED = ("starlette", "uvicorn", "matplotlib")
@@ -48,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
             break  # others are loaded when they are asked for
     app = create_app(players, access)
     url = address(arguments, listener)
-    print(f"page      {url}{f'{LOGIN}?token={access.token}' if is_secret(access) else ''}")
+    if access.token is not None:
+        url += f"{LOGIN}?token={access.token if is_secret(access) else f'${TOKEN_VARIABLE}'}"
+    print(f"page      {url}")
     listener.listen()  # who reads the next line may connect
     print("Ctrl-C ends it.", flush=True)
     Server(app, players, limits).serve_on(listener)

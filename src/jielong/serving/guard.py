@@ -61,7 +61,8 @@ class Access:
             return None
         if self.cookie and self.admits(cookie_parser(headers.get("cookie", "")).get(self.cookie)):
             return None
-        return RequestError("give the server's token: Authorization: Bearer TOKEN", 401)
+        how = "open the address with the token" if self.cookie else "Authorization: Bearer TOKEN"
+        return RequestError(f"give the server's token: {how}", 401)
 
     def admits(self, given: str | None) -> bool:
         """Whether this is the token, or none is asked for."""
