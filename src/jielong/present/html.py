@@ -40,6 +40,7 @@ padding:1.2em;max-width:76em;margin:0 auto}
 .jl .wide{overflow-x:auto}
 .jl th,.jl td{padding:.15em .9em .15em 0;text-align:right;white-space:pre;border:0;background:none}
 .jl th{color:var(--dim);font-weight:400}.jl .word{text-align:left;white-space:pre-wrap}
+.jl .bars .word:first-child{white-space:nowrap}
 .jl .strip{display:flex;flex-wrap:wrap;gap:6px 2px;font:13px/1.45 ui-monospace,Menlo,Consolas,
 "Noto Sans Mono CJK SC",monospace}
 .jl .strip>div{display:grid;border:1px solid var(--line);border-radius:3px}
@@ -150,7 +151,7 @@ def _bars(bars: Bars) -> str:
         "</td></tr>"
         for label, value, written in bars.rows
     )
-    return f"<table>{rows}</table>"
+    return f'<table class="bars">{rows}</table>'
 
 
 def _picture(block: Curve | Heatmaps, screens: str) -> str:

@@ -53,7 +53,7 @@ const CHINESE = {
   off: "关闭",
   Reset: "重置",
   Knobs: "采样旋钮",
-  "Surprise in bits:": "惊奇（比特）：",
+  "Surprise in bits:": "意外程度（比特）：",
   bits: "比特",
   "What was likely here": "此处可能的 token",
   "Candidates for the next token": "下一个 token 的候选",
