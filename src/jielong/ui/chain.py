@@ -16,7 +16,6 @@ from jielong.serving.rows import TextRequest
 from jielong.serving.web import error_of, event, json_response, ready_pieces, submitted
 from jielong.ui.bars import OTHERS, Reader
 from jielong.ui.fields import (
-    KNOBS,
     ids_field,
     integer_field,
     knobs_field,
@@ -42,7 +41,7 @@ class Chain:
     async def runs(self, _: Request) -> Response:
         """What was named at the start, with the checkpoints that are there now."""
         listing = await run_in_threadpool(self.players.listing)
-        return json_response({"runs": listing, "knobs": KNOBS})
+        return json_response({"runs": listing})
 
     async def model(self, request: Request) -> Response:
         """Load a model, and say what it is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ from jielong.serving.errors import RequestError
 
 MOST_CHARACTERS = 20_000
 MOST_IDS = 50_000
-KNOBS = tuple(field.name for field in dataclasses.fields(Sampling))
 
 
 async def read_fields(request: Request, known: Sequence[str]) -> dict[str, Any]:

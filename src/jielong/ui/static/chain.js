@@ -10,7 +10,7 @@ import { drawn, Node } from "./tree.js";
 import { say } from "./words.js";
 
 const PACES = { slow: 350, steady: 80, fast: 0 }; // milliseconds between tokens
-const state = { text: "", root: new Node(null, null), current: null, player: {}, ended: false };
+const state = { text: "", root: new Node(null, null), current: null, player: {} };
 state.current = state.root;
 
 /** The text so far, for other views. */
@@ -19,8 +19,8 @@ export function chainText() {
 }
 
 /** Make the view. */
-export function chainView(examples) {
-  return new Chain(examples).element;
+export function chainView(example) {
+  return new Chain(example).element;
 }
 
 class Chain {
