@@ -136,7 +136,9 @@ def loss(work: Path, language: str) -> bytes:
 def singular_values(work: Path, language: str) -> bytes:
     model, _ = jielong.load(work / "runs/guide")
     model.train()
-    tokens = torch.tensor(open_dataset(work / "runs/guide/data").train.read(0, 1025).astype("int64"))
+    tokens = torch.tensor(
+        open_dataset(work / "runs/guide/data").train.read(0, 1025).astype("int64")
+    )
     model(tokens[None, :256], tokens[None, 1:257]).loss.backward()
     gradient = model.model.layers[1].mlp.up_proj.weight.grad
     values = torch.linalg.svdvals(gradient), torch.linalg.svdvals(orthogonalize(gradient[None])[0])
@@ -250,7 +252,9 @@ def temperature(work: Path, language: str) -> bytes:
         places = np.arange(len(names))
         for number, (heat, colour) in enumerate(((0.5, BLUE), (1.0, GREEN), (2.0, ORANGE))):
             heights = (logits / heat).softmax(-1)[likeliest]
-            d.axes.bar(places + 0.27 * (number - 1), heights, 0.27, color=colour, label=f"T = {heat}")
+            d.axes.bar(
+                places + 0.27 * (number - 1), heights, 0.27, color=colour, label=f"T = {heat}"
+            )
         d.axes.set_xticks(places, names)
         d.label("", "probability")
         return d.png()

@@ -8,9 +8,10 @@ A chapter is written by hand, with marks where something is inserted:
     <!-- output -->                                         what the Python block above prints
     <!-- figure: learning_rate -->                          the picture of that name in figures.py
 
-Below a mark the script writes a fenced block in place of the last one. A command with `--png NAME.png`
-writes a picture, and so do figures: into `pictures/`, for Chinese pages as `NAME.zh-CN.png`. A link
-such as [`Windows.row`](…/src/jielong/data/windows.py) gets the line where that name is defined.
+Below a mark the script writes a fenced block in place of the last one. A command with `--png
+NAME.png` writes a picture, and so do figures: into `pictures/`, for Chinese pages as
+`NAME.zh-CN.png`. A link such as [`Windows.row`](…/src/jielong/data/windows.py) gets the line where
+that name is defined.
 """
 
 from __future__ import annotations
@@ -89,26 +90,29 @@ class Chapter:
     def __init__(self, path: Path, work: Path) -> None:
         self.path, self.work, self.language = path, work, path.parent.name
         self.names: dict[str, Any] = {}
+        self.printed = ""  # by the latest Python block
 
     def filled(self) -> str:
         text, done, result = self.path.read_text(encoding="utf-8"), 0, []
         for mark in MARK.finditer(text):
-            result.append(text[done : mark.start()])
+            before = text[done : mark.start()]
+            result.append(before)
+            for code in PYTHON.findall(before):
+                self.printed = self.execute(code)
             head = mark[0].split("\n", 1)[0]
-            made = self.make(mark["kind"], mark["options"].split(), mark["what"], result)
+            made = self.make(mark["kind"], mark["options"].split(), mark["what"])
             result.append(f"{head}\n{made}")
             done = mark.end()
         return with_lines("".join([*result, text[done:]]))
 
-    def make(self, kind: str, options: list[str], what: str | None, before: list[str]) -> str:
+    def make(self, kind: str, options: list[str], what: str | None) -> str:
         """Return the block below a mark."""
         if kind == "figure":
             assert what is not None
             self.draw(what)
             return ""
         if kind == "output":
-            code = PYTHON.findall("".join(before))[-1]
-            return f"```text\n{self.execute(code)}\n```\n"
+            return f"```text\n{self.printed}\n```\n"
         assert what is not None
         said = kept(self.run(what, "fails" in options), options)
         return "```console\n$ " + "\n".join([what, *([said] if said else [])]) + "\n```\n"
@@ -168,7 +172,7 @@ def run_command(words: list[str], work: Path) -> tuple[int, str]:
 
 
 def tidy(said: str) -> str:
-    """Without spaces at the ends of lines, and without the home folder of whoever made the guide."""
+    """Without spaces at the ends of lines and without the home folder."""
     said = said.replace(str(Path.home()), "~")
     return "\n".join(line.rstrip() for line in said.strip("\n").splitlines())
 
