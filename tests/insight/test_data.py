@@ -16,11 +16,11 @@ from jielong.insight.subject import opened
 from jielong.observe.console import Console
 from jielong.present.visible import spelled
 from jielong.present.words import sayer
-from jielong.runtime.device import choose_device, choose_dtype
+from jielong.runtime.device import choose_device
 from jielong.runtime.distributed import World
 from jielong.runtime.run_folder import RunFolder
 from jielong.training.inputs import inputs_of_run
-from jielong.training.minutes import Machine
+from jielong.training.speed import Machine
 from jielong.training.state import build
 from tiny import TINY_RUN
 
@@ -32,7 +32,7 @@ def trained_batch(run: Path, step: int) -> Batch:
     folder = RunFolder(run)
     config, start = inputs_of_run(folder)
     device = choose_device("cpu")
-    machine = Machine(device, choose_dtype("auto", device))
+    machine = Machine(device)
     state = build(config, folder, start, Console(shown=False), World(), machine)
     return state.batches.batch(step)
 

@@ -21,8 +21,8 @@ from jielong.insight.plan_text import warnings_of
 from jielong.present.words import sayer
 from jielong.runtime.cards import card_named
 from jielong.runtime.run_folder import RunFolder
-from jielong.training.minutes import Speed
 from jielong.training.optimizer import Optimizer
+from jielong.training.speed import Speed
 from tiny import TINY, TINY_RUN, flags, random_batch, split_batch, tiny_config, tiny_model
 
 SPEED = Speed(token=0.001, update=0.5)  # seconds

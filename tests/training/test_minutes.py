@@ -17,10 +17,11 @@ from jielong.errors import ConfigError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training import minutes, pace
-from jielong.training.minutes import Machine, Speed, measure_speed, tokens_in
+from jielong.training.minutes import tokens_in
+from jielong.training.speed import Machine, Speed, measure_speed
 from tiny import TEXTS, in_this_process
 
-CPU = Machine(torch.device("cpu"), torch.float32)
+CPU = Machine(torch.device("cpu"))
 
 
 def test_the_time_is_used_and_not_exceeded() -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.training import minutes, pace, pretrain
-from jielong.training.minutes import Speed
 from jielong.training.pace import Pace
+from jielong.training.speed import Speed
 from tiny import TEXTS, in_this_process
 
 MINUTES = 0.1

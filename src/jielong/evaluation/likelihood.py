@@ -22,6 +22,7 @@ from jielong.data.batches import Batches
 from jielong.data.windows import Stream
 from jielong.errors import DataError
 from jielong.evaluation.sums import Likelihood, Sums
+from jielong.runtime.device import fast_products
 from jielong.tokenization.tokenizer import Tokenizer
 
 ENCODE_CHARS = 2**20  # most characters encoded at once
@@ -255,7 +256,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_products():
             yield
     finally:
         model.train(was_training)

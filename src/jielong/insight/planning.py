@@ -19,9 +19,10 @@ from jielong.insight.subject import Log, config_of, opened, silent
 from jielong.model.attention_backends import MIN_MEAN_LENGTH
 from jielong.runtime.cards import Card, card_named
 from jielong.runtime.device import available_memory, choose_device, choose_dtype, describe
-from jielong.training.minutes import PAUSE_S, TAUGHT, Machine, Speed, measure_speed
+from jielong.training.minutes import PAUSE_S, TAUGHT
 from jielong.training.run_data import RunData
 from jielong.training.scaling import EVALUATION, default_micro_batch_size
+from jielong.training.speed import Machine, Speed, measure_speed
 from jielong.training.state import RECOMPUTE_EVERY
 
 MFU = 0.3  # assumed share of a named GPU's peak: small models reach 0.2 to 0.45
@@ -162,9 +163,9 @@ def _speed(
     if gpu is not None:
         return Speed(training_flops(parts) / (gpu.bf16_flops * mfu), 0.0), gpu.name
     device = choose_device(data.config.training.device)
-    machine = Machine(device, choose_dtype(data.config.training.dtype, device))
     config = data.config.with_values(vocab_size=data.plan.model.vocab_size)
-    return measure_speed(config, machine, epochs), describe(device, machine.dtype)
+    dtype = choose_dtype(config.training.dtype, device, config.model.hidden_size)
+    return measure_speed(config, Machine(device), epochs), describe(device, dtype)
 
 
 def _time(data: RunData, speed: Speed, preparing: float, tokens: int) -> TimeByKind:

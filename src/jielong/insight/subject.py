@@ -10,11 +10,11 @@ from typing import Any
 
 from jielong.config.load import load_config, with_default_budget
 from jielong.config.settings import Config
-from jielong.runtime.device import choose_device, choose_dtype
+from jielong.runtime.device import choose_device
 from jielong.runtime.run_folder import RunFolder
 from jielong.training.inputs import inputs_of_run, prepare_inputs
-from jielong.training.minutes import Machine
 from jielong.training.run_data import RunData, open_data
+from jielong.training.speed import Machine
 
 Subject = str | Path | Config | Mapping[str, Any]  # a run's folder, or the settings of one
 Log = Callable[[str], None]
@@ -75,6 +75,6 @@ def opened(what: Subject, log: Log = silent, **changes: Any) -> Iterator[RunData
     with tempfile.TemporaryDirectory(prefix="jielong-") as temporary:
         folder = RunFolder(temporary)
         device = choose_device(config.training.device)
-        machine = Machine(device, choose_dtype(config.training.dtype, device))
+        machine = Machine(device)
         prepared, start = prepare_inputs(config, folder, machine, _briefly(log, temporary))
         yield open_data(prepared, folder, start, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -24,9 +25,10 @@ from jielong.model.feedforward import FeedForward
 from jielong.model.linear import Linear
 from jielong.model.loss import SoftTargets, distillation_loss
 from jielong.model.moe import MixtureOfExperts, Routing, load_balancing_loss
-from jielong.runtime.device import compute_dtype, to_device
+from jielong.runtime.device import compute_dtype, fast_products, to_device
 
 DEFAULT_CONTEXT = 512
+MANY_TOKENS = 64  # from which on products are large enough for `fast_products`
 
 
 def context_length(config: ModelConfig) -> int:
@@ -270,7 +272,9 @@ class Transformer(nn.Module):
         self, tokens: Tensor, document_ids: Tensor | None = None, cache: KVCache | None = None
     ) -> Tensor:
         """Return the hidden states (B, T, H) after the final norm, of tokens (B, T)."""
-        return self.model(tokens, document_ids, cache)
+        many = tokens.numel() >= MANY_TOKENS and tokens.device.type == "cpu"
+        with fast_products() if many else contextlib.nullcontext():
+            return self.model(tokens, document_ids, cache)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Apply the output head: (…, H) → (…, V)."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +43,22 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         raise ConfigError(f"device={name!r} is not one of auto, cpu, cuda, mps") from None
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+def choose_dtype(name: str, device: torch.device, width: int) -> torch.dtype:
     """Return the dtype of the forward pass; `auto` takes the fastest with hardware support.
+
+    On a CPU `auto` is bfloat16 where it has instructions for it and the model is so wide that they
+    save more than the conversions cost. That is a rule, not a trial: the same run on the same
+    machine always has the same precision.
+
+    Args:
+        width: the model's hidden size.
 
     Raises:
         ConfigError: `name` is float16 on a CPU, where gradients would underflow without a scaler.
     """
     if name == "auto":
+        if device.type == "cpu":
+            return torch.bfloat16 if width >= bfloat16_width() else torch.float32
         if device.type != "cuda":
             return torch.float32
         # is_bf16_supported() also accepts emulation; hardware has it from compute capability 8.0 on
@@ -55,6 +67,63 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "float16" and device.type == "cpu":
         raise ConfigError("training.dtype=float16 needs a GPU; use float32 or auto on a CPU")
     return DTYPES[name]
+
+
+def dtype_of_any_width(name: str, device: torch.device) -> torch.dtype | None:
+    """Return the dtype of `choose_dtype`, if it is the same for all models."""
+    if name == "auto" and device.type == "cpu" and not math.isinf(bfloat16_width()):
+        return None
+    return choose_dtype(name, device, width=0)
+
+
+@functools.cache
+def bfloat16_width() -> float:
+    """Return the least hidden size at which bfloat16 is faster on this CPU; inf: never.
+
+    Measured (docs/experiments.md) at 128 to 512 on an EPYC with AVX-512, at 128 and 512 on a Xeon
+    with AMX; not on ARM.
+    """
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        if torch.cpu._is_amx_tile_supported():
+            return 256
+        return 128 if torch.cpu._is_avx512_bf16_supported() else math.inf
+    return 256 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else math.inf
+
+
+@contextlib.contextmanager
+def fast_products() -> Iterator[None]:
+    """Within, products of float32 matrices on a CPU run in the library that is fastest there.
+
+    torch gives them to MKL, which on AMD's CPUs uses AVX2 at most; oneDNN uses AVX-512 where there
+    is any: 2.3 times as fast on an EPYC, to the same precision (docs/experiments.md). The switch
+    bears the name of what it does on CPUs with AMX: products in bfloat16. Those are left out. Small
+    products take 10 µs longer, so this is for training and for many tokens at once.
+    """
+    switch: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = switch.fp32_precision
+    if _onednn_is_faster():
+        switch.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        switch.fp32_precision = before
+
+
+@functools.cache
+def _onednn_is_faster() -> bool:
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()):
+        return False
+    wide, amx = torch.cpu._is_avx512_supported(), torch.cpu._is_amx_tile_supported()
+    return bool(wide and not amx and _cpu_vendor() == "AuthenticAMD")
+
+
+def _cpu_vendor() -> str:
+    """The maker as the CPU itself names it; empty if unknown."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("vendor_id"):
+                return line.partition(":")[2].strip()
+    return platform.processor().rpartition(",")[2].strip()  # as Windows has it
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
@@ -86,8 +155,12 @@ def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
     return x.to(device, non_blocking=True)
 
 
-def describe(device: torch.device, dtype: torch.dtype) -> str:
-    """Describe device, precision and torch version in one line."""
+def describe(device: torch.device, dtype: torch.dtype | None) -> str:
+    """Describe device, precision and torch version in one line.
+
+    Args:
+        dtype: None as long as it depends on the model's width.
+    """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
@@ -95,8 +168,10 @@ def describe(device: torch.device, dtype: torch.dtype) -> str:
     else:
         name = "Apple GPU"
     precision = str(dtype).removeprefix("torch.")
-    if device.type == "cpu" and dtype == torch.bfloat16:
-        precision += " (slow on a CPU without bf16 instructions; auto takes float32)"
+    if dtype is None:
+        precision = f"bfloat16 from a width of {bfloat16_width()} on, else float32"
+    if device.type == "cpu" and dtype == torch.bfloat16 and math.isinf(bfloat16_width()):
+        precision += " (slow: this CPU has no instructions for it; auto takes float32)"
     if device.type == "mps" and dtype == torch.float16:
         precision += " (untested on Apple GPUs; auto takes float32)"
     return f"{device.type} ({name}) · {precision} · torch {torch.__version__}"

@@ -28,7 +28,9 @@ from jielong.training.datasets import (
     load_replay,
     prepared_folder,
 )
-from jielong.training.minutes import CHOSEN, Machine, TextSize, choose_size, choose_tokens
+from jielong.training.minutes import CHOSEN, TextSize, choose_size, choose_tokens
+from jielong.training.precision import settle_dtype
+from jielong.training.speed import Machine
 from jielong.training.starting_point import (
     StartingPoint,
     check_init_from,
@@ -102,6 +104,9 @@ def prepare_inputs(
     sized = with_architecture(found, tokenizer, start)
     if start.checkpoint is None:
         compare_with_transformers(sized, tokenizer, dataset, log)
+    begun = start.checkpoint is not None
+    width = sized.model.hidden_size
+    found = settle_dtype(found, width, folder, machine.device, begun, log)
     if found.training.minutes is not None:
         budget = choose_tokens(sized, dataset, replay, folder, machine, started, log)
         found = found.with_values(**budget)

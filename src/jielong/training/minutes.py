@@ -6,7 +6,6 @@ run goes on with the same choice wherever it is. `pace` corrects the tokens as t
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,43 +13,35 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-import torch
 
 from jielong.config.load import load_toml
 from jielong.config.replay import replay_share
 from jielong.config.settings import FIELDS, Config
-from jielong.data.batches import Batch
 from jielong.data.shards import Dataset
-from jielong.model.transformer import Transformer
 from jielong.runtime.atomic import write_file
 from jielong.runtime.run_folder import RunFolder
-from jielong.training.optimizer import Optimizer
 from jielong.training.scaling import (
-    CPU_TOKENS,
     EVALUATION,
-    MICRO_BATCH_TOKENS,
     MODEL_SIZES,
     MOST_EPOCHS,
     RATE_TRIAL_SHARE,
     REPEATED,
     ModelSize,
     default_eval_tokens,
-    default_learning_rate,
-    default_regularisation,
     default_tokens_per_step,
     tokens_for,
     vocabulary_for,
 )
-from jielong.training.step import TrainStep
+from jielong.training.speed import Machine, Speed, measure_speed
 
 CHOSEN = "chosen.toml"
-BUDGET = ("minutes", "tokens", "teachers")  # of what is in it; the rest is the model's size
+BUDGET = ("minutes", "tokens", "teachers")  # of what is in it
+SIZE = "hidden_size"  # is there once a size has been chosen
 BYTES_PER_TOKEN = 3.0  # about, before there is a tokenizer
 USED_SHARE = 0.92  # of the time; the rest is for the end of the run, and for other work's noise
 TAUGHT = 1.4  # times as long takes training with a teacher, which predicts as well
 MOST_TEACHERS = 3
 PAUSE_S = 0.5  # for the checkpoint and the sample of each validation
-LEAST_REPEATS, LEAST_S = 3, 1.0  # of what is timed
 
 
 @dataclass(frozen=True)
@@ -59,27 +50,6 @@ class TextSize:
 
     bytes: int
     vocabulary: int | None = None  # of its tokenizer, if it has one
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where a run trains."""
-
-    device: torch.device
-    dtype: torch.dtype
-    processes: int = 1
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What training costs on this machine, in seconds."""
-
-    token: float  # forward and backward
-    update: float  # of the optimizer
-
-    def of_run(self, tokens: float, tokens_per_step: float) -> float:
-        """Seconds that training on `tokens` takes."""
-        return tokens * self.token + tokens / tokens_per_step * self.update
 
 
 def choose_size(
@@ -102,9 +72,9 @@ def choose_size(
     if not config.training.auto_size:
         return config
     file = folder.path / CHOSEN
-    if file.exists():
-        kept = load_toml(file)
-        return config.with_values(**{k: v for k, v in kept.items() if k not in BUDGET})
+    kept = load_toml(file) if file.exists() else {}
+    if SIZE in kept:
+        return config.with_values(**{k: v for k, v in kept.items() if k not in (*BUDGET, "dtype")})
     measured = text()
     vocabulary = measured.vocabulary or vocabulary_for(measured.bytes)
     text_tokens = max(1, round(measured.bytes / BYTES_PER_TOKEN))
@@ -130,7 +100,7 @@ def choose_size(
         f"minutes here, {tokens / 1e6:.1f}M of a text of about {text_tokens / 1e6:.2g}M"
     )
     values = size.values() | {"vocab_size": vocabulary}
-    _write(file, values)
+    write_chosen(file, kept | values)
     return config.with_values(**values)
 
 
@@ -174,14 +144,14 @@ def choose_tokens(
                     else "So the run ends sooner"
                 )
             )
-        _write(file, values)
+        write_chosen(file, values)
     return {"tokens": values["tokens"], "teachers": values.get("teachers", 0)}
 
 
 def replace_tokens(folder: RunFolder, tokens: int) -> None:
     """Keep another number of tokens as the budget of a run of `--minutes`."""
     file = folder.path / CHOSEN
-    _write(file, load_toml(file) | {"tokens": tokens})
+    write_chosen(file, load_toml(file) | {"tokens": tokens})
 
 
 def _budget(
@@ -238,59 +208,13 @@ def tokens_in(
     return low
 
 
-def measure_speed(config: Config, machine: Machine, epochs: float = 1.0) -> Speed:
-    """Time passes and updates of a model on random tokens; takes some seconds.
-
-    Args:
-        epochs: where a text is read more than once, passes have dropout.
-    """
-    device = machine.device
-    state = torch.get_rng_state()
-    model = Transformer(config.model).to(device)
-    torch.set_rng_state(state)
-    window = config.data.max_seq_len
-    at_once = CPU_TOKENS if device.type == "cpu" else MICRO_BATCH_TOKENS
-    rows = max(1, at_once // window)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(config.model.vocab_size, (rows, window + 1), generator=generator)
-    seeds = torch.arange(rows)
-    documents = None
-    if config.data.document_mask and config.data.packing == "pack":
-        # a border in each window: attention within documents costs more than without
-        documents = (torch.arange(window) >= window // 2).int().expand(rows, window)
-    batch = Batch(ids[:, :-1], ids[:, 1:], documents, seeds.numpy(), seeds)
-    training = config.with_values(weight_decay=0.1).training
-    optimizer = Optimizer(model, training, default_learning_rate(config))
-    parameters = config.model.parameter_count
-    dropout = default_regularisation(epochs, parameters, parameters).dropout
-    step = TrainStep(model, optimizer, grad_clip=1.0, dtype=machine.dtype, dropout=dropout)
-    whole = _seconds(lambda: step([batch], 0.0), device)
-    update = _seconds(lambda: optimizer.step(0.0), device)
-    token = max(1e-9, whole - update) / (rows * window * machine.processes)
-    return Speed(token, update)
-
-
-def _seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """The median time of some repetitions, after a first one.
-
-    Not the shortest: what slows some of them down will slow the run down as well.
-    """
-    times: list[float] = []
-    while len(times) <= LEAST_REPEATS or sum(times[1:]) < LEAST_S:
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
-
-
 def _seconds_left(config: Config, started: float) -> float:
     assert config.training.minutes is not None
     return max(1.0, config.training.minutes * 60 - (time.monotonic() - started))
 
 
-def _write(file: Path, values: dict[str, Any]) -> None:
+def write_chosen(file: Path, values: dict[str, Any]) -> None:
+    """Write what a run has chosen, settings by name, as tables of `chosen.toml`."""
     tables: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         tables.setdefault(FIELDS[name].section, {})[name] = value

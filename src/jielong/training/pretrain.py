@@ -11,13 +11,12 @@ from jielong.data.batches import prefetch
 from jielong.observe.console import Console
 from jielong.observe.metrics import RunningMetrics
 from jielong.observe.trackers import check_trackers
-from jielong.runtime.device import choose_device, choose_dtype, describe
+from jielong.runtime.device import choose_device, describe, dtype_of_any_width, fast_products
 from jielong.runtime.distributed import World, init_world
 from jielong.runtime.run_folder import RunFolder, StopSignals
 from jielong.training.chain import taught, teacher_runs
 from jielong.training.compilation import compile_if_it_pays
 from jielong.training.inputs import prepare_inputs
-from jielong.training.minutes import Machine
 from jielong.training.pace import Pace, corrects_budget, seconds_left
 from jielong.training.rate_trial import choose_learning_rate
 from jielong.training.recovery import (
@@ -30,6 +29,7 @@ from jielong.training.recovery import (
 )
 from jielong.training.result import RunResult, result_of
 from jielong.training.saving import record_best, restore
+from jielong.training.speed import Machine
 from jielong.training.starting_point import StartingPoint
 from jielong.training.state import TrainState, build
 from jielong.training.summary import (
@@ -65,13 +65,13 @@ def pretrain(
         JielongError: ConfigError, DataError, CheckpointError or TrainingError, in plain words.
     """
     device_type = choose_device(config.training.device).type
-    with init_world(device_type) as world, translate_out_of_memory():
+    with init_world(device_type) as world, translate_out_of_memory(), fast_products():
         device = choose_device(config.training.device, world.local_rank)
-        dtype = choose_dtype(config.training.dtype, device)
+        dtype = dtype_of_any_width(config.training.dtype, device)
         console = Console(shown=world.is_main and not quiet)
         with contextlib.closing(console):
             console.line(f"device     {describe(device, dtype)}")
-            place = Place(world, Machine(device, dtype, world.world_size), console)
+            place = Place(world, Machine(device, world.world_size), console)
             return run(config, place, override, verify)
 
 

@@ -18,17 +18,18 @@ from jielong.data.shards import Dataset
 from jielong.model.transformer import Transformer
 from jielong.observe.console import Console
 from jielong.observe.metrics import MetricsFile
+from jielong.runtime.device import choose_dtype
 from jielong.runtime.distributed import World, data_parallel
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
-from jielong.training.minutes import Machine
 from jielong.training.optimizer import Optimizer
 from jielong.training.plan import RunPlan
 from jielong.training.profiling import StepProfiler
 from jielong.training.run_data import open_data
 from jielong.training.scaling import UPDATE_TOKENS
 from jielong.training.schedule import Schedule
+from jielong.training.speed import Machine
 from jielong.training.starting_point import StartingPoint
 from jielong.training.step import TrainStep
 from jielong.training.teacher import Teacher
@@ -118,10 +119,11 @@ def build(
     Raises:
         JielongError: the tokenizer or dataset is missing, damaged or does not fit.
     """
-    device, dtype = machine.device, machine.dtype
+    device = machine.device
     data = open_data(config, folder, start, device, world.world_size)
     config, plan, tokenizer = data.config, data.plan, data.tokenizer
     training = config.training
+    dtype = choose_dtype(training.dtype, device, config.model.hidden_size)
     torch.manual_seed(training.seed)
     model = Transformer(config.model)
     if start.init_from is not None:
