@@ -102,7 +102,7 @@ def test_characters_that_turn_or_hide_text_are_spelled_out(run: Path, tmp_path: 
     with (copy / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
     source = report([read_history(copy)])
-    assert "\u202e" not in source and "a&lt;U+202E&gt;b" in source and "&lt;U+001B&gt;" in source
+    assert "\u202e" not in source and "a&lt;U+202E&gt;b" in source and "␛[2J" in source
     source.encode()
 
 

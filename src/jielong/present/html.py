@@ -58,15 +58,19 @@ def document(page: Page, language: str = "en") -> str:
     Raises:
         ConfigError: the page has curves or heatmaps, and matplotlib is not installed.
     """
-    title = escape(safe(page).title)
+    return whole(safe(page).title, fragment(page), language)
+
+
+def whole(title: str, body: str, language: str) -> str:
+    """Return a file that has `body`, which must be markup of ours."""
     return (
         f'<!doctype html>\n<html lang="{escape(language)}"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width">\n'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title}</title>\n"
+        f"<title>{escape(title)}</title>\n"
         "<style>body{margin:0}@media(prefers-color-scheme:dark){body{background:#151922}}</style>\n"
-        f"</head><body>\n{fragment(page)}\n</body></html>\n"
+        f"</head><body>\n{body}\n</body></html>\n"
     )
 
 

@@ -40,6 +40,10 @@ CHINESE_FONTS = (
     *("Heiti SC", "Microsoft YaHei", "SimHei"),
 )
 
+NO_MATPLOTLIB = (
+    "pictures need matplotlib: pip install 'jielong[plots]'; text in the terminal and --json do "
+    "without"
+)
 Box = tuple[float, float, float, float]  # of a figure: left, bottom, width and height, as shares
 
 
@@ -67,12 +71,9 @@ def png(page: Page, dark: bool = False) -> bytes:
     try:
         import matplotlib
     except ImportError:
-        raise ConfigError(
-            "pictures need matplotlib: pip install 'jielong[plots]'; text in the terminal and "
-            "--json do without"
-        ) from None
+        raise ConfigError(NO_MATPLOTLIB) from None
     settings: Any = {
-        "font.family": _fonts(),
+        "font.family": fonts(),
         "text.parse_math": False,  # text of models is no formula
         "font.size": 10,
         "axes.unicode_minus": False,
@@ -86,11 +87,12 @@ def png(page: Page, dark: bool = False) -> bytes:
 
 def lacks_chinese(page: Page) -> bool:
     """Whether a page has Chinese, and no font of this machine can write it in a picture."""
-    return any("\u2e80" <= char <= "\u9fff" for char in repr(page)) and len(_fonts()) == 1
+    return any("\u2e80" <= char <= "\u9fff" for char in repr(page)) and len(fonts()) == 1
 
 
 @functools.cache
-def _fonts() -> list[str]:
+def fonts() -> list[str]:
+    """The fonts of this machine to write with: monospaced, and one for Chinese if there is any."""
     from matplotlib import font_manager
 
     there = {font.name for font in font_manager.fontManager.ttflist}

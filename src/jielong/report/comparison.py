@@ -10,7 +10,7 @@ from typing import Any
 from jielong.observe.times import duration
 from jielong.present.words import Say
 from jielong.report import charts, curves, html
-from jielong.report.charts import Chart, Series, draw, thin
+from jielong.report.charts import Chart, Figure, Series, thin
 from jielong.report.history import RunHistory, number
 from jielong.report.status import state_of
 
@@ -21,11 +21,11 @@ def body(runs: Sequence[RunHistory], say: Say) -> list[str]:
     """Return the elements of a page that compares runs."""
     names = names_of(runs)
     parts = [_summary(runs, names, say)]
-    parts += [html.paragraph(line, "warn") for line in _not_comparable(runs, names, say)]
+    parts += [html.paragraph(line, "warning") for line in _not_comparable(runs, names, say)]
     if not any(run.train for run in runs):
         parts.append(html.paragraph(say("nothing is recorded yet"), "dim"))
     elif charts.available():
-        parts += [html.heading(say("Curves")), html.charts(_figures(runs, names, say))]
+        parts += [html.heading(say("Curves")), html.charts(figures(runs, names, say))]
     else:
         parts.append(html.paragraph(say(curves.MISSING), "dim"))
     parts.append(html.heading(say("Settings that differ")))
@@ -128,7 +128,8 @@ def _not_comparable(runs: Sequence[RunHistory], names: Sequence[str], say: Say) 
     return lines
 
 
-def _figures(runs: Sequence[RunHistory], names: Sequence[str], say: Say) -> list[str]:
+def figures(runs: Sequence[RunHistory], names: Sequence[str], say: Say) -> list[Figure]:
+    """Return the charts of several runs together."""
     keys = list(enumerate(names))
     found = []
     for title, axis, ticks in (
@@ -139,7 +140,7 @@ def _figures(runs: Sequence[RunHistory], names: Sequence[str], say: Say) -> list
         if series:
             chart = Chart(series, ticks, cut_top=True, steps=False)
             caption = say("points: held-out text; line: training text")
-            found.append(html.figure(say(title), draw(chart), caption, keys))
+            found.append(Figure(say(title), chart, caption, keys))
     return found
 
 

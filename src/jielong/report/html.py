@@ -1,4 +1,4 @@
-"""The parts of a page: one file that needs no network, for light and dark screens and phones.
+"""The parts of a report's page, in the frame that all our pages have.
 
 Every text is escaped here, and the page's own policy forbids scripts and anything from elsewhere:
 what a model, a corpus or a folder's name says is never markup.
@@ -6,57 +6,51 @@ what a model, a corpus or a folder's name says is never markup.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from html import escape
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+from jielong.present.html import STYLE as BASE
+from jielong.present.html import whole
+from jielong.present.visible import visible
+from jielong.report.charts import Figure, draw
+
+# beside that of all our pages
 STYLE = """
-:root{--paper:#fff;--card:#f6f7f9;--ink:#1d2330;--dim:#5d6677;--grid:#a9b0bd;--line:#dfe3ea;
---good:#1a7f4b;--warn:#b35c00;--c0:#2f6fb5;--c1:#c4561c;--c2:#1f8a5b;--c3:#8a4fb0;--c4:#9a7b00;
+.jl{--card:#f6f7f9;--grid:#a9b0bd;--c0:#2f6fb5;--c1:#c4561c;--c2:#1f8a5b;--c3:#8a4fb0;--c4:#9a7b00;
 --c5:#b8316f;--c6:#3d8f9e;--c7:#6b6f78}
-@media(prefers-color-scheme:dark){:root{--paper:#14171d;--card:#1c2029;--ink:#e6e9ef;--dim:#9aa4b5;
---grid:#566072;--line:#2e3542;--good:#5fd39b;--warn:#f0a657;--c0:#6fb1f2;--c1:#f0905a;--c2:#5fd0a0;
---c3:#c596ea;--c4:#e0c14f;--c5:#f07fb0;--c6:#7cd2e0;--c7:#a9adb7}}
-*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);
-font:15px/1.5 system-ui,"Noto Sans CJK SC","PingFang SC","Microsoft YaHei",sans-serif}
-main{max-width:75em;margin:0 auto;padding:1em}
-h1{font-size:1.4em;margin:.2em 0}h2{font-size:1.1em;margin:1.6em 0 .5em}
-h3{font-size:.95em;margin:0 0 .2em;font-weight:600}
-p{margin:.3em 0}.dim{color:var(--dim)}.good{color:var(--good)}
-.warn{border-left:4px solid var(--warn);padding:.1em 0 .1em .7em;margin:.5em 0}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5em,1fr));gap:.6em;margin:1em 0}
-.tile{background:var(--card);border-radius:8px;padding:.6em .8em}
-.tile b{display:block;font-size:1.25em;font-weight:600}.tile span{color:var(--dim);font-size:.85em}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,25em),1fr));gap:1em}
-figure{margin:0;background:var(--card);border-radius:8px;padding:.6em}
-figure svg{display:block;width:100%;height:auto}
-figcaption{font-size:.85em;color:var(--dim)}
-.key{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin:0 .35em 0 .9em;
+@media(prefers-color-scheme:dark){.jl{--card:#1c2029;--grid:#566072;--c0:#6fb1f2;--c1:#f0905a;
+--c2:#5fd0a0;--c3:#c596ea;--c4:#e0c14f;--c5:#f07fb0;--c6:#7cd2e0;--c7:#a9adb7}}
+.jl *{box-sizing:border-box}.jl h3{font-size:.95em;margin:0 0 .2em;font-weight:600}
+.jl .warning{padding:.1em 0 .1em .7em;margin:.5em 0}
+.jl .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5em,1fr));gap:.6em;
+margin:1em 0}
+.jl .tile{background:var(--card);border-radius:8px;padding:.6em .8em}
+.jl .tile b{display:block;font-size:1.25em;font-weight:600}
+.jl .tile span{color:var(--dim);font-size:.85em}
+.jl .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,25em),1fr));gap:1em}
+.jl figure{margin:0;background:var(--card);border-radius:8px;padding:.6em}
+.jl figure svg{display:block;width:100%;height:auto}
+.jl figcaption{font-size:.85em;color:var(--dim)}
+.jl .key{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin:0 .35em 0 .9em;
 vertical-align:-.05em}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.93em}
-th,td{padding:.2em 1.1em .2em 0;text-align:left;vertical-align:top;border-bottom:1px solid
-var(--line);font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
-th{color:var(--dim);font-weight:400;white-space:nowrap}
-.text{white-space:pre-wrap;overflow-wrap:anywhere;background:var(--card);border-radius:8px;
+.jl .rows{font-size:.93em}.jl .rows th,.jl .rows td{text-align:left;vertical-align:top;
+white-space:normal;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums;
+overflow-wrap:anywhere}.jl .rows th{white-space:nowrap}
+.jl .text{white-space:pre-wrap;overflow-wrap:anywhere;background:var(--card);border-radius:8px;
 padding:.5em .8em;margin:.3em 0;font-size:.95em}
-.text b{color:var(--dim);font-weight:400}
-details{margin:.4em 0}summary{cursor:pointer;color:var(--dim)}
-footer{margin:2em 0 1em;color:var(--dim);font-size:.85em}
+.jl .text b{color:var(--dim);font-weight:400}
+.jl details{margin:.4em 0}.jl summary{cursor:pointer;color:var(--dim)}
+.jl footer{margin:2em 0 1em;color:var(--dim);font-size:.85em}
 """
 
 
 def text(value: object) -> str:
-    """Escape a text; a character that would act instead of being seen becomes its code."""
-    plain = str(value)
-    if not plain.isprintable():
-        plain = "".join(map(_visible, plain))
-    return escape(plain)
+    """Escape a text; a character that would act instead of being seen becomes its sign."""
+    return escape(_plain(str(value)))
 
 
-def _visible(char: str) -> str:
-    acts = unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-    return f"<U+{ord(char):04X}>" if acts and char not in "\n\t" else char
+def _plain(words: str) -> str:
+    return "".join(char if char in "\n\t" else visible(char) for char in words)
 
 
 def document(title: str, body: Iterable[str], language: str) -> str:
@@ -67,18 +61,12 @@ def document(title: str, body: Iterable[str], language: str) -> str:
         body: elements that the functions of this module made.
         language: en or zh.
     """
-    return "\n".join(
-        [
-            "<!doctype html>",
-            f'<html lang="{language}"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width,initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>{text(title)}</title><style>{STYLE}</style></head><body><main>",
-            *body,
-            "</main></body></html>\n",
-        ]
-    )
+    return whole(_plain(title), fragment(body), language)
+
+
+def fragment(body: Iterable[str]) -> str:
+    """Return elements of this module with their style: what a notebook shows."""
+    return "\n".join([f"<style>{BASE}{STYLE}</style>", '<div class="jl">', *body, "</div>"])
 
 
 def heading(words: str, level: int = 2) -> str:
@@ -105,21 +93,22 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     for first, *rest in rows:
         cell = f"<td>{text(first)}</td>" if columns else f"<th>{text(first)}</th>"
         lines.append(f"<tr>{cell}{''.join(f'<td>{text(value)}</td>' for value in rest)}</tr>")
-    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+    return f'<div class="wide"><table class="rows">{"".join(lines)}</table></div>'
 
 
-def figure(title: str, svg: str, caption: str = "", keys: Sequence[tuple[int, str]] = ()) -> str:
-    """A chart with its title; `keys` name its colours."""
+def charts(figures: Iterable[Figure]) -> str:
+    """Charts side by side, each with its title and what its colours stand for."""
+    return f'<div class="charts">{"".join(map(_figure, figures))}</div>'
+
+
+def _figure(figure: Figure) -> str:
     legend = "".join(
         f'<span class="key" style="background:var(--c{colour % 8})"></span>{text(name)}'
-        for colour, name in keys
+        for colour, name in figure.keys
     )
-    about = f"<figcaption>{text(caption)}{legend}</figcaption>" if caption or legend else ""
-    return f"<figure><h3>{text(title)}</h3>{svg}{about}</figure>"
-
-
-def charts(figures: Iterable[str]) -> str:
-    return f'<div class="charts">{"".join(figures)}</div>'
+    about = f"{text(figure.caption)}{legend}"
+    below = f"<figcaption>{about}</figcaption>" if about else ""
+    return f"<figure><h3>{text(figure.title)}</h3>{draw(figure.chart)}{below}</figure>"
 
 
 def sample(prompt: str, continuation: str) -> str:

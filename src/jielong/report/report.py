@@ -55,12 +55,12 @@ def write_report(runs: Sequence[RunHistory], file: Path, language: str = "auto")
 
 def _single(run: RunHistory, say: Say) -> list[str]:
     parts = [html.tiles(_tiles(run, say))]
-    parts += [html.paragraph(say("cannot be read: {what}", what=p), "warn") for p in run.problems]
+    parts += [html.paragraph(say("cannot be read: {what}", what=p), "warning") for p in run.problems]
     end = run.end
     if end and end.get("state") == "failed":
-        parts.append(html.paragraph(str(end.get("why")), "warn"))
+        parts.append(html.paragraph(str(end.get("why")), "warning"))
     if turned := _turned(run, say):
-        parts.append(html.paragraph(turned, "warn"))
+        parts.append(html.paragraph(turned, "warning"))
     parts += _warnings(run, say)
     if not run.train:
         parts.append(html.paragraph(say("nothing is recorded yet"), "dim"))
@@ -111,7 +111,7 @@ def _warnings(run: RunHistory, say: Say) -> list[str]:
     if not found:
         return []
     lines = [
-        html.paragraph(f"{say('step {step}', step=r['step'])}: {r.get('text')}", "warn")
+        html.paragraph(f"{say('step {step}', step=r['step'])}: {r.get('text')}", "warning")
         for r in found
     ]
     return [html.heading(say("What looked wrong")), *lines]
