@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "present": {"errors"},
     "tokenization": {"errors", "runtime"},
     "observe": {"errors", "runtime"},
-    "report": {"errors", "observe", "present", "runtime"},
+    "reports": {"errors", "observe", "present", "runtime"},
     "model": {"config", "errors", "runtime"},
     "data": {"config", "errors", "runtime", "tokenization"},
     "checkpoint": {"config", "errors", "model", "runtime", "tokenization"},
@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "interop": {"checkpoint", "config", "errors", "model", "runtime", "tokenization"},
     "training": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation"),
-        *("interop", "model", "observe", "report", "runtime", "tokenization"),
+        *("interop", "model", "observe", "reports", "runtime", "tokenization"),
     },
     "insight": {
         *("checkpoint", "config", "data", "errors", "model", "present", "runtime"),
@@ -39,7 +39,7 @@ MAY_IMPORT = {
     },
     "api": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation", "insight"),
-        *("interop", "model", "runtime", "tokenization", "training"),
+        *("interop", "model", "reports", "runtime", "tokenization", "training"),
     },
 }
 DOORS = {"cli", "__main__", "__init__"}  # may import anything; nothing imports them

@@ -30,6 +30,8 @@ from jielong.insight.tokenizer import inspect_tokenizer
 from jielong.interop.export import export
 from jielong.interop.minimind import import_minimind
 from jielong.model.transformer import Transformer, context_length
+from jielong.reports.results import list_runs as runs
+from jielong.reports.results import read_report as report
 from jielong.runtime.device import choose_device
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.inputs import train_on_corpus
@@ -57,6 +59,8 @@ __all__ = [
     "plan",
     "prepare",
     "pretrain",
+    "report",
+    "runs",
     "train_tokenizer",
 ]
 

@@ -14,9 +14,9 @@ from jielong.errors import first_line
 from jielong.observe.health import Health
 from jielong.observe.metrics import RunningMetrics
 from jielong.observe.trackers import start_trackers
-from jielong.report import charts
-from jielong.report.history import RunHistory, read_history
-from jielong.report.report import REPORT, write_report
+from jielong.reports import charts
+from jielong.reports.history import RunHistory, read_history
+from jielong.reports.report import REPORT, write_report
 from jielong.runtime.device import describe
 from jielong.runtime.run_folder import StopSignals
 from jielong.training.state import TrainState

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from jielong.observe.times import duration
 from jielong.present.words import Say
-from jielong.report.charts import Chart, Figure, Series, thin
-from jielong.report.history import Record, RunHistory, number
+from jielong.reports.charts import Chart, Figure, Series, thin
+from jielong.reports.history import Record, RunHistory, number
 
 MISSING = "No curves: they need matplotlib (pip install 'jielong[plots]', then jielong report)."
 

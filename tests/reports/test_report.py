@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from jielong.cli.main import main
-from jielong.report import charts
-from jielong.report.chinese import CHINESE
-from jielong.report.comparison import differing, names_of
-from jielong.report.curves import at
-from jielong.report.history import read_history
-from jielong.report.report import report
+from jielong.reports import charts
+from jielong.reports.chinese import CHINESE
+from jielong.reports.comparison import differing, names_of
+from jielong.reports.curves import at
+from jielong.reports.history import read_history
+from jielong.reports.report import report
 from tiny import TINY_RUN, flags, in_this_process
 
-SOURCE = Path(__file__).parents[2] / "src" / "jielong" / "report"
+SOURCE = Path(__file__).parents[2] / "src" / "jielong" / "reports"
 KNOWN_TAGS = {
     *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "div"),
     *("span", "b", "table", "tr", "th", "td", "details", "summary", "figure", "figcaption"),

@@ -12,7 +12,7 @@ from html import escape
 from jielong.present.html import STYLE as BASE
 from jielong.present.html import whole
 from jielong.present.visible import visible
-from jielong.report.charts import Figure, draw
+from jielong.reports.charts import Figure, draw
 
 # beside that of all our pages
 STYLE = """
