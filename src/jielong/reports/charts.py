@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from jielong.errors import ConfigError
-from jielong.present.picture import NO_MATPLOTLIB, fonts
+from jielong.present.plotting import fonts, require_matplotlib
 from jielong.present.visible import visible
 
 if TYPE_CHECKING:
@@ -152,8 +151,7 @@ def png(figures: Sequence[Figure], title: str) -> bytes:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    if not available():
-        raise ConfigError(NO_MATPLOTLIB)
+    require_matplotlib()
     import matplotlib
     from matplotlib.figure import Figure as Picture
     from matplotlib.lines import Line2D

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from jielong.evaluation.suites.chinese import CHINESE
 from jielong.present.blocks import Block, Note, Page, Table
+from jielong.present.finished import in_chinese
 from jielong.present.result import Result
 from jielong.present.words import Say
 
@@ -183,13 +185,19 @@ class SuiteReport(Result):
         raise KeyError(suite)
 
     def page(self, say: Say) -> Page:
-        """Return a table for each suite, with its notes; in English."""
+        """Return a table for each suite, with its notes."""
+        chinese = {} if say("value") == "value" else CHINESE  # the suites speak English to both
+
+        def worded(text: str) -> str:
+            return in_chinese(text, chinese)
+
         blocks: list[Block] = []
         for result in self.suites:
             heading, found = rows(result)
-            blocks.append(Table(heading, found, left=2))
-            blocks += [Note(note, "dim") for note in all_notes(result)]
-        return Page(title(self), blocks)
+            words = [[worded(name), worded(unit), *numbers] for name, unit, *numbers in found]
+            blocks.append(Table(list(map(worded, heading)), words, left=2))
+            blocks += [Note(worded(note), "dim") for note in all_notes(result)]
+        return Page(worded(title(self)), blocks)
 
 
 def title(report: SuiteReport) -> str:
