@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "interop": {"checkpoint", "config", "errors", "model", "runtime", "tokenization"},
     "training": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation"),
-        *("interop", "model", "observe", "reports", "runtime", "tokenization"),
+        *("interop", "model", "observe", "present", "reports", "runtime"),
+        "tokenization",
     },
     "insight": {
         *("checkpoint", "config", "data", "errors", "model", "present", "runtime"),

@@ -123,7 +123,7 @@ def test_zhoblimp_reads_from_its_own_files_and_longer_sentences_are_not_held_aga
                 "UID": "of_our_own",
                 "sentence_good": good,
                 "sentence_bad": bad,
-                "pair_id": number,
+                "pairID": number,
             },
             ensure_ascii=number % 2 == 0,
         )
