@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "runtime": {"config", "errors"},
     "present": {"errors"},
     "tokenization": {"errors", "runtime"},
-    "observe": {"errors", "runtime"},
+    "observe": {"errors", "present", "runtime"},
     "reports": {"errors", "observe", "present", "runtime"},
     "model": {"config", "errors", "runtime"},
     "data": {"config", "errors", "runtime", "tokenization"},

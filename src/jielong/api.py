@@ -119,6 +119,7 @@ def pretrain(
     override: bool = False,
     quiet: bool = False,
     verify: bool = False,
+    language: str = "auto",
 ) -> RunResult:
     """Pretrain a model, or go on where the run stopped: what `jielong pretrain` does.
 
@@ -128,6 +129,7 @@ def pretrain(
         override: resume although settings changed that alter the result.
         quiet: print nothing.
         verify: read the whole dataset and compare its SHA-256, also if it seems unchanged.
+        language: of what is printed: en, zh, or auto, the locale's.
 
     Returns:
         Folder, best checkpoint, steps, and held-out likelihood of the run.
@@ -141,7 +143,7 @@ def pretrain(
         config = load_config(preset, file, **with_default_budget(given, preset, file))
     elif not isinstance(config, Config):
         config = load_config(file=config)
-    return train(config, override, quiet, verify)
+    return train(config, override, quiet, verify, language)
 
 
 def evaluate(

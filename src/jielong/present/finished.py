@@ -12,33 +12,40 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jielong.present.words import language_of
+from jielong.present.words import Say
+
+AS_IS, LIST = "as_is", "list"
 
 
-def shown_in(language: str, sentence: str, chinese: Mapping[str, str]) -> str:
-    """Return a finished sentence in a language.
-
-    Args:
-        language: en, zh or auto.
-        sentence: a form of `chinese` with its values filled in, or any other text.
-        chinese: forms in English, such as `{n} tokens back`, and the same in Chinese; a value may
-            be a sentence of these itself.
-
-    Raises:
-        ConfigError: the language is none of these.
-    """
-    return in_chinese(sentence, chinese) if language_of(language) == "zh" else sentence
+def shown_by(say: Say, sentence: str, chinese: Mapping[str, str]) -> str:
+    """Return a finished sentence in the language of `say`, as `in_chinese` does it."""
+    return sentence if say("loss") == "loss" else in_chinese(sentence, chinese)
 
 
 def in_chinese(sentence: str, chinese: Mapping[str, str]) -> str:
-    """Return a finished sentence in Chinese, or as it is where no form fits."""
+    """Return a finished sentence in Chinese, or as it is where no form fits.
+
+    Args:
+        chinese: forms in English, such as `{n} tokens back`, and the same in Chinese; a value may
+            be a sentence of these itself or, called `list`, several with commas between them; one
+            called `as_is` is not translated.
+    """
     if sentence in chinese:
         return chinese[sentence]
     for pattern, form in _patterns(tuple(chinese.items())):
         if found := pattern.fullmatch(sentence):
             values: dict[str, Any] = found.groupdict()
-            return form.format(**{n: in_chinese(v, chinese) for n, v in values.items()})
+            said = {name: _value(name, value, chinese) for name, value in values.items()}
+            return form.format(**said)
     return sentence
+
+
+def _value(name: str, value: str, chinese: Mapping[str, str]) -> str:
+    if name == AS_IS:
+        return value
+    if name == LIST:
+        return "，".join(in_chinese(part, chinese) for part in value.split(", "))
+    return in_chinese(value, chinese)
 
 
 @functools.cache
@@ -49,7 +56,7 @@ def _patterns(forms: tuple[tuple[str, str], ...]) -> list[tuple[re.Pattern[str],
         parts = re.split(r"\{(\w+)\}", english)
         if len(parts) > 1:
             source = "".join(
-                f"(?P<{part}>.+?)" if number % 2 else re.escape(part)
+                f"(?P<{part}>.*?)" if number % 2 else re.escape(part)
                 for number, part in enumerate(parts)
             )
             found.append((len("".join(parts[::2])), re.compile(source, re.DOTALL), form))

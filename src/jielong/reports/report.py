@@ -6,7 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from jielong.observe.chinese import CHINESE as PRINTED
 from jielong.observe.times import duration
+from jielong.present.finished import shown_by
 from jielong.present.words import Say, language_of, sayer
 from jielong.reports import charts, comparison, curves, html
 from jielong.reports.chinese import CHINESE
@@ -119,7 +121,7 @@ def _warnings(run: RunHistory, say: Say) -> list[str]:
     if not found:
         return []
     lines = [
-        html.paragraph(f"{say('step {step}', step=r['step'])}: {r.get('text')}", "warning")
+        html.paragraph(shown_by(say, f"step {r['step']}: {r.get('text')}", PRINTED), "warning")
         for r in found
     ]
     return [html.heading(say("What looked wrong")), *lines]

@@ -10,7 +10,7 @@ import numpy as np
 
 from jielong.evaluation.suites.chinese import CHINESE
 from jielong.present.blocks import Block, Note, Page, Table
-from jielong.present.finished import in_chinese
+from jielong.present.finished import shown_by
 from jielong.present.result import Result
 from jielong.present.words import Say
 
@@ -186,10 +186,9 @@ class SuiteReport(Result):
 
     def page(self, say: Say) -> Page:
         """Return a table for each suite, with its notes."""
-        chinese = {} if say("value") == "value" else CHINESE  # the suites speak English to both
 
         def worded(text: str) -> str:
-            return in_chinese(text, chinese)
+            return shown_by(say, text, CHINESE)
 
         blocks: list[Block] = []
         for result in self.suites:
