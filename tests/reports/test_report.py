@@ -121,6 +121,8 @@ def test_the_command_writes_the_page_again_where_it_is_told(
         (["missing"], "missing: no such folder"),
         (["empty"], "empty: not a run"),
         (["RUN", "--lang", "fr"], "lang='fr' is not one of auto, en, zh"),
+        (["RUN", "--json", "--lang", "fr"], "lang='fr' is not one of auto, en, zh"),
+        (["RUN", "--png", "empty"], "--png empty is a folder"),
         (["RUN", "--html", "empty"], "--html empty is a folder"),
     ],
 )

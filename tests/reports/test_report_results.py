@@ -37,6 +37,7 @@ def test_json_has_each_run_its_held_out_text_by_step_and_the_settings_that_diffe
     before = (run / "report.html").read_bytes()
     assert main(["report", str(run), str(other), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
+    assert set(said) == {"runs", "settings_that_differ", "warnings"}
     first, second = said["runs"]
     ours = validations(run)
     assert [v["step"] for v in first["held_out"]] == [8, 16, 24]

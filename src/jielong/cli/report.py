@@ -51,11 +51,15 @@ def _add_lang(p: Parser) -> None:
 
 def report(arguments: argparse.Namespace) -> int:
     """Run `jielong report`."""
+    from jielong.present.plotting import NO_CHINESE_FONT, lacks_chinese
+    from jielong.present.words import language_of, sayer
     from jielong.reports import charts, curves
+    from jielong.reports.chinese import CHINESE
     from jielong.reports.report import REPORT
     from jielong.reports.results import read_report
     from jielong.runtime.atomic import write_file
 
+    language_of(arguments.lang)
     result = read_report(arguments.runs)
     for run in result.runs:
         for problem in run.problems:
@@ -73,6 +77,8 @@ def report(arguments: argparse.Namespace) -> int:
         file = _writable(Path(arguments.png), "--png")
         write_file(file, result.png(arguments.lang))
         written.append(file)
+        if lacks_chinese(result.page(sayer(arguments.lang, chinese=CHINESE))):
+            print(NO_CHINESE_FONT, file=sys.stderr)
     if arguments.json:
         print(json.dumps(result.to_json(), ensure_ascii=False))
         return 0

@@ -57,15 +57,11 @@ def show(result: Result, arguments: argparse.Namespace) -> int:
         write_html(page, arguments.html, language_of(arguments.lang))
     if arguments.png:
         from jielong.present.picture import png
-        from jielong.present.plotting import lacks_chinese
+        from jielong.present.plotting import NO_CHINESE_FONT, lacks_chinese
 
         write_file(_writable(arguments.png), png(page))
         if lacks_chinese(page):
-            print(
-                "no font of this machine has Chinese, so the picture shows boxes instead: install "
-                "one (Noto Sans CJK, say), or use --html",
-                file=sys.stderr,
-            )
+            print(NO_CHINESE_FONT, file=sys.stderr)
     if arguments.json:
         print(json.dumps(result.to_json(), ensure_ascii=False))
     elif arguments.html or arguments.png:

@@ -13,6 +13,10 @@ CHINESE_FONTS = (
     *("WenQuanYi Zen Hei Mono", "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans GB"),
     *("Heiti SC", "Microsoft YaHei", "SimHei"),
 )
+NO_CHINESE_FONT = (
+    "no font of this machine has Chinese, so the picture shows boxes instead: install one (Noto "
+    "Sans CJK, say), or use --html"
+)
 NO_MATPLOTLIB = (
     "pictures need matplotlib: pip install 'jielong[plots]'; text in the terminal and --json do "
     "without"

@@ -96,7 +96,10 @@ class RunReport(Result):
 
     def to_json(self) -> dict[str, Any]:
         """Return runs, held-out text by step, settings that differ and warnings."""
-        return Result.to_json(RunReport(self.runs, self.settings_that_differ, self.warnings, ()))
+        plain = RunReport(self.runs, self.settings_that_differ, self.warnings, ())
+        found = Result.to_json(plain)
+        del found["histories"]
+        return found
 
     def html(self, language: str = "auto") -> str:
         """Return the whole page, as `report.html` has it.

@@ -194,7 +194,8 @@ class SuiteReport(Result):
         for result in self.suites:
             heading, found = rows(result)
             words = [[worded(name), worded(unit), *numbers] for name, unit, *numbers in found]
-            blocks.append(Table(list(map(worded, heading)), words, left=2))
+            columns = ["", *map(worded, heading[1:])]
+            blocks.append(Table(columns, words, worded(result.suite), left=2))
             blocks += [Note(worded(note), "dim") for note in all_notes(result)]
         return Page(worded(title(self)), blocks)
 
