@@ -35,11 +35,8 @@ CHINESE = {
     "{name}, answered": "{name}，作答",
     "all sets": "全部数据集",
     "all sets, ÷ √length": "全部数据集，÷ √长度",
-    "{model} · {n} tokens seen": "{model} · 已训练 {n} 个 token",
-    "{model} · {n} tokens seen · before: {earlier}": (
-        "{model} · 已训练 {n} 个 token · 之前：{earlier}"
-    ),
-    "{model} · before: {earlier}": "{model} · 之前：{earlier}",
+    "{n} tokens seen": "已训练 {n} 个 token",
+    "before: {as_is}": "之前：{as_is}",
     "± is the standard error over {what}": "± 是标准误差，按{what}计算",
     "texts": "文本",
     "sequences": "序列",

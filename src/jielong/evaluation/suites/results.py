@@ -191,23 +191,17 @@ class SuiteReport(Result):
             return shown_by(say, text, CHINESE)
 
         blocks: list[Block] = []
+        if self.tokens is not None:
+            blocks.append(Note(worded(f"{self.tokens:,} tokens seen")))
+        if self.before is not None:
+            blocks.append(Note(worded(f"before: {self.before}")))
         for result in self.suites:
             heading, found = rows(result)
             words = [[worded(name), worded(unit), *numbers] for name, unit, *numbers in found]
             columns = ["", *map(worded, heading[1:])]
             blocks.append(Table(columns, words, worded(result.suite), left=2))
             blocks += [Note(worded(note), "dim") for note in all_notes(result)]
-        return Page(worded(title(self)), blocks)
-
-
-def title(report: SuiteReport) -> str:
-    """Say which model was measured, how far it was trained, and what it is compared with."""
-    parts = [report.model]
-    if report.tokens is not None:
-        parts.append(f"{report.tokens:,} tokens seen")
-    if report.before is not None:
-        parts.append(f"before: {report.before}")
-    return " · ".join(parts)
+        return Page(self.model, blocks)
 
 
 def rows(result: SuiteResult) -> tuple[list[str], list[list[str]]]:
