@@ -17,8 +17,8 @@ MAY_IMPORT = {
     "runtime": {"config", "errors"},
     "present": {"errors"},
     "tokenization": {"errors", "runtime"},
-    "observe": {"errors", "runtime"},
-    "report": {"errors", "observe", "present", "runtime"},
+    "observe": {"errors", "present", "runtime"},
+    "reports": {"errors", "observe", "present", "runtime"},
     "model": {"config", "errors", "runtime"},
     "data": {"config", "errors", "runtime", "tokenization"},
     "checkpoint": {"config", "errors", "model", "runtime", "tokenization"},
@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "interop": {"checkpoint", "config", "errors", "model", "runtime", "tokenization"},
     "training": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation"),
-        *("interop", "model", "observe", "report", "runtime", "tokenization"),
+        *("interop", "model", "observe", "present", "reports", "runtime"),
+        "tokenization",
     },
     "insight": {
         *("checkpoint", "config", "data", "errors", "model", "present", "runtime"),
@@ -43,7 +44,7 @@ MAY_IMPORT = {
     },
     "api": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation", "insight"),
-        *("interop", "model", "runtime", "tokenization", "training"),
+        *("interop", "model", "reports", "runtime", "tokenization", "training"),
     },
 }
 DOORS = {"cli", "__main__", "__init__"}  # may import anything; nothing imports them

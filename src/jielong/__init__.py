@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         plan,
         prepare,
         pretrain,
+        report,
+        runs,
         train_tokenizer,
     )
 
@@ -52,6 +54,8 @@ __all__ = [
     "plan",
     "prepare",
     "pretrain",
+    "report",
+    "runs",
     "train_tokenizer",
 ]
 __version__ = "0.1.0"

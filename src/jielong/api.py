@@ -30,6 +30,8 @@ from jielong.insight.tokenizer import inspect_tokenizer
 from jielong.interop.export import export
 from jielong.interop.minimind import import_minimind
 from jielong.model.transformer import Transformer, context_length
+from jielong.reports.results import list_runs as runs
+from jielong.reports.results import read_report as report
 from jielong.runtime.device import choose_device
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.inputs import train_on_corpus
@@ -57,6 +59,8 @@ __all__ = [
     "plan",
     "prepare",
     "pretrain",
+    "report",
+    "runs",
     "train_tokenizer",
 ]
 
@@ -115,6 +119,7 @@ def pretrain(
     override: bool = False,
     quiet: bool = False,
     verify: bool = False,
+    language: str = "auto",
 ) -> RunResult:
     """Pretrain a model, or go on where the run stopped: what `jielong pretrain` does.
 
@@ -124,6 +129,7 @@ def pretrain(
         override: resume although settings changed that alter the result.
         quiet: print nothing.
         verify: read the whole dataset and compare its SHA-256, also if it seems unchanged.
+        language: of what is printed: en, zh, or auto, the locale's.
 
     Returns:
         Folder, best checkpoint, steps, and held-out likelihood of the run.
@@ -137,7 +143,7 @@ def pretrain(
         config = load_config(preset, file, **with_default_budget(given, preset, file))
     elif not isinstance(config, Config):
         config = load_config(file=config)
-    return train(config, override, quiet, verify)
+    return train(config, override, quiet, verify, language)
 
 
 def evaluate(

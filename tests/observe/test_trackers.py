@@ -29,6 +29,10 @@ def note(what, **values):
     if what == BREAKS_IN:
         raise RuntimeError(f"no network in {what}\\nand more of it")
 
+class Image:
+    def __init__(self, image, caption=None):
+        self.size = image.size
+
 def init(**values):
     note("init", **values)
     return Run(values["id"])
@@ -50,6 +54,8 @@ class Run:
         assert name == "*"
         self.axis = step_metric
     def log(self, data, step=None):
+        if "curves" in data:
+            return note("picture", size=data["curves"].size, at=data[self.axis])
         if "samples" in data:
             return note("samples", text=data["samples"].text, at=data[self.axis])
         if step is not None and step < rows[self.id]:
@@ -75,6 +81,8 @@ class Run:
             steps.update(range(max(steps)))
     def log(self, data, step):
         assert data
+        if "curves" in data:
+            return note("picture", size=data["curves"].size, at=step)
         if "sample/1" in data:
             return note("samples", text="".join(t.text for t in data.values()), at=step)
         keys = seen.setdefault(self.id, {})
@@ -100,6 +108,8 @@ def init(project, name, config, resume, embed):
 
 class Run:
     def log(self, data, step):
+        if "curves" in data:
+            return note("picture", size=data["curves"].size, at=step)
         if "samples" in data:
             return note("samples", text=data["samples"].text, at=step)
         note("log", data=data, at=step)
@@ -140,6 +150,8 @@ class MlflowClient:
             note("log", data={metric.key: metric.value}, at=metric.step)
     def log_text(self, id, text, artifact_file):
         note("samples", text=text, at=int(pathlib.Path(artifact_file).stem.split("-")[1]))
+    def log_image(self, id, image, artifact_file):
+        note("picture", size=image.size, at=int(pathlib.Path(artifact_file).stem.split("-")[1]))
     def set_terminated(self, id):
         note("finish")
 """
@@ -307,6 +319,39 @@ def test_samples_reach_every_tracker_in_one_run_through_a_resume(
     for record in ours:
         said = f"{record['prompt']}▸{record['text']}"
         assert any(step == record["step"] and said in text for step, text in sent), sent
+
+
+def test_curves_reach_every_tracker_as_a_picture(
+    tmp_path: Path, words: list[str], fake: Callable[..., Calls]
+) -> None:
+    pytest.importorskip("matplotlib")
+    calls = {name: fake(name) for name in FAKES}
+    assert main([*words, "--tracker", *FAKES, "--report", "true"]) == 0
+    for name in FAKES:
+        pictures = [call for call in calls[name]() if call["what"] == "picture"]
+        assert pictures[-1]["at"] == STEPS and min(pictures[-1]["size"]) > 300, name
+
+
+def test_tensorboard_shows_the_curves_as_a_picture(tmp_path: Path, words: list[str]) -> None:
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("matplotlib")
+    assert main([*words, "--tracker", "tensorboard", "--report", "true"]) == 0
+    picture = tensorboard_events(tmp_path / "run").Images("curves")[-1]
+    assert picture.step == STEPS and picture.width > 300 and picture.height > 300
+
+
+def test_a_picture_that_fails_never_stops_training(
+    tmp_path: Path,
+    words: list[str],
+    fake: Callable[..., Calls],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("matplotlib")
+    fake("mlflow", "picture")
+    assert main([*words, "--tracker", "mlflow", "--report", "true"]) == 0
+    assert "mlflow failed and is now off (no network in picture)" in capsys.readouterr().out
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert list(records(tmp_path / "run")) == list(range(1, STEPS + 1))
 
 
 def test_several_trackers_and_one_that_fails_leaves_the_others_alone(

@@ -6,16 +6,15 @@ import argparse
 import dataclasses
 import json
 import sys
-from typing import TYPE_CHECKING
 
 from jielong.cli.options import Commands, add_fields, add_model, field_values, find_model
-from jielong.cli.show import write_html
+from jielong.cli.show import add_show, check_show, show
 from jielong.config.load import load_config
 from jielong.config.suites import AUTO, SUITES
 from jielong.errors import ConfigError
+from jielong.present.words import sayer
 
-if TYPE_CHECKING:
-    from jielong.evaluation.suites.results import SuiteReport
+LABEL_WIDTH = 16
 
 
 def add(commands: Commands) -> None:
@@ -41,10 +40,9 @@ def add(commands: Commands) -> None:
         "--limit", type=int, default=500, help="most items of each set; 0 takes all; default 500"
     )
     suites.add_argument("--seed", type=int, default=1337, help="of what is drawn; default 1337")
-    suites.add_argument("--html", metavar="FILE", help="write the tables of the suites as a page")
     p.add_argument("--batch-tokens", type=int, default=8192, help="tokens per forward pass")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    p.add_argument("--json", action="store_true", help="print one JSON object")
+    add_show(p)
     p.set_defaults(command=run)
 
 
@@ -52,11 +50,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     if arguments.batch_tokens < 1:
         raise ConfigError(f"batch_tokens={arguments.batch_tokens} is below 1")
+    check_show(arguments)  # measuring may take minutes
     return _by_suites(arguments) if arguments.suite else _of_text(arguments)
 
 
 def _of_text(arguments: argparse.Namespace) -> int:
     """Measure the loss on a text."""
+    from rich.cells import cell_len
+
     from jielong.api import evaluate, load
     from jielong.data.prepare.files_read import describe_files
     from jielong.data.sources.documents import DocumentTexts, find_sources
@@ -64,8 +65,9 @@ def _of_text(arguments: argparse.Namespace) -> int:
     from jielong.data.sources.text_units import Splitting
     from jielong.observe.console import perplexity, with_error
 
+    say = sayer(arguments.lang)
     config = load_config(**field_values(arguments))
-    for name in ("suite_path", "html"):
+    for name in ("suite_path", "html", "png"):
         if getattr(arguments, name):
             raise ConfigError(f"--{name.replace('_', '-')} is for suites: give --suite NAME too")
     if not config.data.data_path:
@@ -83,18 +85,23 @@ def _of_text(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))
         return 0
-    print(f"loss            {result.loss:.4f} nats per token")
-    print(f"perplexity      {perplexity(dataclasses.asdict(result))}")
-    print(f"bits per byte   {with_error(dataclasses.asdict(result))}")
-    print(f"text            {result.tokens:,} tokens, {result.bytes:,} bytes")
-    print(f"speed           {result.tokens / max(result.seconds, 1e-9):,.0f} tokens/s")
+    values = dataclasses.asdict(result)
+    speed = result.tokens / max(result.seconds, 1e-9)
+    rows = (
+        (say("loss"), say("{n:.4f} nats per token", n=result.loss)),
+        (say("perplexity"), perplexity(values)),
+        (say("bits per byte"), with_error(values)),
+        (say("text"), say("{n:,} tokens, {bytes:,} bytes", n=result.tokens, bytes=result.bytes)),
+        (say("speed"), say("{speed:,.0f} tokens/s", speed=speed)),
+    )
+    for label, value in rows:
+        print(f"{label}{' ' * (LABEL_WIDTH - cell_len(label))}{value}")
     return 0
 
 
 def _by_suites(arguments: argparse.Namespace) -> int:
     """Measure what a model has learnt."""
     from jielong.api import evaluate_suites
-    from jielong.present.words import sayer
 
     if given := sorted(field_values(arguments)):
         flag = given[0].replace("_", "-")
@@ -112,46 +119,10 @@ def _by_suites(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         log=_say_on_terminal,
     )
-    if arguments.html:
-        write_html(report.page(sayer("en")), arguments.html)
-    if arguments.json:
-        print(json.dumps(report.to_json(), ensure_ascii=False))
-    else:
-        _draw(report)
-    return 0
+    return show(report, arguments)
 
 
 def _say_on_terminal(line: str) -> None:
     """Show progress to who waits for it, and leave files and pipes alone."""
     if sys.stderr.isatty():
         print(line, file=sys.stderr)
-
-
-def _draw(report: SuiteReport) -> None:
-    """Print a table for each suite."""
-    import rich.box
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
-    from rich.text import Text
-
-    from jielong.evaluation.suites.results import all_notes, rows, title
-
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(Text(title(report)))
-    for result in report.suites:
-        heading, found = rows(result)
-        table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-        for i, name in enumerate(heading):
-            table.add_column(Text(name), justify="left" if i < 2 else "right", no_wrap=True)
-        for row in found:
-            table.add_row(*map(Text, row))
-        if not console.is_terminal:  # a file or a pipe has no width
-            console.width = max(
-                console.width,
-                Measurement.get(console, console.options.update(width=500), table).maximum,
-            )
-        console.print(table)
-        for note in all_notes(result):
-            console.print(Text(note, style="dim"))
-        console.print(Text(f"{result.seconds:.0f} s", style="dim"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 
 from jielong.cli.options import Commands, add_fields, field_values
@@ -36,9 +35,16 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from jielong.api import plan
+    from jielong.observe.chinese import CHINESE
+    from jielong.present.finished import shown_by
+    from jielong.present.words import sayer
 
     a = arguments
     settings = field_values(a) | {"preset": a.preset, "file": a.config}
-    log = functools.partial(print, file=sys.stderr, flush=True)
+    say = sayer(a.lang)
+
+    def log(line: str) -> None:
+        print(shown_by(say, line, CHINESE), file=sys.stderr, flush=True)
+
     assumed = {} if a.mfu is None else {"mfu": a.mfu}
     return show(plan(settings, a.gpu, price_per_hour=a.price_per_hour, log=log, **assumed), a)

@@ -15,6 +15,7 @@ from jielong.config.fields import parse_bool
 from jielong.config.load import load_config, preset_names, with_default_budget
 from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError
+from jielong.present.words import Say, sayer
 
 if TYPE_CHECKING:
     from jielong.training.result import RunResult
@@ -37,6 +38,9 @@ def add(commands: Commands) -> None:
     p.add_argument(
         "--json", action="store_true", help="print nothing but one JSON object, at the end"
     )
+    p.add_argument(
+        "--lang", default="auto", metavar="en|zh|auto", help="language (auto: by the locale)"
+    )
     add_fields(p, [*FIELDS, *BATCH_ALIASES])
     p.set_defaults(command=run)
 
@@ -53,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"use_wandb={arguments.use_wandb!r}: use true or false") from None
     values = with_default_budget(values, arguments.preset, arguments.config)
     config = load_config(arguments.preset, arguments.config, **values)
-    result = pretrain(config, arguments.override, arguments.json, arguments.verify)
+    result = pretrain(config, arguments.override, arguments.json, arguments.verify, arguments.lang)
     if result.signal:
         return 128 + result.signal
     if int(os.environ.get("RANK", "0")):
@@ -62,28 +66,44 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(_as_json(result)))
         return 0
     _continue_prompts(result.checkpoint, config)
-    print(f"run         {result.folder}")
+    _print_end(result, sayer(arguments.lang))
+    return 0
+
+
+def _print_end(result: RunResult, say: Say) -> None:
+    """Print where the model is, how good it is, and what to do with it."""
+    _print_row(say("run"), str(result.folder))
     step = int(result.checkpoint.name.removeprefix("step-"))
-    which = "" if step == result.step else f" (the best; the last is of step {result.step})"
-    print(f"checkpoint  {result.checkpoint}{which}")
+    which = (
+        "" if step == result.step else say(" (the best; the last is of step {n})", n=result.step)
+    )
+    _print_row(say("checkpoint"), f"{result.checkpoint}{which}")
     if (report := result.folder / "report.html").is_file():
-        print(f"report      {report}")
+        _print_row(say("report"), str(report))
     if result.validation:
         from jielong.observe.console import perplexity, with_error
 
         v = result.validation
-        for label, found in (("held-out", v), ("older text", v.get("replay"))):
+        for label, found in ((say("held-out"), v), (say("older text"), v.get("replay"))):
             if found:
-                print(
-                    f"{label:11s} loss {found['loss']:.4f} · perplexity {perplexity(found)} · "
-                    f"{with_error(found)} bits per byte"
-                )
+                values = {"p": perplexity(found), "bits": with_error(found), "loss": found["loss"]}
+                sentence = say("loss {loss:.4f} · perplexity {p} · {bits} bits per byte", **values)
+                _print_row(label, sentence)
     folder = shlex.quote(str(result.folder))
-    print("next steps")
-    print(f'  jielong generate {folder} --prompt "…"      continue a text')
-    print(f"  jielong generate {folder}                   continue lines that you type")
-    print(f"  jielong evaluate {folder} --data-path FILE  measure loss on another text")
-    return 0
+    print(say("next steps"))
+    for command, what in (
+        (f'generate {folder} --prompt "…"', say("continue a text")),
+        (f"generate {folder}", say("continue lines that you type")),
+        (f"evaluate {folder} --data-path FILE", say("measure loss on another text")),
+    ):
+        width = len(f"evaluate {folder} --data-path FILE")
+        print(f"  jielong {command:{width}}  {what}")
+
+
+def _print_row(label: str, value: str) -> None:
+    from rich.cells import cell_len
+
+    print(f"{label}{' ' * (12 - cell_len(label))}{value}")
 
 
 def _as_json(result: RunResult) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
-from jielong.cli.options import Commands
+from jielong.cli.options import Commands, Parser
 from jielong.errors import ConfigError
 
 DEFAULT_FOLDER = "runs"
@@ -26,7 +27,9 @@ def add(commands: Commands) -> None:
         help="file to write; default: report.html in the folder of a single run, comparison.html "
         "here for several",
     )
-    p.add_argument("--lang", default="auto", help="en, zh, or auto (default): the locale's")
+    p.add_argument("--png", metavar="FILE", help="write the curves as a picture instead")
+    p.add_argument("--json", action="store_true", help="print one JSON object instead")
+    _add_lang(p)
     p.set_defaults(command=report)
 
     p = commands.add_parser("runs", help="a table of runs: state, step, held-out, age, size")
@@ -38,43 +41,74 @@ def add(commands: Commands) -> None:
     )
     p.add_argument("--watch", action="store_true", help="again every 2 seconds, until Ctrl-C")
     p.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_lang(p)
     p.set_defaults(command=runs)
+
+
+def _add_lang(p: Parser) -> None:
+    p.add_argument("--lang", default="auto", help="en, zh, or auto (default): the locale's")
 
 
 def report(arguments: argparse.Namespace) -> int:
     """Run `jielong report`."""
-    from jielong.report import charts, curves
-    from jielong.report.history import read_history
-    from jielong.report.report import REPORT, write_report
+    from jielong.present.plotting import NO_CHINESE_FONT, lacks_chinese
+    from jielong.present.words import language_of, sayer
+    from jielong.reports import charts, curves
+    from jielong.reports.chinese import CHINESE
+    from jielong.reports.report import REPORT
+    from jielong.reports.results import read_report
+    from jielong.runtime.atomic import write_file
 
-    found = [read_history(run) for run in dict.fromkeys(arguments.runs)]
-    file = Path(arguments.html or (found[0].folder / REPORT if len(found) == 1 else COMPARISON))
-    if file.is_dir():
-        raise ConfigError(f"--html {file} is a folder: give a file")
-    for run in found:
+    language_of(arguments.lang)
+    result = read_report(arguments.runs)
+    for run in result.runs:
         for problem in run.problems:
-            print(f"{run.folder}: {problem}", file=sys.stderr)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_report(found, file, arguments.lang)
-    if not charts.available():
-        print(curves.MISSING, file=sys.stderr)
-    print(file)
+            print(f"{run.run}: {problem}", file=sys.stderr)
+    written = []
+    if arguments.html or not (arguments.png or arguments.json):
+        single = Path(result.runs[0].run) / REPORT
+        file = Path(arguments.html or (single if len(result.runs) == 1 else COMPARISON))
+        page = result.html(arguments.lang).encode("utf-8", "replace")
+        write_file(_writable(file, "--html"), page)
+        written.append(file)
+        if not charts.available():
+            print(curves.MISSING, file=sys.stderr)
+    if arguments.png:
+        file = _writable(Path(arguments.png), "--png")
+        write_file(file, result.png(arguments.lang))
+        written.append(file)
+        if lacks_chinese(result.page(sayer(arguments.lang, chinese=CHINESE))):
+            print(NO_CHINESE_FONT, file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(result.to_json(), ensure_ascii=False))
+        return 0
+    for file in written:
+        print(file)
     return 0
+
+
+def _writable(file: Path, flag: str) -> Path:
+    if file.is_dir():
+        raise ConfigError(f"{flag} {file} is a folder: give a file")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
 
 
 def runs(arguments: argparse.Namespace) -> int:
     """Run `jielong runs`."""
-    from jielong.report.overview import print_runs, watch_runs
+    from jielong.present.words import sayer
+    from jielong.reports.chinese import CHINESE
+    from jielong.reports.overview import print_runs, watch_runs
+    from jielong.reports.results import list_runs
 
     if arguments.watch and arguments.json:
         raise ConfigError("--watch draws on the terminal, --json prints once: give one of them")
-    folder = Path(arguments.folder)
-    if not folder.is_dir():
-        raise ConfigError(
-            f"{folder}: no such folder: give the folder that runs are in, such as `jielong runs .`"
-        )
+    say = sayer(arguments.lang, chinese=CHINESE)
+    found = list_runs(arguments.folder)
     if arguments.watch:
-        watch_runs(folder, WATCH_S)
+        watch_runs(Path(arguments.folder), WATCH_S, say)
+    elif arguments.json:
+        print(json.dumps(found.to_json(), ensure_ascii=False))
     else:
-        print_runs(folder, arguments.json)
+        print_runs(found.runs, Path(arguments.folder), say)
     return 0

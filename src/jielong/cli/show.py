@@ -26,6 +26,23 @@ def add_show(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", action="store_true", help="print nothing but one JSON object")
 
 
+def check_show(arguments: argparse.Namespace) -> None:
+    """Refuse what `show` could not do, before the result is worked out.
+
+    Raises:
+        ConfigError: the language is unknown, a file cannot be written, or matplotlib is missing.
+    """
+    from jielong.present.words import language_of
+
+    language_of(arguments.lang)
+    for name in filter(None, (arguments.html, arguments.png)):
+        _writable(name)
+    if arguments.png:
+        from jielong.present.plotting import require_matplotlib
+
+        require_matplotlib()
+
+
 def show(result: Result, arguments: argparse.Namespace) -> int:
     """Show a result as the flags say.
 
@@ -39,15 +56,12 @@ def show(result: Result, arguments: argparse.Namespace) -> int:
     if arguments.html:
         write_html(page, arguments.html, language_of(arguments.lang))
     if arguments.png:
-        from jielong.present.picture import lacks_chinese, png
+        from jielong.present.picture import png
+        from jielong.present.plotting import NO_CHINESE_FONT, lacks_chinese
 
         write_file(_writable(arguments.png), png(page))
         if lacks_chinese(page):
-            print(
-                "no font of this machine has Chinese, so the picture shows boxes instead: install "
-                "one (Noto Sans CJK, say), or use --html",
-                file=sys.stderr,
-            )
+            print(NO_CHINESE_FONT, file=sys.stderr)
     if arguments.json:
         print(json.dumps(result.to_json(), ensure_ascii=False))
     elif arguments.html or arguments.png:

@@ -9,18 +9,25 @@ from typing import Any
 import rich.console
 from rich.text import Text
 
+from jielong.observe.chinese import CHINESE
 from jielong.observe.live import LiveView, View
 from jielong.observe.metrics import RunningMetrics
 from jielong.observe.times import duration
+from jielong.present.finished import in_chinese
+from jielong.present.words import language_of
 
 # classes of characters that turn the direction of what follows them
 TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class Console:
-    """Prints progress: a live view on a terminal, lines elsewhere, nothing if not `shown`."""
+    """Prints progress: a live view on a terminal, lines elsewhere, nothing if not `shown`.
 
-    def __init__(self, shown: bool = True) -> None:
+    What comes in is English, and is shown in `language`: en, zh or auto.
+    """
+
+    def __init__(self, shown: bool = True, language: str = "en") -> None:
+        self.chinese = CHINESE if language_of(language) == "zh" else {}
         self.terminal = rich.console.Console(quiet=not shown, highlight=False, soft_wrap=True)
         self.shown = shown
         self.total_steps = 0
@@ -41,13 +48,16 @@ class Console:
         self.close()  # an earlier run's
         self.total_steps = total_steps
         if self.shown and self.terminal.is_terminal and not self.terminal.is_dumb_terminal:
-            view = View(total_steps, step, list(losses), list(held_out))
+            view = View(total_steps, step, list(losses), list(held_out), word=self._shown)
             self.live = LiveView(self.terminal, view)
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print one line."""
         # the style is the text's own: the live view, which is printed again with it, has none
-        self.terminal.print(Text(text, style or ""))
+        self.terminal.print(Text(self._shown(text), style or ""))
+
+    def _shown(self, text: str) -> str:
+        return in_chinese(text, self.chinese)
 
     def progress(
         self,

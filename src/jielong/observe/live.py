@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
@@ -31,6 +32,7 @@ class View:
         mfu: share of the peak speed; none where that is not known.
         memory_bytes: the most that was used.
         samples: prompts and continuations of the last validation.
+        word: says an English word or phrase in the language of the view.
     """
 
     total_steps: int
@@ -44,6 +46,7 @@ class View:
     mfu: float | None = None
     memory_bytes: int | None = None
     samples: list[tuple[str, str]] = field(default_factory=list)
+    word: Callable[[str], str] = str
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         # each line is cut to the width: the console does not wrap what is printed, and a line that
@@ -57,30 +60,35 @@ class View:
         """Return what is shown, a `Text` for each line."""
         blocks = PLAIN_BLOCKS if ascii_only else BLOCKS
         dot = " - " if ascii_only else " · "
-        lines = [_line("step", _bar(self.step, self.total_steps, ascii_only), self._position(dot))]
+        word = self.word
+        bar = _bar(self.step, self.total_steps, ascii_only)
+        lines = [_line(word("step"), bar, self._position(dot))]
         if self.losses:
             spark = Text(sparkline(self.losses, SPARK_WIDTH, blocks), "cyan")
-            lines.append(_line("loss", spark, f"{self.losses[-1]:.4f}{dot}{self.status}"))
+            lines.append(
+                _line(word("loss"), spark, f"{self.losses[-1]:.4f}{dot}{word(self.status)}")
+            )
         if self.held_out:
             best = min(self.held_out)
             error = "" if self.error is None else f" {'+-' if ascii_only else '±'} {self.error:.3f}"
-            text = f"{self.held_out[-1]:.4f}{error} bits/byte"
+            text = word(f"{self.held_out[-1]:.4f}{error} bits/byte")
             if best < self.held_out[-1]:
-                text += f"{dot}best {best:.4f}"
+                text += dot + word(f"best {best:.4f}")
             spark = Text(sparkline(self.held_out, SPARK_WIDTH, blocks), "green")
-            lines.append(_line("held-out", spark, text))
+            lines.append(_line(word("held-out"), spark, text))
         if self.tokens_per_second:
-            lines.append(_line("speed", Text(self._speed(dot))))
+            lines.append(_line(word("speed"), Text(self._speed(dot))))
         for prompt, text in self.samples[:MOST_SAMPLES]:
-            lines.append(_line("sample", Text(prompt, "dim").append(text, "not dim")))
+            lines.append(_line(word("sample"), Text(prompt, "dim").append(text, "not dim")))
         return lines
 
     def _position(self, dot: str) -> str:
         text = f"{self.step}/{self.total_steps}"
         if self.left_s is None:
-            return f"{text}{dot}starting"
+            return text + dot + self.word("starting")
         if self.step < self.total_steps:
-            text += f"{dot}{duration(self.left_s)} left, ends {clock(time.time() + self.left_s)}"
+            ends = clock(time.time() + self.left_s)
+            text += dot + self.word(f"{duration(self.left_s)} left, ends {ends}")
         return text
 
     def _speed(self, dot: str) -> str:
@@ -89,7 +97,7 @@ class View:
             parts.append(f"{self.mfu:.0%} of the peak (MFU)")
         if self.memory_bytes:
             parts.append(f"memory {self.memory_bytes / 1e9:.1f} GB")
-        return dot.join(parts)
+        return dot.join(map(self.word, parts))
 
 
 class LiveView:
@@ -132,7 +140,9 @@ def sparkline(values: Sequence[float], width: int = SPARK_WIDTH, blocks: str = B
 
 
 def _line(label: str, content: Text, after: str = "") -> Text:
-    line = Text(f"{label:9s}", "dim").append_text(Text(style="not dim").append_text(content))
+    line = Text(label + " " * (9 - cell_len(label)), "dim").append_text(
+        Text(style="not dim").append_text(content)
+    )
     if after:
         line.append(" " * (SPARK_WIDTH + 1 - len(content))).append(after, "not dim")
     return line

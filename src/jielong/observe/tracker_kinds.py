@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from jielong.observe.trackers import Sample, TrackedRun, Tracker
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 COLUMNS = ["step", "prompt", "text"]
 MLFLOW_INTERVAL_S = 5.0  # between two requests
@@ -33,6 +39,7 @@ class WandB:
         )
         self.run.define_metric("*", step_metric="step")
         self.new_table: Callable[..., Any] = wandb.Table
+        self.new_image: Callable[..., Any] = wandb.Image
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self.run.log({**values, "step": step})
@@ -40,6 +47,9 @@ class WandB:
     def samples(self, step: int, samples: Sequence[Sample]) -> None:
         table = self.new_table(columns=COLUMNS, data=[[step, *sample] for sample in samples])
         self.run.log({"samples": table, "step": step})
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        self.run.log({name: self.new_image(_opened(png)), "step": step})
 
     def rewind(self, step: int) -> None:
         """Do nothing: lower steps are accepted."""
@@ -70,6 +80,7 @@ class SwanLab:
             config=run.settings,
         )
         self.new_text: Callable[..., Any] = swanlab.Text
+        self.new_image: Callable[..., Any] = swanlab.Image
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self.run.log(values, step=step)
@@ -80,6 +91,9 @@ class SwanLab:
             for number, (prompt, text) in enumerate(samples, start=1)
         }
         self.run.log(texts, step=step)
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        self.run.log({name: self.new_image(_opened(png))}, step=step)
 
     def rewind(self, step: int) -> None:
         """Do nothing: SwanLab cannot delete or overwrite steps."""
@@ -110,6 +124,10 @@ class TensorBoard:
             lines = f"{prompt}▸{text}".splitlines()
             self.writer.add_text(f"sample/{number}", "\n".join(f"    {x}" for x in lines), step)
 
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        pixels = np.asarray(_opened(png))  # (height, width, 3)
+        self.writer.add_image(name, pixels, step, dataformats="HWC")
+
     def rewind(self, step: int) -> None:
         self.writer.close()
         self._open(step)
@@ -133,6 +151,7 @@ class Trackio:
             project=run.project, name=name, config=run.settings, resume="allow", embed=False
         )
         self.new_table: Callable[..., Any] = trackio.Table
+        self.new_image: Callable[..., Any] = trackio.Image
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self.run.log(values, step=step)
@@ -140,6 +159,9 @@ class Trackio:
     def samples(self, step: int, samples: Sequence[Sample]) -> None:
         table = self.new_table(columns=COLUMNS, data=[[step, *sample] for sample in samples])
         self.run.log({"samples": table}, step=step)
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        self.run.log({name: self.new_image(_opened(png))}, step=step)
 
     def rewind(self, step: int) -> None:
         """Do nothing: steps are accepted in any order."""
@@ -184,6 +206,9 @@ class MLflow:
         text = "\n\n".join(f"── {prompt}▸{text}" for prompt, text in samples)
         self.client.log_text(self.id, text, f"samples/step-{step:08d}.txt")
 
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        self.client.log_image(self.id, _opened(png), f"{name}/step-{step:08d}.png")
+
     def rewind(self, step: int) -> None:
         """Do nothing: steps are accepted in any order."""
 
@@ -195,6 +220,13 @@ class MLflow:
         batch, self.waiting, self.sent = self.waiting, [], time.monotonic()
         if batch:
             self.client.log_batch(self.id, metrics=batch)
+
+
+def _opened(png: bytes) -> Image:
+    """Return a picture as trackers take it. Pillow comes with matplotlib, which has drawn it."""
+    import PIL.Image
+
+    return PIL.Image.open(io.BytesIO(png)).convert("RGB")
 
 
 KINDS: dict[str, Callable[[TrackedRun], Tracker]] = {

@@ -49,6 +49,7 @@ class Tracker(Protocol):
 
     def log(self, step: int, values: dict[str, float]) -> None: ...
     def samples(self, step: int, samples: Sequence[Sample]) -> None: ...
+    def picture(self, step: int, name: str, png: bytes) -> None: ...
     def rewind(self, step: int) -> None: ...  # later steps will be logged again
     def close(self) -> None: ...
 
@@ -75,6 +76,11 @@ class SafeTracker:
         if self.tracker is not None and samples:
             tracker = self.tracker
             self._try(lambda: tracker.samples(step, samples))
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        if self.tracker is not None:
+            tracker = self.tracker
+            self._try(lambda: tracker.picture(step, name, png))
 
     def rewind(self, step: int) -> None:
         if self.tracker is not None:
@@ -108,6 +114,15 @@ class Trackers:
     def samples(self, step: int, samples: Sequence[Sample]) -> None:
         for tracker in self.trackers:
             tracker.samples(step, samples)
+
+    @property
+    def on(self) -> bool:
+        """Whether there is one that has not failed."""
+        return any(tracker.tracker is not None for tracker in self.trackers)
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        for tracker in self.trackers:
+            tracker.picture(step, name, png)
 
     def rewind(self, step: int) -> None:
         for tracker in self.trackers:

@@ -56,6 +56,11 @@ WORDS = {
     "tokens": "token 数",
     "tokens in a batch": "每批 token 数",
     "true": "正确",
+    "loss": "损失",
+    "perplexity": "困惑度",
+    "speed": "速度",
+    "{n:.4f} nats per token": "每 token {n:.4f} nat",
+    "{n:,} tokens, {bytes:,} bytes": "{n:,} 个 token，{bytes:,} 字节",
     "vocabulary": "词表",
     "weight decay": "权重衰减",
     "windows": "窗口",
@@ -227,4 +232,19 @@ PLAN = {
     "A model of width {width} is too narrow to keep this GPU busy: expect more time than is said "
     "here.": "宽度 {width} 的模型太窄，喂不饱这块 GPU：实际时间会比这里说的长。",
 }
-CHINESE: dict[str, str] = WORDS | DATA | MODEL | READING | PLAN
+END = {
+    "run": "训练",
+    "checkpoint": "检查点",
+    " (the best; the last is of step {n})": "（最好的；最后一个是第 {n} 步的）",
+    "report": "报告",
+    "held-out": "留出文本",
+    "older text": "旧文本",
+    "loss {loss:.4f} · perplexity {p} · {bits} bits per byte": (
+        "损失 {loss:.4f} · 困惑度 {p} · {bits} 比特/字节"
+    ),
+    "next steps": "接下来",
+    "continue a text": "续写一段文本",
+    "continue lines that you type": "续写你输入的每一行",
+    "measure loss on another text": "测量另一段文本上的损失",
+}
+CHINESE: dict[str, str] = WORDS | DATA | MODEL | READING | PLAN | END

@@ -65,23 +65,32 @@ def document(page: Page, language: str = "en", scheme: str = "auto") -> str:
     Raises:
         ConfigError: the page has curves or heatmaps, and matplotlib is not installed.
     """
-    title = escape(safe(page).title)
+    return whole(safe(page).title, fragment(page, scheme), language, scheme)
+
+
+def whole(title: str, body: str, language: str, scheme: str = "auto") -> str:
+    """Return a file that has `body`, which must be markup of ours."""
     return (
         f'<!doctype html>\n<html lang="{escape(language)}"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width">\n'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title}</title>\n"
+        f"<title>{escape(title)}</title>\n"
         f"<style>body{{margin:0}}@media {SCREENS[scheme]}{{body{{background:#151922}}}}</style>\n"
-        f"</head><body>\n{fragment(page, scheme)}\n</body></html>\n"
+        f"</head><body>\n{body}\n</body></html>\n"
     )
+
+
+def style(scheme: str = "auto") -> str:
+    """Return the style sheet of our pages; scheme as `document` has it."""
+    return STYLE.replace("DARK", SCREENS[scheme])
 
 
 def fragment(page: Page, scheme: str = "auto") -> str:
     """Return the page as a part of another one, with its style: what a notebook shows."""
     page, dark = safe(page), SCREENS[scheme]
     parts = [
-        f"<style>{STYLE.replace('DARK', dark)}</style>",
+        f"<style>{style(scheme)}</style>",
         '<div class="jl">',
         f"<h1>{escape(page.title)}</h1>",
     ]

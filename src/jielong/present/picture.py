@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import warnings
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
-from jielong.errors import ConfigError
 from jielong.present.blocks import (
     Bars,
     Block,
@@ -24,6 +22,7 @@ from jielong.present.blocks import (
     Table,
 )
 from jielong.present.colours import background, hex_of, on
+from jielong.present.plotting import fonts, require_matplotlib
 from jielong.present.terminal import chunks
 from jielong.present.visible import safe
 
@@ -33,13 +32,6 @@ if TYPE_CHECKING:
 WIDTH, MARGIN, LINE = 11.0, 0.3, 0.22  # inches
 CHAR = 0.092  # inches of a monospaced character of 11 points, about
 ROWS_SHOWN = 60  # of a table: more make no picture
-# what Chinese can be written with, on Linux, macOS and Windows
-CHINESE_FONTS = (
-    *("Noto Sans Mono CJK SC", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC"),
-    *("WenQuanYi Zen Hei Mono", "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans GB"),
-    *("Heiti SC", "Microsoft YaHei", "SimHei"),
-)
-
 Box = tuple[float, float, float, float]  # of a figure: left, bottom, width and height, as shares
 
 
@@ -64,38 +56,20 @@ def png(page: Page, dark: bool = False) -> bytes:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise ConfigError(
-            "pictures need matplotlib: pip install 'jielong[plots]'; text in the terminal and "
-            "--json do without"
-        ) from None
+    require_matplotlib()
+    import matplotlib
+
     settings: Any = {
-        "font.family": _fonts(),
+        "font.family": fonts(),
         "text.parse_math": False,  # text of models is no formula
         "font.size": 10,
         "axes.unicode_minus": False,
     }
     out = io.BytesIO()
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # see `lacks_chinese`
+        warnings.filterwarnings("ignore", message="Glyph")  # see `plotting.lacks_chinese`
         _figure(safe(page), DARK if dark else LIGHT).savefig(out, format="png", dpi=110)
     return out.getvalue()
-
-
-def lacks_chinese(page: Page) -> bool:
-    """Whether a page has Chinese, and no font of this machine can write it in a picture."""
-    return any("\u2e80" <= char <= "\u9fff" for char in repr(page)) and len(_fonts()) == 1
-
-
-@functools.cache
-def _fonts() -> list[str]:
-    from matplotlib import font_manager
-
-    there = {font.name for font in font_manager.fontManager.ttflist}
-    chinese = next((name for name in CHINESE_FONTS if name in there), None)
-    return ["DejaVu Sans Mono", *([chinese] if chinese else [])]
 
 
 def _figure(page: Page, ink: Ink) -> Figure:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import rich.console
 from rich.cells import cell_len
+from rich.measure import Measurement
 from rich.style import Style
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -40,14 +41,26 @@ BAR_WIDTH = 32
 def print_page(page: Page, console: rich.console.Console | None = None) -> None:
     """Print a page as wide as the terminal is."""
     page = safe(page)
-    console = console or rich.console.Console(highlight=False, soft_wrap=False)
+    given, console = console, console or rich.console.Console(highlight=False, soft_wrap=False)
     console.print(Text(page.title, style="bold"))
     for block in page.blocks:
         if not isinstance(block, Note) and block.title:
             console.print()
             console.print(Text(block.title, style="bold"))
+        if given is None and isinstance(block, Table) and not console.is_terminal:
+            _print_whole(_table(block), console)
+            continue
         for line in lines_of(block, console):
             console.print(line)
+
+
+def _print_whole(table: RichTable, console: rich.console.Console) -> None:
+    """Print a table where nothing has a width, a file or a pipe: a row is a line."""
+    width = console.width
+    wide = console.options.update(width=1000)
+    console.width = max(width, Measurement.get(console, wide, table).maximum)
+    console.print(table)
+    console.width = width
 
 
 def lines_of(block: Block, console: rich.console.Console) -> Iterator[Text | RichTable]:

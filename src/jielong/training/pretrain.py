@@ -11,6 +11,7 @@ from jielong.data.batches import prefetch
 from jielong.observe.console import Console
 from jielong.observe.metrics import RunningMetrics
 from jielong.observe.trackers import check_trackers
+from jielong.present.words import language_of
 from jielong.runtime.device import choose_device, describe, dtype_of_any_width, fast_products
 from jielong.runtime.distributed import World, init_world
 from jielong.runtime.run_folder import RunFolder, StopSignals
@@ -50,7 +51,11 @@ from jielong.training.watch import Watch, watching
 
 
 def pretrain(
-    config: Config, override: bool = False, quiet: bool = False, verify: bool = False
+    config: Config,
+    override: bool = False,
+    quiet: bool = False,
+    verify: bool = False,
+    language: str = "auto",
 ) -> RunResult:
     """Pretrain a model, or go on where the run in `config.run.out_dir` stopped.
 
@@ -60,15 +65,17 @@ def pretrain(
         quiet: print nothing; metrics.jsonl is written all the same.
         verify: compare every file of the dataset with its SHA-256, also if its size and time say
             that it has not changed since that was last done.
+        language: of what is printed: en, zh, or auto, the locale's.
 
     Raises:
         JielongError: ConfigError, DataError, CheckpointError or TrainingError, in plain words.
     """
+    language_of(language)  # a mistake in it is told by all ranks, before they meet
     device_type = choose_device(config.training.device).type
     with init_world(device_type) as world, translate_out_of_memory(), fast_products():
         device = choose_device(config.training.device, world.local_rank)
         dtype = dtype_of_any_width(config.training.dtype, device)
-        console = Console(shown=world.is_main and not quiet)
+        console = Console(shown=world.is_main and not quiet, language=language)
         with contextlib.closing(console):
             console.line(f"device     {describe(device, dtype)}")
             place = Place(world, Machine(device, world.world_size), console)

@@ -14,9 +14,11 @@ from jielong.errors import first_line
 from jielong.observe.health import Health
 from jielong.observe.metrics import RunningMetrics
 from jielong.observe.trackers import start_trackers
-from jielong.report import charts
-from jielong.report.history import RunHistory, read_history
-from jielong.report.report import REPORT, write_report
+from jielong.present.words import sayer
+from jielong.reports import charts
+from jielong.reports.curves import figures
+from jielong.reports.history import RunHistory, read_history
+from jielong.reports.report import REPORT, write_report
 from jielong.runtime.device import describe
 from jielong.runtime.run_folder import StopSignals
 from jielong.training.state import TrainState
@@ -24,6 +26,7 @@ from jielong.training.step import StepResult
 from jielong.training.utilisation import flops_per_token, memory_used, peak_flops
 from jielong.training.validation import has_turned
 
+CURVES = "curves"  # the name of their picture at trackers
 REPORT_SHARE = 0.02  # of a run's time that its reports may take, at most
 
 
@@ -149,7 +152,13 @@ class Watch:
                 f"{REPORT} has no curves without matplotlib: pip install 'jielong[plots]'",
             )
         try:
-            write_report([self._history()], state.folder.path / REPORT)
+            history = self._history()
+            write_report([history], state.folder.path / REPORT)
+            if state.metrics.trackers.on and history.train and charts.available():
+                found = figures(history, sayer("en"))
+                state.metrics.trackers.picture(
+                    state.progress.step, CURVES, charts.png(found, history.name)
+                )
         except Exception as error:
             self._tell("report", f"{REPORT} could not be written ({first_line(error)})")
         self.reported = time.monotonic()

@@ -16,7 +16,7 @@ from typing import Any
 from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, load_model, step_of
 from jielong.errors import CheckpointError, JielongError
 from jielong.model.transformer import context_length
-from jielong.report.history import is_run
+from jielong.reports.history import is_run
 from jielong.runtime.device import choose_device
 from jielong.runtime.run_folder import RunFolder
 from jielong.serving.engine import Engine

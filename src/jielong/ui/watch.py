@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jielong.errors import JielongError
-from jielong.report.charts import thin
-from jielong.report.history import Record, RunHistory, number, read_history
-from jielong.report.status import state_of
+from jielong.reports.charts import thin
+from jielong.reports.history import Record, RunHistory, number, read_history
+from jielong.reports.status import state_of
 from jielong.runtime.run_folder import RunFolder
 from jielong.serving.errors import RequestError
 from jielong.serving.web import json_response

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from jielong.evaluation.suites.chinese import CHINESE
 from jielong.present.blocks import Block, Note, Page, Table
+from jielong.present.finished import shown_by
 from jielong.present.result import Result
 from jielong.present.words import Say
 
@@ -183,23 +185,23 @@ class SuiteReport(Result):
         raise KeyError(suite)
 
     def page(self, say: Say) -> Page:
-        """Return a table for each suite, with its notes; in English."""
+        """Return a table for each suite, with its notes."""
+
+        def worded(text: str) -> str:
+            return shown_by(say, text, CHINESE)
+
         blocks: list[Block] = []
+        if self.tokens is not None:
+            blocks.append(Note(worded(f"{self.tokens:,} tokens seen")))
+        if self.before is not None:
+            blocks.append(Note(worded(f"before: {self.before}")))
         for result in self.suites:
             heading, found = rows(result)
-            blocks.append(Table(heading, found, left=2))
-            blocks += [Note(note, "dim") for note in all_notes(result)]
-        return Page(title(self), blocks)
-
-
-def title(report: SuiteReport) -> str:
-    """Say which model was measured, how far it was trained, and what it is compared with."""
-    parts = [report.model]
-    if report.tokens is not None:
-        parts.append(f"{report.tokens:,} tokens seen")
-    if report.before is not None:
-        parts.append(f"before: {report.before}")
-    return " · ".join(parts)
+            words = [[worded(name), worded(unit), *numbers] for name, unit, *numbers in found]
+            columns = ["", *map(worded, heading[1:])]
+            blocks.append(Table(columns, words, worded(result.suite), left=2))
+            blocks += [Note(worded(note), "dim") for note in all_notes(result)]
+        return Page(self.model, blocks)
 
 
 def rows(result: SuiteResult) -> tuple[list[str], list[list[str]]]:

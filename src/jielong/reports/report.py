@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from jielong.observe.chinese import CHINESE as PRINTED
 from jielong.observe.times import duration
+from jielong.present.finished import shown_by
 from jielong.present.words import Say, language_of, sayer
-from jielong.report import charts, comparison, curves, html
-from jielong.report.chinese import CHINESE
-from jielong.report.history import Record, RunHistory, number
-from jielong.report.status import state_of
+from jielong.reports import charts, comparison, curves, html
+from jielong.reports.chinese import CHINESE
+from jielong.reports.history import Record, RunHistory, number
+from jielong.reports.status import state_of
 from jielong.runtime.atomic import write_file
 
 REPORT = "report.html"
@@ -33,15 +35,21 @@ def report(runs: Sequence[RunHistory], language: str = "auto") -> str:
     """
     chosen = language_of(language)
     say = sayer(chosen, chinese=CHINESE)
-    if len(runs) == 1:
-        title, body = runs[0].name, _single(runs[0], say)
-    else:
-        title = say("Comparison of {n} runs", n=len(runs))
-        body = comparison.body(runs, say)
+    title, body = title_of(runs, say), body_of(runs, say)
     written = time.strftime("%Y-%m-%d %H:%M")
     about = say("written {time} by jielong report; no network, no script", time=written)
     footer = f"<footer>{html.text(about)}</footer>"
     return html.document(f"{title} · jielong", [html.heading(title, 1), *body, footer], chosen)
+
+
+def title_of(runs: Sequence[RunHistory], say: Say) -> str:
+    """Return the heading of the page."""
+    return runs[0].name if len(runs) == 1 else say("Comparison of {n} runs", n=len(runs))
+
+
+def body_of(runs: Sequence[RunHistory], say: Say) -> list[str]:
+    """Return the elements of the page below its heading."""
+    return _single(runs[0], say) if len(runs) == 1 else comparison.body(runs, say)
 
 
 def write_report(runs: Sequence[RunHistory], file: Path, language: str = "auto") -> None:
@@ -55,12 +63,14 @@ def write_report(runs: Sequence[RunHistory], file: Path, language: str = "auto")
 
 def _single(run: RunHistory, say: Say) -> list[str]:
     parts = [html.tiles(_tiles(run, say))]
-    parts += [html.paragraph(say("cannot be read: {what}", what=p), "warn") for p in run.problems]
+    parts += [
+        html.paragraph(say("cannot be read: {what}", what=p), "warning") for p in run.problems
+    ]
     end = run.end
     if end and end.get("state") == "failed":
-        parts.append(html.paragraph(str(end.get("why")), "warn"))
+        parts.append(html.paragraph(str(end.get("why")), "warning"))
     if turned := _turned(run, say):
-        parts.append(html.paragraph(turned, "warn"))
+        parts.append(html.paragraph(turned, "warning"))
     parts += _warnings(run, say)
     if not run.train:
         parts.append(html.paragraph(say("nothing is recorded yet"), "dim"))
@@ -111,7 +121,7 @@ def _warnings(run: RunHistory, say: Say) -> list[str]:
     if not found:
         return []
     lines = [
-        html.paragraph(f"{say('step {step}', step=r['step'])}: {r.get('text')}", "warn")
+        html.paragraph(shown_by(say, f"step {r['step']}: {r.get('text')}", PRINTED), "warning")
         for r in found
     ]
     return [html.heading(say("What looked wrong")), *lines]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from jielong.report.history import RunHistory
+from jielong.reports.history import RunHistory
 from jielong.runtime.run_folder import RunFolder
 
 STATES = ("running", "finished", "stopped", "failed")

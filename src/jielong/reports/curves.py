@@ -8,23 +8,22 @@ from dataclasses import replace
 
 from jielong.observe.times import duration
 from jielong.present.words import Say
-from jielong.report import html
-from jielong.report.charts import Chart, Series, draw, thin
-from jielong.report.history import Record, RunHistory, number
+from jielong.reports.charts import Chart, Figure, Series, thin
+from jielong.reports.history import Record, RunHistory, number
 
 MISSING = "No curves: they need matplotlib (pip install 'jielong[plots]', then jielong report)."
 
 
-def figures(run: RunHistory, say: Say) -> list[str]:
+def figures(run: RunHistory, say: Say) -> list[Figure]:
     """Return the charts of a run that has records of training."""
     ticks, steps = _ticks(run), [r["step"] for r in run.train]
-    found = []
+    found: list[Figure] = []
 
     def add(title: str, *series: Series, keys: Sequence[tuple[int, str]] = (), **how: bool) -> None:
         drawn = [s for s in series if s.xs]
         if drawn:
-            svg = draw(Chart(drawn, ticks, **how))
-            found.append(html.figure(say(title), svg, say("step / tokens / time"), keys))
+            chart = Chart(drawn, ticks, **how)
+            found.append(Figure(say(title), chart, say("step / tokens / time"), keys))
 
     held_out = points(run.validations, "loss", colour=1)
     keys = [(0, say("training")), (1, say("held-out"))] if held_out.xs else [(0, say("training"))]

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from jielong.cli.main import main
-from jielong.report import charts
-from jielong.report.chinese import CHINESE
-from jielong.report.comparison import differing, names_of
-from jielong.report.curves import at
-from jielong.report.history import read_history
-from jielong.report.report import report
+from jielong.reports import charts
+from jielong.reports.chinese import CHINESE
+from jielong.reports.comparison import differing, names_of
+from jielong.reports.curves import at
+from jielong.reports.history import read_history
+from jielong.reports.report import report
 from tiny import TINY_RUN, flags, in_this_process
 
-SOURCE = Path(__file__).parents[2] / "src" / "jielong" / "report"
+SOURCE = Path(__file__).parents[2] / "src" / "jielong" / "reports"
 KNOWN_TAGS = {
     *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "div"),
     *("span", "b", "table", "tr", "th", "td", "details", "summary", "figure", "figcaption"),
@@ -102,7 +102,7 @@ def test_characters_that_turn_or_hide_text_are_spelled_out(run: Path, tmp_path: 
     with (copy / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
     source = report([read_history(copy)])
-    assert "\u202e" not in source and "a&lt;U+202E&gt;b" in source and "&lt;U+001B&gt;" in source
+    assert "\u202e" not in source and "a&lt;U+202E&gt;b" in source and "␛[2J" in source
     source.encode()
 
 
@@ -121,6 +121,8 @@ def test_the_command_writes_the_page_again_where_it_is_told(
         (["missing"], "missing: no such folder"),
         (["empty"], "empty: not a run"),
         (["RUN", "--lang", "fr"], "lang='fr' is not one of auto, en, zh"),
+        (["RUN", "--json", "--lang", "fr"], "lang='fr' is not one of auto, en, zh"),
+        (["RUN", "--png", "empty"], "--png empty is a folder"),
         (["RUN", "--html", "empty"], "--html empty is a folder"),
     ],
 )

@@ -1,7 +1,7 @@
-"""Charts as SVG, by matplotlib: the extra `plots`.
+"""Charts by matplotlib, the extra `plots`: as SVG for a page, or together as one PNG.
 
-The pictures have no colours of their own, but names of colours that the page defines for light and
-dark screens, and no text but numbers: the page has the words, in its own language.
+The SVG has no colours of its own, but names of colours that the page defines for light and dark
+screens, and no text but numbers: the page has the words, in its own language.
 """
 
 from __future__ import annotations
@@ -9,13 +9,27 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from jielong.present.plotting import fonts, require_matplotlib
+from jielong.present.visible import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_POINTS = 400  # of a curve
 INK, GRID = "#010101", "#020202"
 COLOURS = tuple(f"#0304{i:02x}" for i in range(8))  # replaced by var(--c0) … var(--c7)
+# the same on white paper, for a PNG
+PAPER_INK, PAPER_GRID = "#1d2330", "#a9b0bd"
+PAPER_COLOURS = (
+    *("#2f6fb5", "#c4561c", "#1f8a5b", "#8a4fb0"),
+    *("#9a7b00", "#b8316f", "#3d8f9e", "#6b6f78"),
+)
+ACROSS, PANEL = 2, (6.0, 3.6)  # charts in a row of a PNG, and the inches of one
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "jielong",
@@ -75,6 +89,20 @@ class Chart:
     steps: bool = True
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its words.
+
+    Attributes:
+        keys: what each colour stands for.
+    """
+
+    title: str
+    chart: Chart
+    caption: str = ""
+    keys: Sequence[tuple[int, str]] = ()
+
+
 def available() -> bool:
     """Whether matplotlib is installed."""
     try:
@@ -105,39 +133,75 @@ def thin(xs: Sequence[float], ys: Sequence[float | None], most: int = MOST_POINT
 def draw(chart: Chart) -> str:
     """Return a chart as an `<svg>` element that fills the width it is given."""
     import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.figure import Figure as Picture
 
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(5.6, 2.9))
+        figure = Picture(figsize=(5.6, 2.9))
         bottom = 0.2 if chart.steps else 0.09
         axes = figure.add_axes((0.105, bottom, 0.845, 0.96 - bottom))
-        for series in chart.series:
-            _draw_series(axes, series)
-        values = [y for series in chart.series for y in series.ys]
-        if chart.log and min(values) > 0 and max(values) > 20 * min(values):
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        elif (top := _top(chart)) is not None:
-            axes.set_ylim(top=top)
-        axes.grid(visible=True)
-        axes.tick_params(length=0)
-        axes.locator_params(axis="x", nbins=5, integer=chart.steps)
-        axes.margins(x=0.02)
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(lambda x, _: chart.ticks(x) if x >= 0 else "")
+        _fill(axes, chart, COLOURS, INK)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return _inline(file.getvalue())
 
 
-def _draw_series(axes: object, series: Series) -> None:
-    from matplotlib.axes import Axes
+def png(figures: Sequence[Figure], title: str) -> bytes:
+    """Return charts with their words as one picture on white paper.
 
-    assert isinstance(axes, Axes)
-    colour = COLOURS[series.colour % len(COLOURS)]
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    require_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure as Picture
+    from matplotlib.lines import Line2D
+
+    down = math.ceil(len(figures) / ACROSS)
+    colours: dict[Any, Any] = {"text.color": PAPER_INK, "axes.edgecolor": PAPER_GRID}
+    colours |= {"xtick.labelcolor": PAPER_INK, "ytick.labelcolor": PAPER_INK}
+    colours |= {"grid.color": PAPER_GRID, "font.family": fonts(), "text.parse_math": False}
+    out = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS | colours), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # no font here has Chinese, say
+        size = (PANEL[0] * min(ACROSS, len(figures)), PANEL[1] * down + 0.4)
+        picture = Picture(figsize=size, layout="constrained", facecolor="white")
+        picture.suptitle(visible(title), x=0.01, ha="left", size=12)
+        for number, figure in enumerate(figures, start=1):
+            axes = picture.add_subplot(down, min(ACROSS, len(figures)), number)
+            _fill(axes, figure.chart, PAPER_COLOURS, PAPER_INK)
+            axes.set_title(visible(figure.title), loc="left", size=10)
+            axes.set_xlabel(visible(figure.caption), size=8)
+            handles = [Line2D([], [], color=PAPER_COLOURS[c % 8]) for c, _ in figure.keys]
+            if handles:
+                names = [visible(name) for _, name in figure.keys]
+                axes.legend(handles, names, frameon=False, fontsize=8)
+        picture.savefig(out, format="png", dpi=110)
+    return out.getvalue()
+
+
+def _fill(axes: Axes, chart: Chart, colours: Sequence[str], ink: str) -> None:
+    """Draw the curves of a chart, with their scales."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    for series in chart.series:
+        _draw_series(axes, series, colours[series.colour % len(colours)], ink)
+    values = [y for series in chart.series for y in series.ys]
+    if chart.log and min(values) > 0 and max(values) > 20 * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    elif (top := _top(chart)) is not None:
+        axes.set_ylim(top=top)
+    axes.grid(visible=True)
+    axes.tick_params(length=0)
+    axes.locator_params(axis="x", nbins=5, integer=chart.steps)
+    axes.margins(x=0.02)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(lambda x, _: chart.ticks(x) if x >= 0 else "")
+
+
+def _draw_series(axes: Axes, series: Series, colour: str, ink: str) -> None:
     if series.low is not None and series.high is not None:
         axes.fill_between(series.xs, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
     style = "o-" if series.points or len(series.xs) == 1 else "-"
@@ -148,7 +212,7 @@ def _draw_series(axes: object, series: Series) -> None:
         )
     if series.best is not None:
         x, y = series.xs[series.best], series.ys[series.best]
-        axes.plot([x], [y], "*", color=INK, markersize=11, markeredgewidth=0)
+        axes.plot([x], [y], "*", color=ink, markersize=11, markeredgewidth=0)
 
 
 def _top(chart: Chart) -> float | None:

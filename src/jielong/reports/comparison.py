@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from jielong.observe.times import duration
+from jielong.present.blocks import Table
 from jielong.present.words import Say
-from jielong.report import charts, curves, html
-from jielong.report.charts import Chart, Series, draw, thin
-from jielong.report.history import RunHistory, number
-from jielong.report.status import state_of
+from jielong.reports import charts, curves, html
+from jielong.reports.charts import Chart, Figure, Series, thin
+from jielong.reports.history import RunHistory, number
+from jielong.reports.status import state_of
 
 NOT_COMPARED = ("out_dir", "tracker", "tracker_project")
 
@@ -20,12 +21,13 @@ NOT_COMPARED = ("out_dir", "tracker", "tracker_project")
 def body(runs: Sequence[RunHistory], say: Say) -> list[str]:
     """Return the elements of a page that compares runs."""
     names = names_of(runs)
-    parts = [_summary(runs, names, say)]
-    parts += [html.paragraph(line, "warn") for line in _not_comparable(runs, names, say)]
+    table = summary(runs, names, say)
+    parts = [html.table(table.columns, table.rows)]
+    parts += [html.paragraph(line, "warning") for line in not_comparable(runs, names, say)]
     if not any(run.train for run in runs):
         parts.append(html.paragraph(say("nothing is recorded yet"), "dim"))
     elif charts.available():
-        parts += [html.heading(say("Curves")), html.charts(_figures(runs, names, say))]
+        parts += [html.heading(say("Curves")), html.charts(figures(runs, names, say))]
     else:
         parts.append(html.paragraph(say(curves.MISSING), "dim"))
     parts.append(html.heading(say("Settings that differ")))
@@ -50,14 +52,21 @@ def differing(runs: Sequence[RunHistory], none: str) -> list[list[str]]:
 
     Settings that follow from others are taken as they were decided.
     """
+    return [
+        [name, *(none if value is None else _shown(value) for value in values)]
+        for name, values in values_that_differ(runs).items()
+    ]
+
+
+def values_that_differ(runs: Sequence[RunHistory]) -> dict[str, tuple[Any, ...]]:
+    """Return what `differing` shows, as values by name; None where a run has no such setting."""
     known = [settings_of(run) for run in runs]
-    names = sorted(set().union(*known) - set(NOT_COMPARED))
-    rows = []
-    for name in names:
-        values = [values.get(name) for values in known]
+    found = {}
+    for name in sorted(set().union(*known) - set(NOT_COMPARED)):
+        values = tuple(settings.get(name) for settings in known)
         if any(value != values[0] for value in values):
-            rows.append([name, *(none if v is None else _shown(v) for v in values)])
-    return rows
+            found[name] = values
+    return found
 
 
 def settings_of(run: RunHistory) -> dict[str, Any]:
@@ -78,7 +87,8 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _summary(runs: Sequence[RunHistory], names: Sequence[str], say: Say) -> str:
+def summary(runs: Sequence[RunHistory], names: Sequence[str], say: Say) -> Table:
+    """Return where each run stands, the lowest held-out loss with a star."""
     heads = ("run", "state", "step", "held-out", "best", "parameters", "tokens", "time")
     known = [run.best["bits_per_byte"] for run in runs if run.best]
     rows = []
@@ -97,10 +107,10 @@ def _summary(runs: Sequence[RunHistory], names: Sequence[str], say: Say) -> str:
                 duration(run.seconds[-1]) if run.seconds else "–",
             )
         )
-    return html.table([say(word) for word in heads], rows)
+    return Table([say(word) for word in heads], rows, left=2)
 
 
-def _not_comparable(runs: Sequence[RunHistory], names: Sequence[str], say: Say) -> list[str]:
+def not_comparable(runs: Sequence[RunHistory], names: Sequence[str], say: Say) -> list[str]:
     """Say where the held-out texts differ: bits per byte of other texts do not compare."""
     unknown = (
         "The held-out text of {name} is not known here, so whether its bits per byte compare is "
@@ -128,7 +138,8 @@ def _not_comparable(runs: Sequence[RunHistory], names: Sequence[str], say: Say) 
     return lines
 
 
-def _figures(runs: Sequence[RunHistory], names: Sequence[str], say: Say) -> list[str]:
+def figures(runs: Sequence[RunHistory], names: Sequence[str], say: Say) -> list[Figure]:
+    """Return the charts of several runs together."""
     keys = list(enumerate(names))
     found = []
     for title, axis, ticks in (
@@ -139,7 +150,7 @@ def _figures(runs: Sequence[RunHistory], names: Sequence[str], say: Say) -> list
         if series:
             chart = Chart(series, ticks, cut_top=True, steps=False)
             caption = say("points: held-out text; line: training text")
-            found.append(html.figure(say(title), draw(chart), caption, keys))
+            found.append(Figure(say(title), chart, caption, keys))
     return found
 
 

@@ -82,4 +82,8 @@ CHINESE = {
     "written {time} by jielong report; no network, no script": "由 jielong report 写于 {time}；"
     "不联网，无脚本",
     "none": "无",
+    "Runs in {folder}": "{folder} 中的训练",
+    "no runs in {folder}": "{folder} 中没有训练",
+    "age": "距今",
+    "note": "备注",
 }

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -15,8 +14,9 @@ from rich.text import Text
 
 from jielong.observe.console import one_line
 from jielong.observe.times import duration
-from jielong.report.history import folder_size, is_run, read_history
-from jielong.report.status import state_of
+from jielong.present.words import Say
+from jielong.reports.history import folder_size, is_run, read_history
+from jielong.reports.status import state_of
 
 INSIDE = ("checkpoints", "data", "tokenizer", "replay")  # of a run, where no other runs are
 STYLES = {"running": "green", "finished": "", "stopped": "yellow", "failed": "red"}
@@ -98,44 +98,40 @@ def rows_of(folder: Path) -> list[RunRow]:
     return rows
 
 
-def print_runs(folder: Path, as_json: bool) -> None:
-    """Print the table, or one JSON object with the same."""
-    rows = rows_of(folder)
-    if as_json:
-        print(json.dumps({"runs": [asdict(row) for row in rows]}, ensure_ascii=False))
-    elif rows:
-        # where it is no terminal there is room
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=200)
-        console.print(_table(rows, folder))
-    else:
-        print(f"no runs in {folder}")
+def print_runs(rows: Sequence[RunRow], folder: Path, say: Say) -> None:
+    """Print the table."""
+    if not rows:
+        print(say("no runs in {folder}", folder=folder))
+        return
+    # where it is no terminal there is room
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    console.print(_table(rows, folder, say))
 
 
-def watch_runs(folder: Path, interval_s: float) -> None:
+def watch_runs(folder: Path, interval_s: float, say: Say) -> None:
     """Draw the table again and again, until Ctrl-C."""
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
         try:
             while True:
                 rows = rows_of(folder)
-                live.update(
-                    _table(rows, folder) if rows else Text(f"no runs in {folder}"), refresh=True
-                )
+                none = Text(say("no runs in {folder}", folder=folder))
+                live.update(_table(rows, folder, say) if rows else none, refresh=True)
                 time.sleep(interval_s)
         except KeyboardInterrupt:
             return
 
 
-def _table(rows: list[RunRow], folder: Path) -> Table:
+def _table(rows: Sequence[RunRow], folder: Path, say: Say) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("run", overflow="fold")
-    table.add_column("state")
+    table.add_column(say("run"), overflow="fold")
+    table.add_column(say("state"))
     for name in ("step", "bits/byte", "best", "age", "size"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(say(name), justify="right", no_wrap=True)
     if any(row.note for row in rows):
-        table.add_column("note", overflow="fold")
+        table.add_column(say("note"), overflow="fold")
     for row in rows:
         total = "" if row.total_steps is None else f"/{row.total_steps}"
         best = "–"
@@ -143,13 +139,13 @@ def _table(rows: list[RunRow], folder: Path) -> Table:
             best = f"{row.best_bits_per_byte:.4f} ({row.best_step})"
         bits = "–" if row.bits_per_byte is None else f"{row.bits_per_byte:.4f}"
         cells: list[Text | str] = [
-            _plain(_below(row.run, folder)),
-            Text(row.state, STYLES[row.state]),
+            _plain(below(row.run, folder)),
+            Text(say(row.state), STYLES[row.state]),
             f"{row.step}{total}",
             bits,
             best,
-            _age(row.age_s),
-            _size(row.size_bytes),
+            age(row.age_s),
+            size(row.size_bytes),
         ]
         table.add_row(*cells, *([_plain(row.note)] if row.note else []))
     return table
@@ -160,17 +156,20 @@ def _plain(words: str) -> Text:
     return Text(one_line(words))
 
 
-def _below(run: str, folder: Path) -> str:
+def below(run: str, folder: Path) -> str:
+    """Name a run by its path below a folder."""
     path = Path(run)
     return str(path.relative_to(folder)) if path != folder else path.name or str(path.resolve())
 
 
-def _age(seconds: float) -> str:
+def age(seconds: float) -> str:
+    """Write how long something is ago."""
     return duration(seconds) if seconds < 86_400 else f"{seconds / 86_400:.0f}d"
 
 
-def _size(count: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
+def size(count: float) -> str:
+    """Write a number of bytes."""
+    for unit, each in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= each:
+            return f"{count / each:.1f} {unit}"
     return f"{count:.0f} B"

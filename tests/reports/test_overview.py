@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from jielong.cli.main import main
-from jielong.report.overview import RunRow, rows_of
+from jielong.reports.overview import RunRow, rows_of
 from jielong.runtime.run_folder import RunFolder
 
 
@@ -118,7 +118,7 @@ def test_the_table_is_drawn_again_until_it_is_stopped(
         if len(waits) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("jielong.report.overview.time.sleep", wait)
+    monkeypatch.setattr("jielong.reports.overview.time.sleep", wait)
     assert main(["runs", str(run.parent), "--watch"]) == 0
     assert waits == [2.0] * 3 and "finished" in capsys.readouterr().out
 
@@ -135,8 +135,8 @@ def test_a_folder_without_runs_and_one_that_is_not_there(
 
 
 def test_a_page_of_a_run_that_fails_says_why(run: Path, tmp_path: Path) -> None:
-    from jielong.report.history import read_history
-    from jielong.report.report import report
+    from jielong.reports.history import read_history
+    from jielong.reports.report import report
 
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)

@@ -1,0 +1,256 @@
+"""What a run prints, in Chinese, by its English form (`present/finished.py`).
+
+A value named `as_is` is a text of the user's and stays as it is.
+"""
+
+SETUP = {
+    "device     {what}": "设备       {what}",
+    "training a tokenizer of {n} tokens …": "正在训练 {n} 个 token 的分词器 …",
+    "tokenizer of {n} tokens: {as_is}": "{n} 个 token 的分词器：{as_is}",
+    "dataset {as_is} (the run's own)": "数据集 {as_is}（本次训练自己的）",
+    "dataset {as_is} (already prepared: reused)": "数据集 {as_is}（已经准备好：重复使用）",
+    "dataset {as_is}": "数据集 {as_is}",
+    "  files          {what}": "  文件           {what}",
+    "  not read       {what}": "  未读取         {what}",
+    "  documents      {n} ({share} duplicates)": "  文档           {n}（{share} 重复）",
+    "  tokens         {n} as {kind}, vocabulary {v}": "  token          {n}（{kind}），词表 {v}",
+    "  text           {n} MB, {each} bytes per token": (
+        "  文本           {n} MB，每 token {each} 字节"
+    ),
+    "  lengths        median {a} tokens; 5% {b}, 25% {c}, 75% {d}, 95% {e}, longest {f}": (
+        "  长度           中位数 {a} 个 token；5% {b}，25% {c}，75% {d}，95% {e}，最长 {f}"
+    ),
+    "  held out       {n} documents, {tokens} tokens ({share})": (
+        "  留出           {n} 篇文档，{tokens} 个 token（{share}）"
+    ),
+    "  held out       {what}": "  留出           {what}",
+    "  packing        avoids {a} padding and {b} truncation": (
+        "  拼接           避免了 {a} 的填充和 {b} 的截断"
+    ),
+    "                 (of one document per row of {n} tokens)": (
+        "                 （与每行 {n} 个 token 放一篇文档相比）"
+    ),
+    "  note           {what}": "  注意           {what}",
+    "  sample         {as_is}": "  样本           {as_is}",
+    "model      {n} parameters ({kind}: {layers} layers × {width}, {heads} heads, {kv} kv heads, "
+    "vocabulary {v})": (
+        "模型       {n} 参数（{kind}：{layers} 层 × {width}，{heads} 个头，{kv} 个 kv 头，词表 "
+        "{v}）"
+    ),
+    "attention  {what}": "注意力     {what}",
+    "budget     {steps} steps of {windows} tokens = {n} tokens ({epochs} epochs, {each} per "
+    "parameter)": (
+        "预算       {steps} 步 × {windows} token = {n} token（{epochs} 轮，每参数 {each} 个）"
+    ),
+    "optimizer  {name}, peak learning rate {rate}, {schedule}, {n} warm-up steps": (
+        "优化器     {name}，学习率峰值 {rate}，{schedule}，预热 {n} 步"
+    ),
+    "optimizer  {name}, peak learning rate {rate}, {schedule}, {n} warm-up steps; evaluating and "
+    "saving averaged weights": (
+        "优化器     {name}，学习率峰值 {rate}，{schedule}，预热 {n} 步；评估并保存平均后的权重"
+    ),
+    "teacher    {as_is}: half of what is learnt is what it predicts": (
+        "教师       {as_is}：学到的一半是它的预测"
+    ),
+    "epochs     the text is read {n} times; against memorising it: {list}": (
+        "轮数       文本要读 {n} 遍；防止死记：{list}"
+    ),
+    "weight decay {n}": "权重衰减 {n}",
+    "{share} of the input tokens replaced": "替换 {share} 的输入 token",
+    "{share} of the tokens split": "拆分 {share} 的 token",
+    "a stop once the held-out loss has turned": "留出损失回升就停止",
+    "causal over the whole window": "整个窗口内的因果注意力",
+    "one call per document where documents are long, otherwise masked": (
+        "长文档逐篇计算，其余用掩码"
+    ),
+    "exports    not to {name}: {why}": "导出       不能导出为 {name}：{why}",
+    "ignored: {names}; {why}": "被忽略：{names}；{why}",
+    "memory     micro-batches of {n} windows fit, of {all} in the global batch": (
+        "内存       放得下 {n} 个窗口的微批次，全局批次有 {all} 个"
+    ),
+    "chosen     {width} wide, {layers} layers, vocabulary {v}: the largest that can see enough "
+    "tokens in {minutes} minutes here, {n}M of a text of about {all}M": (
+        "选定       宽 {width}，{layers} 层，词表 {v}：在这里 {minutes} 分钟内能看到足够 token "
+        "的最大模型，"
+        "{n}M 个，文本约 {all}M"
+    ),
+    "the text is read {n} times: more would only memorise it. {what}": (
+        "文本读 {n} 遍：再多只是死记。{what}"
+    ),
+    "The time is also for {n} models to learn from": "时间还用来先训练 {n} 个供学习的模型",
+    "So the run ends sooner": "所以训练会提早结束",
+    "window     {n} tokens, not {asked} as data.max_seq_len says: there are only {all} tokens of "
+    "text to train on": (
+        "窗口       {n} 个 token，而不是 data.max_seq_len 所说的 {asked}：可训练的文本只有 "
+        "{all} 个 token"
+    ),
+    "the text has changed since: {what}. This run goes on with the tokens it has; to train on the "
+    "text as it is now, start another run from this one's model: --init-from {as_is} and a new "
+    "--out-dir": (
+        "文本后来改变了：{what}。本次训练继续用它已有的 token；要用现在的文本训练，请从本次的模型"
+        "另起一次：--init-from {as_is} 加新的 --out-dir"
+    ),
+    "the tokenizer is not the one of {as_is}: the same id is another text, so its embeddings are "
+    "learnt anew; leave --tokenizer out to use its own": (
+        "分词器不是 {as_is} 的：同一个 id 是另一段文本，所以嵌入要重新学；去掉 --tokenizer "
+        "就用它自己的"
+    ),
+    "AutoTokenizer will not give this run's ids: {what}": (
+        "AutoTokenizer 给出的 id 与本次训练不同：{what}"
+    ),
+    "compiling …": "正在编译 …",
+    "torch.compile does not work here, going on without: {why}": (
+        "torch.compile 在这里不能用，不用它继续：{why}"
+    ),
+    "trying {n} learning rates …": "正在试 {n} 个学习率 …",
+    "\n── teacher {n} of {all}": "\n── 教师 {n} / {all}",
+    "\n── the model itself": "\n── 模型本身",
+    "profile    the run is too short for one": "性能分析   训练太短，做不了",
+    "profile    {as_is}/operations.txt and trace.json, which Perfetto shows": (
+        "性能分析   {as_is}/operations.txt 和 trace.json（用 Perfetto 查看）"
+    ),
+}
+PROGRESS = {
+    "initial loss {loss}, expected ln({v}) = {e}": "初始损失 {loss}，应为 ln({v}) = {e}",
+    "{beside}: higher, so the initial weights are confident and wrong": (
+        "{beside}：偏高，说明初始权重自信而错误"
+    ),
+    "{beside}: lower, so the text is very uniform, or the targets leak into the input": (
+        "{beside}：偏低，说明文本很单一，或目标泄漏进了输入"
+    ),
+    "{beside}: it is not a number, so this update is skipped": "{beside}：不是数，所以跳过这次更新",
+    "step {step}/{total} · loss {loss} · lr {rate} · grad {norm} · {speed} tok/s · {left} left": (
+        "第 {step}/{total} 步 · 损失 {loss} · 学习率 {rate} · 梯度 {norm} · {speed} token/秒 · "
+        "还剩 {left}"
+    ),
+    "── step {step} · {of} loss {loss} · perplexity {p} · {bits} bits/byte": (
+        "── 第 {step} 步 · {of}损失 {loss} · 困惑度 {p} · {bits} 比特/字节"
+    ),
+    "held-out": "留出文本",
+    "older text": "旧文本",
+    "── step {step} · training is {change} than expected: {now}M tokens instead of {before}M, to "
+    "end in time": (
+        "── 第 {step} 步 · 训练比预计{change}：改为 {now}M 个 token（原为 {before}M），以便按时结束"
+    ),
+    "slower": "慢",
+    "faster": "快",
+    "this run is complete; a larger budget needs --override": (
+        "本次训练已完成；更大的预算需要 --override"
+    ),
+    "stopped after step {n}; the same command goes on from there": (
+        "已停在第 {n} 步之后；同一条命令会从那里继续"
+    ),
+    "suite {name} is left out: {why}": "跳过测试集 {name}：{why}",
+    "{what}; training goes on": "{what}；训练继续",
+    "the checks of this run are off: {why}": "本次训练的检查已关闭：{why}",
+    "{page} has no curves without matplotlib: pip install 'jielong[plots]'": (
+        "没有 matplotlib，{page} 就没有曲线：pip install 'jielong[plots]'"
+    ),
+    "{page} could not be written ({why})": "{page} 写不了（{why}）",
+    "{name} failed and is now off ({why}); metrics.jsonl continues": (
+        "{name} 出错，已关闭（{why}）；metrics.jsonl 继续记录"
+    ),
+    "out of memory at step {step}: micro-batches of {n} windows from now on, not {before}; the "
+    "updates stay the same": (
+        "第 {step} 步内存不足：今后微批次为 {n} 个窗口，不再是 {before} 个；每次更新不变"
+    ),
+    "step {step}: {what} at {where}: update skipped": (
+        "第 {step} 步：{what}，在 {where}：跳过这次更新"
+    ),
+    "step {step}: the loss jumps to {loss}, {n} deviations above the latest, at {where}": (
+        "第 {step} 步：损失跳到 {loss}，比最近的高 {n} 个标准差，在 {where}"
+    ),
+    "back to step {step}; steps {first} to {last} will be left out": (
+        "回到第 {step} 步；第 {first} 到 {last} 步将被略过"
+    ),
+    "loss {loss}, gradient norm {norm}": "损失 {loss}，梯度范数 {norm}",
+    "documents {list} of the training split": "训练文本的第 {list} 篇文档",
+    "diverged so far: {beside}; a lower --learning-rate would help": (
+        "到目前为止发散了：{beside}；降低 --learning-rate 会有帮助"
+    ),
+    "learnt nothing so far: {beside}; a lower --learning-rate would help": (
+        "到目前为止什么也没学到：{beside}；降低 --learning-rate 会有帮助"
+    ),
+    "the run has diverged: {beside}; {what}; try a lower --learning-rate or a longer "
+    "--warmup-steps": (
+        "训练发散了：{beside}；{what}；试试更低的 --learning-rate，或更长的 --warmup-steps"
+    ),
+    "the run has learnt nothing: {beside}; {what}; try a lower --learning-rate or a longer "
+    "--warmup-steps": (
+        "训练什么也没学到：{beside}；{what}；试试更低的 --learning-rate，或更长的 --warmup-steps"
+    ),
+    "held-out loss {loss}, where a random guess has {a} and knowing only how frequent each token "
+    "is {b}": ("留出损失 {loss}，而随机猜测是 {a}，只知道每个 token 的频率是 {b}"),
+    "the held-out loss turned: {best} bits/byte at step {at} (epoch {a}) and {last} at step {end} "
+    "(epoch {b}), as the model memorises the training text. The model is that of step {at_again}. "
+    "{rest}": (
+        "留出损失已回升：第 {at} 步（第 {a} 轮）{best} 比特/字节，第 {end} 步（第 {b} "
+        "轮）{last}，因为模型在"
+        "背诵训练文本。模型取第 {at_again} 步的。{rest}"
+    ),
+    "The run ends here, not at step {n} (epoch {e}); --patience 0 would train on. More text helps "
+    "most; otherwise fewer epochs, or more --weight-decay.": (
+        "训练到此结束，而不是第 {n} 步（第 {e} 轮）；--patience 0 会继续训练。增加文本最有效；"
+        "否则减少轮数，或加大 --weight-decay。"
+    ),
+    "More text helps most; otherwise fewer epochs, or more --weight-decay.": (
+        "增加文本最有效；否则减少轮数，或加大 --weight-decay。"
+    ),
+}
+WARNINGS = {
+    "step {step}: {finding}": "第 {step} 步：{finding}",
+    "the loss, {now}, is far above ln({v}) = {uniform}, that of a random guess: the run diverges. "
+    "Try a lower --learning-rate or a longer --warmup-steps": (
+        "损失 {now} 远高于随机猜测的 ln({v}) = {uniform}：训练发散了。试试更低的 --learning-rate，"
+        "或更长的 --warmup-steps"
+    ),
+    "after {n} steps the loss, {now}, is still that of a random guess, ln({v}) = {uniform}. Try "
+    "another --learning-rate, and look whether the text is what you meant it to be": (
+        "{n} 步之后损失 {now} 仍是随机猜测的水平 ln({v}) = {uniform}。试试别的 --learning-rate，"
+        "并看看文本是不是你想要的"
+    ),
+    "the loss has been flat since step {step} ({before}, now {now}). If it is not good enough, try "
+    "another --learning-rate, a larger model or more text; more steps alone gain little": (
+        "损失自第 {step} 步起不再下降（{before}，现在 {now}）。如果还不够好，试试别的 "
+        "--learning-rate、"
+        "更大的模型或更多文本；只加步数收获很少"
+    ),
+    "the gradient norm has grown to {now}, {times} times what it was, and the loss does not fall: "
+    "the run may diverge. Try a lower --learning-rate or --grad-clip": (
+        "梯度范数涨到 {now}，是原来的 {times} 倍，而损失没有下降：训练可能发散。"
+        "试试更低的 --learning-rate 或 --grad-clip"
+    ),
+    "the held-out loss rises ({best} at step {step}, now {now}) while the training loss falls: the "
+    "model memorises the text. More text helps most; else fewer --epochs, or more "
+    "--weight-decay or "
+    "--dropout. The best checkpoint is kept": (
+        "留出损失上升（第 {step} 步 {best}，现在 {now}），训练损失却在下降：模型在背诵文本。"
+        "增加文本最有效；"
+        "否则减少 --epochs，或加大 --weight-decay 或 --dropout。最好的检查点会保留"
+    ),
+    "training has slowed down to {now} tokens/s, from {before}: another program may use this "
+    "machine, or it may be too hot. `top`, or nvidia-smi, shows which": (
+        "训练慢到 {now} token/秒，原来是 {before}：可能有别的程序在用这台机器，或机器过热。"
+        "用 `top` 或 nvidia-smi 查看"
+    ),
+    "no token is sent to expert {expert} of layer {layer}, in {n} records: its weights are of no "
+    "use. Try a larger --router-aux-loss-coef, or --router-aux-loss bias": (
+        "在 {n} 条记录里，没有 token 送往第 {layer} 层的专家 {expert}：它的权重没有用处。"
+        "试试更大的 --router-aux-loss-coef，或 --router-aux-loss bias"
+    ),
+}
+VIEW = {
+    "step": "步数",
+    "loss": "损失",
+    "speed": "速度",
+    "sample": "样本",
+    "starting": "准备中",
+    "{left} left, ends {clock}": "还剩 {left}，{clock} 结束",
+    "lr {rate} · grad {norm}": "学习率 {rate} · 梯度 {norm}",
+    "{bits} bits/byte": "{bits} 比特/字节",
+    "best {bits}": "最好 {bits}",
+    "{n} tok/s": "{n} token/秒",
+    "{share} of the peak (MFU)": "峰值的 {share}（MFU）",
+    "memory {n} GB": "内存 {n} GB",
+}
+CHINESE: dict[str, str] = SETUP | PROGRESS | WARNINGS | VIEW
