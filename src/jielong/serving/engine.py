@@ -14,7 +14,6 @@ import functools
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from torch import Tensor
 from jielong.errors import CheckpointError, JielongError, first_line
 from jielong.generation.batch_decoder import BatchDecoder
 from jielong.generation.generate import TextGenerator, suppressed_tokens
-from jielong.generation.sampling import draw_each, next_distribution, sample_next
+from jielong.generation.sampling import sample_each
 from jielong.model.attention import KVCache
 from jielong.model.transformer import Transformer, context_length
 from jielong.serving.errors import RequestError
@@ -60,7 +59,6 @@ class Engine:
         self._suppressed = {
             stop: suppressed_tokens(model, tokenizer, stop) for stop in (True, False)
         }
-        self._pool = ThreadPoolExecutor(torch.get_num_threads(), "noise")
         self._waiting: deque[Row] = deque()
         self._jobs: set[Job] = set()
         self._wake = threading.Condition()
@@ -114,7 +112,6 @@ class Engine:
         self.end_soon()
         if self._thread.is_alive():
             self._thread.join()
-        self._pool.shutdown()
 
     @property
     def busy_slots(self) -> int:
@@ -262,22 +259,16 @@ class Engine:
     def _draw(self, rows: list[Row], logits: Tensor) -> None:
         sampling, stop_at_eos = rows[0].request.sampling, rows[0].request.stop_at_eos
         allowed = logits.masked_fill(self._suppressed[stop_at_eos], -torch.inf)
-        if len(rows) == 1:
-            previous = _previous(rows, allowed)
-            tokens = sample_next(allowed, previous, sampling, rows[0].generator).tolist()
-        else:
-            try:
-                probabilities = next_distribution(allowed, _previous(rows, allowed), sampling)
-            except CheckpointError:  # one of them: each is told what is true of it
-                for place, row in enumerate(rows):
-                    with self._failing(row):
-                        self._draw([row], logits[place, None])
-                return
-            if sampling.greedy:
-                tokens = probabilities.argmax(-1).tolist()
-            else:
-                generators = [row.generator for row in rows]
-                tokens = draw_each(probabilities, generators, self._pool).tolist()
+        previous, generators = _previous(rows, allowed), [row.generator for row in rows]
+        try:
+            tokens = sample_each(allowed, previous, sampling, generators).tolist()
+        except CheckpointError:  # one of them: each is told what is true of it
+            if len(rows) == 1:
+                raise
+            for place, row in enumerate(rows):
+                with self._failing(row):
+                    self._draw([row], logits[place, None])
+            return
         for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             first = row.job.first_token_s is None
             info = functools.partial(token_logprob, logits[place], token)
