@@ -56,6 +56,7 @@ class Engine:
         self._packed = self._exact
         if self._fp16 is not None:
             self._packed = Lane(self.pairs, BatchDecoder(model, self._fp16), from_front=True)
+        self._lanes = (self._exact,) if self._fp16 is None else (self._packed, self._exact)
         self._suppressed = {
             stop: suppressed_tokens(model, tokenizer, stop) for stop in (True, False)
         }
@@ -126,10 +127,6 @@ class Engine:
         """The requests that are here."""
         return len(self._jobs)
 
-    @property
-    def _lanes(self) -> list[Lane]:
-        return list({id(lane): lane for lane in (self._packed, self._exact)}.values())
-
     def _run(self) -> None:
         while True:
             with self._wake:
@@ -149,7 +146,7 @@ class Engine:
         for lane in self._lanes:
             for row in list(lane.rows):
                 while row.remaining and row.length == self.context:
-                    self._read_again(row, lane)
+                    self._read_again(row)
             lane.remove_ended()
             if lane.rows:
                 self._decode(lane)
@@ -181,14 +178,14 @@ class Engine:
             lane.add(row)
             read += len(row.context)
             with self._failing(row):
-                self._begin(row, lane)
+                self._begin(row)
             lane.remove_ended()
 
-    def _begin(self, row: Row, lane: Lane) -> None:
+    def _begin(self, row: Row) -> None:
         request = row.request
         scored = request.echo and request.top_logprobs is not None
         self.counters.prompt_tokens += len(row.context) - request.hidden
-        hidden = self._read(row, lane) if scored or request.max_tokens else None
+        hidden = self._read(row) if scored or request.max_tokens else None
         if request.echo:
             infos = []
             if scored and hidden is not None:
@@ -199,52 +196,46 @@ class Engine:
         return self._write([row], self._logits(hidden[:, -1]))
 
     @torch.inference_mode()
-    def _read(self, row: Row, lane: Lane) -> Tensor:
+    def _read(self, row: Row) -> Tensor:
         """Read the tokens of a text that are not in the cache: their hidden states (1, n, H)."""
         new = torch.tensor([row.context[row.length :]], device=self.model.device)
-        cache = lane.slot(row)
-        hidden = self.model.hidden_states(new, cache=cache)
-        row.length = cache.length
-        return hidden
+        return self.model.hidden_states(new, cache=row.cache)
 
     @torch.inference_mode()
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.model.logits(hidden).float()
 
-    def _read_again(self, row: Row, lane: Lane) -> None:
+    def _read_again(self, row: Row) -> None:
         """Go on with the last half of the context where it is full, as `TextGenerator` does."""
-        row.length, row.context = 0, row.context[-max(1, self.context // 2) :]
+        row.cache.length, row.context = 0, row.context[-max(1, self.context // 2) :]
         with self._failing(row):
             if len(row.context) == 1 and row.packed and self._fp16 is not None:
-                self._write([row], self._step_alone(row, lane))
+                self._write([row], self._step_alone(row))
             else:
-                self._write([row], self._logits(self._read(row, lane)[:, -1]))
+                self._write([row], self._logits(self._read(row)[:, -1]))
 
     def _decode(self, lane: Lane) -> None:
         rows = list(lane.rows)
         try:
             if len(rows) == 1:
-                logits = self._step_alone(rows[0], lane)
+                logits = self._step_alone(rows[0])
             else:
                 device = self.model.device
                 tokens = torch.tensor([row.context[-1] for row in rows], device=device)
                 lengths = torch.tensor([row.length for row in rows], device=device)
                 logits = lane.decoder(tokens, lengths, lane.used)
                 for row in rows:
-                    row.length += 1
+                    row.cache.length += 1
             self._write(rows, logits)
         except (RuntimeError, JielongError) as error:
             for row in rows:
                 if row.remaining:
                     self._fail(row, error)
 
-    def _step_alone(self, row: Row, lane: Lane) -> Tensor:
+    def _step_alone(self, row: Row) -> Tensor:
         if not row.packed or self._fp16 is None:
-            return self._logits(self._read(row, lane)[:, -1])
-        cache = lane.slot(row)
-        logits = self._fp16(row.context[-1], cache)
-        row.length = cache.length
-        return logits
+            return self._logits(self._read(row)[:, -1])
+        return self._fp16(row.context[-1], row.cache)
 
     def _write(self, rows: list[Row], logits: Tensor) -> None:
         """Draw the next token of each text from its logits (B, V)."""
@@ -289,7 +280,7 @@ class Engine:
         row.fail(RequestError(first_line(error), 500))
         for lane in self._lanes:
             if row in lane.rows:
-                lane.slot(row).pairs.zero_()  # what is not finite there would reach other texts
+                row.cache.pairs.zero_()  # what is not finite there would reach other texts
 
 
 def _previous(rows: Sequence[Row], logits: Tensor) -> Tensor:
