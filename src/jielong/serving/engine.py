@@ -22,6 +22,7 @@ from jielong.errors import CheckpointError, JielongError, first_line
 from jielong.generation.batch_decoder import BatchDecoder
 from jielong.generation.generate import TextGenerator, suppressed_tokens
 from jielong.generation.sampling import sample_each
+from jielong.generation.threads import FEW_TOKENS, is_small, on_one_thread
 from jielong.model.attention import KVCache
 from jielong.model.transformer import Transformer, context_length
 from jielong.serving.errors import RequestError
@@ -46,7 +47,7 @@ class Engine:
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, limits: Limits) -> None:
         self.model, self.tokenizer, self.limits = model, tokenizer, limits
-        self.context = context_length(model.config)
+        self.context, self.small = context_length(model.config), is_small(model)
         dtype = model.lm_head.weight.dtype
         cache = KVCache(model.config, limits.slots, self.context, model.device, dtype)
         self.pairs = cache.pairs  # (layers, slots, 2, kv heads, context, head size)
@@ -149,7 +150,8 @@ class Engine:
                     self._read_again(row)
             lane.remove_ended()
             if lane.rows:
-                self._decode(lane)
+                with on_one_thread(self.small and len(lane.rows) <= FEW_TOKENS):
+                    self._decode(lane)
                 self.counters.steps += 1
                 self.counters.rows_stepped += len(lane.rows)
         self._remove_ended()
