@@ -125,7 +125,7 @@ def test_35_many_requests_at_once_get_an_answer_or_are_told_to_wait(server: Live
             await one(next(kinds))
 
     async def clients() -> None:
-        await asyncio.gather(*(client(10) for _ in range(20)))
+        await asyncio.gather(*(client(20) for _ in range(50)))
 
     asyncio.run(clients())
     settled = resident_bytes() if Path("/proc/self/statm").exists() else None

@@ -1,7 +1,6 @@
 """Each filter against its definition and against the processors of transformers."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,7 +10,12 @@ from transformers.generation import logits_process as hf
 
 from jielong.config.sampling import Sampling
 from jielong.errors import CheckpointError, ConfigError
-from jielong.generation.sampling import draw_each, new_generator, next_distribution, sample_next
+from jielong.generation.sampling import (
+    new_generator,
+    next_distribution,
+    sample_each,
+    sample_next,
+)
 
 OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 NO_TOKENS = torch.empty(4, 0, dtype=torch.int64)
@@ -194,12 +198,21 @@ def test_a_value_out_of_bounds_is_refused_by_name(name, value):
 
 
 def test_rows_with_generators_of_their_own_draw_what_each_draws_alone():
-    probabilities = next_distribution(random_logits(vocab=3000), NO_TOKENS, only(top_p=0.9))
-    together, alone = ([new_generator(seed, CPU) for seed in range(4)] for _ in range(2))
-    with ThreadPoolExecutor(2) as pool, torch.inference_mode():
+    logits = random_logits(vocab=3000)
+    for sampling in (only(top_p=0.9), only(min_p=0.01), only(top_k=40, top_p=0.999), only()):
+        together, alone = ([new_generator(seed, CPU) for seed in range(4)] for _ in range(2))
         for _ in range(20):
             expected = [
-                int(torch.multinomial(p, 1, generator=g))
-                for p, g in zip(probabilities, alone, strict=True)
+                int(sample_next(row[None], NO_TOKENS[:1], sampling, generator))
+                for row, generator in zip(logits, alone, strict=True)
             ]
-            assert draw_each(probabilities, together, pool).tolist() == expected
+            assert sample_each(logits, NO_TOKENS, sampling, together).tolist() == expected
+
+
+@pytest.mark.parametrize("filters", [{}, {"top_p": 0.8}, {"min_p": 0.05}, {"top_k": 9}])
+def test_what_a_filter_drops_is_never_drawn_and_what_it_keeps_is(filters):
+    logits, sampling = random_logits(rows=1, vocab=12), only(temperature=2.0, **filters)
+    kept = next_distribution(logits, NO_TOKENS[:1], sampling)[0].nonzero().flatten().tolist()
+    many = logits.expand(20_000, -1)
+    drawn = sample_next(many, NO_TOKENS[:1].expand(20_000, 0), sampling, new_generator(0, CPU))
+    assert drawn.unique().tolist() == kept

@@ -91,7 +91,7 @@ def test_a_stream_is_the_same_text_piece_by_piece(
     for chunk in chunks[:-1]:
         texts[chunk.choices[0].index] += chunk.choices[0].text
     assert texts == ["".join(alone.stream(p, 50, Sampling(seed=3))) for p in ("Tale", "word1")]
-    assert len(chunks) > 20
+    assert len(chunks) > 4  # of each text the first token is sent at once, others together
     assert chunks[-1].usage and chunks[-1].usage.completion_tokens == 100
 
 
@@ -204,7 +204,7 @@ def test_chat_with_a_template(model: Transformer, tokenizer: Tokenizer, tmp_path
             model=NAME, messages=messages, seed=1, max_completion_tokens=20, stream=True
         )
         pieces = [chunk.choices[0].delta.content or "" for chunk in chunks]
-        assert "".join(pieces) == wanted and len(pieces) > 3
+        assert "".join(pieces) == wanted and len(pieces) > 1
         for bad in ([], [{"content": "Hi"}], [{"role": "user", "content": 3}]):
             with pytest.raises(openai.BadRequestError, match="messages"):
                 client.chat.completions.create(model=NAME, messages=bad)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from jielong.errors import ConfigError, DataError
 from jielong.generation.fp16_decoder import Fp16Decoder, fp16_decoder
 from jielong.generation.sampling import new_generator, sample_next
 from jielong.generation.stopping import until
+from jielong.generation.threads import FEW_TOKENS, is_small, on_one_thread
 from jielong.model.attention import KVCache
 from jielong.model.transformer import Transformer, context_length
 from jielong.tokenization.tokenizer import Tokenizer
@@ -142,6 +143,7 @@ class _Generation:
                 stream.push(token)
         self.generator = new_generator(sampling.seed, model.device)
         self.remaining = [max_new_tokens] * len(prompts)  # tokens that each row may still write
+        self.small = is_small(model)
         self.make_decoder: Callable[[], Fp16Decoder | None] = lambda: None  # called at most once
 
     def __iter__(self) -> Iterator[list[str]]:
@@ -198,12 +200,13 @@ class _Generation:
     def _step(self, context_ids: Tensor, cache: KVCache, decoder: Fp16Decoder | None) -> Tensor:
         """Draw the next token (B,) after `context_ids` (B, n); a prefix of them is in the cache."""
         new = context_ids[:, cache.length :]
-        if decoder is not None and new.numel() == 1:
-            logits = decoder(int(new), cache)
-        else:
-            logits = self._logits(new, cache)
-        logits = logits.masked_fill(self.suppressed, -math.inf)
-        return sample_next(logits, context_ids, self.sampling, self.generator)
+        with on_one_thread(self.small and new.numel() <= FEW_TOKENS):
+            if decoder is not None and new.numel() == 1:
+                logits = decoder(int(new), cache)
+            else:
+                logits = self._logits(new, cache)
+            logits = logits.masked_fill(self.suppressed, -math.inf)
+            return sample_next(logits, context_ids, self.sampling, self.generator)
 
     def _logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Return the logits (B, V) after the cached tokens and `tokens` (B, n)."""

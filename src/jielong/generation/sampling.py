@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import Executor
 
 import torch
 from torch import Tensor
@@ -47,29 +46,14 @@ def next_distribution(logits: Tensor, previous: Tensor, sampling: Sampling) -> T
     Raises:
         CheckpointError: a row of logits contains NaN or +inf, or suppresses every token.
     """
-    scores = logits.float()
-    if not bool(torch.isfinite(scores.amax(-1)).all()):  # amax passes NaN on
-        raise CheckpointError(
-            "the model's logits are not finite: its weights are damaged or its training diverged; "
-            "use an earlier checkpoint"
-        )
-    if sampling.repetition_penalty != 1.0:
-        scores = _penalise(scores, previous, sampling.repetition_penalty)
-    scores = scores - scores.amax(-1, keepdim=True)  # so that a low temperature cannot overflow
+    scores = _scores(logits, previous, sampling)
     if sampling.greedy:
         return torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
-    scores = scores / sampling.temperature
-    if 0 < sampling.top_k < scores.size(-1):
-        kth = scores.topk(sampling.top_k).values[:, -1:]
-        scores = scores.masked_fill(scores < kth, -math.inf)
-    if sampling.top_p < 1.0:
-        scores = _keep_nucleus(scores, sampling.top_p)
-    probabilities = scores.softmax(-1)
-    if sampling.min_p > 0.0:
-        least = sampling.min_p * probabilities.amax(-1, keepdim=True)
-        probabilities = probabilities.masked_fill(probabilities < least, 0.0)
-        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
-    return probabilities
+    ids, weights = _candidates(scores, sampling)
+    probabilities = weights / weights.sum(-1, keepdim=True)
+    return (
+        probabilities if ids is None else torch.zeros_like(scores).scatter_(1, ids, probabilities)
+    )
 
 
 def sample_next(
@@ -89,25 +73,72 @@ def sample_next(
     Raises:
         CheckpointError: as in `next_distribution`.
     """
-    probabilities = next_distribution(logits, previous, sampling)
+    scores = _scores(logits, previous, sampling)
     if sampling.greedy:
-        return probabilities.argmax(-1)
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+        return scores.argmax(-1)
+    return _draw(scores, sampling, _uniform(len(scores), generator))
 
 
-def draw_each(
-    probabilities: Tensor, generators: Sequence[torch.Generator], pool: Executor
+def sample_each(
+    logits: Tensor, previous: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]
 ) -> Tensor:
-    """Draw a token of each row (B, V) from a generator of its own: (B,) int64.
+    """Draw as `sample_next` does, each row from a generator of its own, as if it were alone."""
+    scores = _scores(logits, previous, sampling)
+    if sampling.greedy:
+        return scores.argmax(-1)
+    return _draw(scores, sampling, torch.cat([_uniform(1, generator) for generator in generators]))
 
-    Each is what `torch.multinomial` draws from that row and generator alone: the token with the
-    largest ratio of its probability to exponential noise. Nearly all of the time goes into the
-    noise, so the rows' are made side by side.
+
+def _scores(logits: Tensor, previous: Tensor, sampling: Sampling) -> Tensor:
+    """Return the penalised logits (B, V), float32, of which the largest of a row is 0."""
+    scores = logits.float()
+    if not bool(torch.isfinite(scores.amax(-1)).all()):  # amax passes NaN on
+        raise CheckpointError(
+            "the model's logits are not finite: its weights are damaged or its training diverged; "
+            "use an earlier checkpoint"
+        )
+    if sampling.repetition_penalty != 1.0:
+        scores = _penalise(scores, previous, sampling.repetition_penalty)
+    return scores - scores.amax(-1, keepdim=True)  # so that a low temperature cannot overflow
+
+
+def _candidates(scores: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
+    """Apply the temperature and the filters.
+
+    Returns:
+        ids: (B, n), the tokens that weights stand for; None where these are those of the whole
+            vocabulary, in its order.
+        weights: (B, n) or (B, V), in proportion to the probabilities; 0 where a filter drops one.
     """
-    with torch.inference_mode(False):  # the mode belongs to a thread; others write here too
-        noise = torch.empty(probabilities.shape, device=probabilities.device)
-    list(pool.map(lambda row, g: row.exponential_(generator=g), noise.unbind(), generators))
-    return (probabilities / noise).argmax(-1)
+    scores = scores / sampling.temperature
+    if 0 < sampling.top_k < scores.size(-1):
+        kth = scores.topk(sampling.top_k).values[:, -1:]
+        scores = scores.masked_fill(scores < kth, -math.inf)
+    ids, weights = None, scores.softmax(-1)
+    if sampling.top_p < 1.0:
+        ids, weights = _nucleus(weights, sampling.top_p)
+    if sampling.min_p > 0.0:
+        least = sampling.min_p * weights.amax(-1, keepdim=True)
+        weights = weights.masked_fill(weights < least, 0.0)
+    return ids, weights
+
+
+def _uniform(count: int, generator: torch.Generator) -> Tensor:
+    """Draw numbers from [0, 1), fine enough for the rarest of tokens."""
+    device = generator.device
+    return torch.rand(count, dtype=_precise(device), device=device, generator=generator)
+
+
+def _precise(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # which MPS does not have
+
+
+def _draw(scores: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
+    """Take the candidate within whose part of the summed weights the number (B,) falls."""
+    ids, weights = _candidates(scores, sampling)
+    sums = weights.cumsum(-1, dtype=_precise(weights.device))
+    place = torch.searchsorted(sums, sums[:, -1:] * uniform[:, None], right=True)
+    return (place if ids is None else ids.gather(1, place)).squeeze(1)
 
 
 def _penalise(scores: Tensor, previous: Tensor, penalty: float) -> Tensor:
@@ -118,14 +149,12 @@ def _penalise(scores: Tensor, previous: Tensor, penalty: float) -> Tensor:
     return torch.where(seen[:, :V], penalised, scores)
 
 
-def _keep_nucleus(scores: Tensor, top_p: float) -> Tensor:
-    probabilities = scores.softmax(-1)
-    for count in (min(NUCLEUS_TOKENS, scores.size(-1)), scores.size(-1)):
-        likeliest, order = probabilities.topk(count)  # (B, count), the likeliest first
+def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """Return the ids (B, n) of likely tokens, the likeliest first, and what they keep."""
+    for count in (min(NUCLEUS_TOKENS, probabilities.size(-1)), probabilities.size(-1)):
+        likeliest, order = probabilities.topk(count)
         drop = likeliest.cumsum(-1) - likeliest >= top_p  # mass of the likelier tokens
         if bool(drop[:, -1].all()):  # the nucleus lies within `count`
             break
     drop[:, 0] = False
-    return scores.masked_fill(
-        torch.ones_like(scores, dtype=torch.bool).scatter_(1, order, drop), -math.inf
-    )
+    return order, likeliest.masked_fill_(drop, 0.0)

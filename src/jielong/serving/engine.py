@@ -14,7 +14,6 @@ import functools
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -22,7 +21,8 @@ from torch import Tensor
 from jielong.errors import CheckpointError, JielongError, first_line
 from jielong.generation.batch_decoder import BatchDecoder
 from jielong.generation.generate import TextGenerator, suppressed_tokens
-from jielong.generation.sampling import draw_each, next_distribution, sample_next
+from jielong.generation.sampling import sample_each
+from jielong.generation.threads import FEW_TOKENS, is_small, on_one_thread
 from jielong.model.attention import KVCache
 from jielong.model.transformer import Transformer, context_length
 from jielong.serving.errors import RequestError
@@ -47,7 +47,7 @@ class Engine:
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, limits: Limits) -> None:
         self.model, self.tokenizer, self.limits = model, tokenizer, limits
-        self.context = context_length(model.config)
+        self.context, self.small = context_length(model.config), is_small(model)
         dtype = model.lm_head.weight.dtype
         cache = KVCache(model.config, limits.slots, self.context, model.device, dtype)
         self.pairs = cache.pairs  # (layers, slots, 2, kv heads, context, head size)
@@ -57,10 +57,10 @@ class Engine:
         self._packed = self._exact
         if self._fp16 is not None:
             self._packed = Lane(self.pairs, BatchDecoder(model, self._fp16), from_front=True)
+        self._lanes = (self._exact,) if self._fp16 is None else (self._packed, self._exact)
         self._suppressed = {
             stop: suppressed_tokens(model, tokenizer, stop) for stop in (True, False)
         }
-        self._pool = ThreadPoolExecutor(torch.get_num_threads(), "noise")
         self._waiting: deque[Row] = deque()
         self._jobs: set[Job] = set()
         self._wake = threading.Condition()
@@ -114,7 +114,6 @@ class Engine:
         self.end_soon()
         if self._thread.is_alive():
             self._thread.join()
-        self._pool.shutdown()
 
     @property
     def busy_slots(self) -> int:
@@ -128,10 +127,6 @@ class Engine:
     def jobs(self) -> int:
         """The requests that are here."""
         return len(self._jobs)
-
-    @property
-    def _lanes(self) -> list[Lane]:
-        return list({id(lane): lane for lane in (self._packed, self._exact)}.values())
 
     def _run(self) -> None:
         while True:
@@ -152,10 +147,11 @@ class Engine:
         for lane in self._lanes:
             for row in list(lane.rows):
                 while row.remaining and row.length == self.context:
-                    self._read_again(row, lane)
+                    self._read_again(row)
             lane.remove_ended()
             if lane.rows:
-                self._decode(lane)
+                with on_one_thread(self.small and len(lane.rows) <= FEW_TOKENS):
+                    self._decode(lane)
                 self.counters.steps += 1
                 self.counters.rows_stepped += len(lane.rows)
         self._remove_ended()
@@ -184,14 +180,14 @@ class Engine:
             lane.add(row)
             read += len(row.context)
             with self._failing(row):
-                self._begin(row, lane)
+                self._begin(row)
             lane.remove_ended()
 
-    def _begin(self, row: Row, lane: Lane) -> None:
+    def _begin(self, row: Row) -> None:
         request = row.request
         scored = request.echo and request.top_logprobs is not None
         self.counters.prompt_tokens += len(row.context) - request.hidden
-        hidden = self._read(row, lane) if scored or request.max_tokens else None
+        hidden = self._read(row) if scored or request.max_tokens else None
         if request.echo:
             infos = []
             if scored and hidden is not None:
@@ -202,52 +198,46 @@ class Engine:
         return self._write([row], self._logits(hidden[:, -1]))
 
     @torch.inference_mode()
-    def _read(self, row: Row, lane: Lane) -> Tensor:
+    def _read(self, row: Row) -> Tensor:
         """Read the tokens of a text that are not in the cache: their hidden states (1, n, H)."""
         new = torch.tensor([row.context[row.length :]], device=self.model.device)
-        cache = lane.slot(row)
-        hidden = self.model.hidden_states(new, cache=cache)
-        row.length = cache.length
-        return hidden
+        return self.model.hidden_states(new, cache=row.cache)
 
     @torch.inference_mode()
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.model.logits(hidden).float()
 
-    def _read_again(self, row: Row, lane: Lane) -> None:
+    def _read_again(self, row: Row) -> None:
         """Go on with the last half of the context where it is full, as `TextGenerator` does."""
-        row.length, row.context = 0, row.context[-max(1, self.context // 2) :]
+        row.cache.length, row.context = 0, row.context[-max(1, self.context // 2) :]
         with self._failing(row):
             if len(row.context) == 1 and row.packed and self._fp16 is not None:
-                self._write([row], self._step_alone(row, lane))
+                self._write([row], self._step_alone(row))
             else:
-                self._write([row], self._logits(self._read(row, lane)[:, -1]))
+                self._write([row], self._logits(self._read(row)[:, -1]))
 
     def _decode(self, lane: Lane) -> None:
         rows = list(lane.rows)
         try:
             if len(rows) == 1:
-                logits = self._step_alone(rows[0], lane)
+                logits = self._step_alone(rows[0])
             else:
                 device = self.model.device
                 tokens = torch.tensor([row.context[-1] for row in rows], device=device)
                 lengths = torch.tensor([row.length for row in rows], device=device)
                 logits = lane.decoder(tokens, lengths, lane.used)
                 for row in rows:
-                    row.length += 1
+                    row.cache.length += 1
             self._write(rows, logits)
         except (RuntimeError, JielongError) as error:
             for row in rows:
                 if row.remaining:
                     self._fail(row, error)
 
-    def _step_alone(self, row: Row, lane: Lane) -> Tensor:
+    def _step_alone(self, row: Row) -> Tensor:
         if not row.packed or self._fp16 is None:
-            return self._logits(self._read(row, lane)[:, -1])
-        cache = lane.slot(row)
-        logits = self._fp16(row.context[-1], cache)
-        row.length = cache.length
-        return logits
+            return self._logits(self._read(row)[:, -1])
+        return self._fp16(row.context[-1], row.cache)
 
     def _write(self, rows: list[Row], logits: Tensor) -> None:
         """Draw the next token of each text from its logits (B, V)."""
@@ -262,22 +252,16 @@ class Engine:
     def _draw(self, rows: list[Row], logits: Tensor) -> None:
         sampling, stop_at_eos = rows[0].request.sampling, rows[0].request.stop_at_eos
         allowed = logits.masked_fill(self._suppressed[stop_at_eos], -torch.inf)
-        if len(rows) == 1:
-            previous = _previous(rows, allowed)
-            tokens = sample_next(allowed, previous, sampling, rows[0].generator).tolist()
-        else:
-            try:
-                probabilities = next_distribution(allowed, _previous(rows, allowed), sampling)
-            except CheckpointError:  # one of them: each is told what is true of it
-                for place, row in enumerate(rows):
-                    with self._failing(row):
-                        self._draw([row], logits[place, None])
-                return
-            if sampling.greedy:
-                tokens = probabilities.argmax(-1).tolist()
-            else:
-                generators = [row.generator for row in rows]
-                tokens = draw_each(probabilities, generators, self._pool).tolist()
+        previous, generators = _previous(rows, allowed), [row.generator for row in rows]
+        try:
+            tokens = sample_each(allowed, previous, sampling, generators).tolist()
+        except CheckpointError:  # one of them: each is told what is true of it
+            if len(rows) == 1:
+                raise
+            for place, row in enumerate(rows):
+                with self._failing(row):
+                    self._draw([row], logits[place, None])
+            return
         for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             first = row.job.first_token_s is None
             info = functools.partial(token_logprob, logits[place], token)
@@ -298,7 +282,7 @@ class Engine:
         row.fail(RequestError(first_line(error), 500))
         for lane in self._lanes:
             if row in lane.rows:
-                lane.slot(row).pairs.zero_()  # what is not finite there would reach other texts
+                row.cache.pairs.zero_()  # what is not finite there would reach other texts
 
 
 def _previous(rows: Sequence[Row], logits: Tensor) -> Tensor:

@@ -29,14 +29,14 @@ class Lane:
         start = 0 if self._from_front else slots - len(self.rows)
         return self._pairs[:, start : start + len(self.rows)]
 
-    def slot(self, row: Row) -> CacheSlot:
-        """Return the slot of a text."""
-        place = self.rows.index(row)
-        return CacheSlot(self.used[:, place : place + 1], row.length)
-
     def add(self, row: Row) -> None:
         """Give a text the next slot; the caller knows that one is free."""
-        self.rows.insert(len(self.rows) if self._from_front else 0, row)
+        place = len(self.rows) if self._from_front else 0
+        self.rows.insert(place, row)
+        row.cache = self._slot(place, 0)
+
+    def _slot(self, place: int, length: int) -> CacheSlot:
+        return CacheSlot(self.used[:, place : place + 1], length)
 
     def remove_ended(self) -> None:
         """Free the slots of texts that have ended or whose client has left; close the gaps."""
@@ -53,7 +53,8 @@ class Lane:
         outermost = len(self.rows) - 1 if self._from_front else 0  # beside the free slots
         if place != outermost:
             moved = self.rows[outermost]
-            n = moved.length
-            self.used[:, place, ..., :n, :] = self.used[:, outermost, ..., :n, :]
+            n, old = moved.length, moved.cache
+            moved.cache = self._slot(place, n)
+            moved.cache.pairs[..., :n, :] = old.pairs[..., :n, :]
             self.rows[place] = moved
         del self.rows[outermost]

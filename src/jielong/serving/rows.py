@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,14 @@ import torch
 
 from jielong.config.sampling import Sampling
 from jielong.errors import JielongError
+from jielong.generation.batch_decoder import CacheSlot
 from jielong.generation.generate import MIN_TOKENS_TO_PACK, PRIMED_TOKENS
 from jielong.generation.sampling import new_generator
 from jielong.generation.stopping import StopFilter
 from jielong.serving.logprobs import Info
 from jielong.tokenization.tokenizer import Tokenizer
+
+PIECE_S = 0.02  # tokens that come sooner after a piece go into the next: each piece costs 0.15 ms
 
 
 class TokenInfo(NamedTuple):
@@ -106,6 +110,7 @@ class Row:
 
     Attributes:
         context: ids that the model sees; the first `length` of them are in the cache.
+        cache: its part of the KV cache, given by the lane that it is in.
         remaining: tokens that may still be written.
         packed: whether half-precision weights are used after the first token, by the rule of
             `TextGenerator.stream`.
@@ -116,7 +121,8 @@ class Row:
         self, job: Job, index: int, request: TextRequest, tokenizer: Tokenizer, device: torch.device
     ) -> None:
         self.job, self.index, self.request, self.tokenizer = job, index, request, tokenizer
-        self.context, self.length = list(request.ids), 0
+        self.context = list(request.ids)
+        self.cache: CacheSlot
         self.remaining = request.max_tokens
         self.started = False
         sampling = request.sampling
@@ -129,6 +135,11 @@ class Row:
         self._stop = StopFilter(request.stop)
         self._held = Piece(index)  # not handed on yet
         self._characters = 0  # of the text, also those that are held back
+        self._handed_on_s = -math.inf
+
+    @property
+    def length(self) -> int:
+        return self.cache.length
 
     def echo(self, infos: Sequence[Info]) -> None:
         """Begin the text with its prompt.
@@ -170,7 +181,10 @@ class Row:
         if not self.remaining:
             return self.end("length")
         if self.job.stream and (self._held.text or self._held.tokens):
-            self._hand_on()
+            now = time.monotonic()
+            if now - self._handed_on_s >= PIECE_S:
+                self._handed_on_s = now
+                self._hand_on()
         return None
 
     def end(self, finish: str) -> None:
