@@ -40,7 +40,7 @@ MAY_IMPORT = {
     },
     "ui": {
         *("checkpoint", "config", "errors", "generation", "insight", "model", "present"),
-        *("report", "runtime", "serving", "tokenization"),
+        *("reports", "runtime", "serving", "tokenization"),
     },
     "api": {
         *("checkpoint", "config", "data", "errors", "evaluation", "generation", "insight"),

@@ -16,7 +16,7 @@ from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.load import load_config, preset_names
 from jielong.config.settings import FIELDS
 from jielong.model.transformer import Transformer
-from jielong.training import minutes
+from jielong.training import minutes, speed
 from tiny import TEXTS, TINY_RUN
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +62,7 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (presets / "small.toml").write_text(tomli_w.dumps(tables))
     monkeypatch.setattr("jielong.config.load.SOURCE_PRESETS", presets)
     monkeypatch.setattr(minutes, "MOST_EPOCHS", 2)  # --minutes would read so small a text 30 times
-    monkeypatch.setattr(minutes, "LEAST_S", 0.01)
+    monkeypatch.setattr(speed, "LEAST_S", 0.01)
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(home)

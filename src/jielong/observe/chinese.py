@@ -37,6 +37,12 @@ SETUP = {
         "模型       {n} 参数（{kind}：{layers} 层 × {width}，{heads} 个头，{kv} 个 kv 头，词表 "
         "{v}）"
     ),
+    "precision  {what}": "精度       {what}",
+    "{dtype}, as before": "{dtype}，与之前相同",
+    "{dtype}, as before; slow here, where the CPU has no instructions for it": (
+        "{dtype}，与之前相同；这里很慢，因为 CPU 没有它的指令"
+    ),
+    "float32, not float16 as before: that needs a GPU": "float32，而不是之前的 float16：那需要 GPU",
     "attention  {what}": "注意力     {what}",
     "budget     {steps} steps of {windows} tokens = {n} tokens ({epochs} epochs, {each} per "
     "parameter)": (
