@@ -45,6 +45,18 @@ def test_a_rate_of_almost_nothing_is_said_to_have_learnt_nothing(
 ) -> None:
     said = run(tmp_path / "r", corpus_file, tokenizer_dir, learning_rate=1e-9, steps=12)
     assert "the run has learnt nothing: held-out loss" in said and "diverged" not in said
+    assert "another --learning-rate" in said and "a lower" not in said
+
+
+def test_a_text_learnt_by_heart_is_not_said_to_have_diverged(tmp_path: Path) -> None:
+    lines = [f"{''.join(chr(97 + (i * j) % 26) for j in range(40))}\n\n" for i in range(8)]
+    (tmp_path / "mine.txt").write_text("".join(lines))
+    (tmp_path / "other.txt").write_text("".join(line[::-1] for line in lines).upper() * 8)
+    words = {"validation_path": tmp_path / "other.txt", "weight_decay": 0.0, "dropout": 0.0}
+    words |= {"input_noise": 0.0, "bpe_dropout": 0.0, "patience": 0, "steps": 150}
+    settings = TINY_RUN | {"data_path": tmp_path / "mine.txt", "out_dir": tmp_path / "r"} | words
+    status, said = in_this_process(["pretrain", *flags(settings)])
+    assert status == 0 and "diverged" not in said, said
 
 
 def test_gradients_that_are_not_finite_name_no_checkpoint_as_sound(

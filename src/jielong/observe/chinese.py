@@ -174,16 +174,15 @@ PROGRESS = {
     "diverged so far: {beside}; a lower --learning-rate would help": (
         "到目前为止发散了：{beside}；降低 --learning-rate 会有帮助"
     ),
-    "learnt nothing so far: {beside}; a lower --learning-rate would help": (
-        "到目前为止什么也没学到：{beside}；降低 --learning-rate 会有帮助"
+    "learnt nothing so far: {beside}; another --learning-rate would help": (
+        "到目前为止什么也没学到：{beside}；换一个 --learning-rate 会有帮助"
     ),
     "the run has diverged: {beside}; {what}; try a lower --learning-rate or a longer "
     "--warmup-steps": (
         "训练发散了：{beside}；{what}；试试更低的 --learning-rate，或更长的 --warmup-steps"
     ),
-    "the run has learnt nothing: {beside}; {what}; try a lower --learning-rate or a longer "
-    "--warmup-steps": (
-        "训练什么也没学到：{beside}；{what}；试试更低的 --learning-rate，或更长的 --warmup-steps"
+    "the run has learnt nothing: {beside}; try another --learning-rate, or more steps": (
+        "训练什么也没学到：{beside}；试试别的 --learning-rate，或更多步数"
     ),
     "held-out loss {loss}, where a random guess has {a} and knowing only how frequent each token "
     "is {b}": ("留出损失 {loss}，而随机猜测是 {a}，只知道每个 token 的频率是 {b}"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,8 +14,10 @@ from jielong.data.shards import TokenStream
 from jielong.training.state import TrainState
 
 SAMPLES, SAMPLE_TOKENS = 32, 2**15  # pieces of a stream that are counted, evenly spread
+RECENT = 8  # steps whose training losses say what is known now
 LEAST_STEPS = 10  # a shorter run has had no time to learn
 MARGIN = 0.05  # nats
+DIVERGED, LEARNT_NOTHING = "diverged", "learnt nothing"
 
 
 def unigram_loss(train: TokenStream, held_out: TokenStream, vocab_size: int) -> float:
@@ -45,6 +49,10 @@ def explain_divergence(state: TrainState, ended: bool = False) -> str | None:
         return None
     loss = math.nan if found["loss"] is None else found["loss"]
     beside = f"held-out loss {loss:.4f}, where {_yardsticks(state)}"
+    if fault == LEARNT_NOTHING:  # the rate may be too low, or far too high
+        if not ended:
+            return f"{fault} so far: {beside}; another --learning-rate would help"
+        return f"the run has {fault}: {beside}; try another --learning-rate, or more steps"
     if not ended:
         return f"{fault} so far: {beside}; a lower --learning-rate would help"
     return (
@@ -61,13 +69,23 @@ def _fault(state: TrainState) -> str | None:
     loss = math.inf if found["loss"] is None else found["loss"]
     best = math.inf if progress.best_loss is None else progress.best_loss
     uniform = math.log(state.config.model.vocab_size)
-    # unless the loss has risen, no sample of the text need be counted
-    if loss > uniform + MARGIN or (best < loss and best < _unigram(state) < loss):
-        return "diverged"
+    if loss > uniform + MARGIN or best < loss:
+        # unless the loss has risen, no sample of the text need be counted
+        unigram = _unigram(state)
+        if _memorises(progress.losses, unigram):
+            return None  # it knows the text that it trains on; that the other has risen is said
+        if loss > uniform + MARGIN or best < unigram < loss:
+            return DIVERGED
     if loss < uniform - MARGIN:
         return None
     # a model whose weights have died gives the loss of a random guess, after much larger ones
-    return "diverged" if max(progress.losses, default=0.0) > uniform + 1 else "learnt nothing"
+    return DIVERGED if max(progress.losses, default=0.0) > uniform + 1 else LEARNT_NOTHING
+
+
+def _memorises(losses: Sequence[float], unigram: float) -> bool:
+    """Whether the text trained on is known far better than by the frequencies of its tokens."""
+    latest = losses[-RECENT:]
+    return len(latest) > 0 and statistics.median(latest) < unigram - 1
 
 
 def _yardsticks(state: TrainState) -> str:
