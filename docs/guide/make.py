@@ -48,7 +48,8 @@ PYTHON = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 
 def chapters(language: str) -> list[Path]:
     """Return the chapters of a language, in their order."""
-    return sorted((HERE / language).glob("*.md"), key=lambda p: (p.name != "README.md", p.name))
+    folder = HERE / language
+    return [*folder.glob("README.md"), *sorted(folder.glob("[0-9]*.md"))]
 
 
 def line_of(file: Path, name: str) -> int:
