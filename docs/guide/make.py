@@ -24,6 +24,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -210,6 +211,7 @@ def small_png(data: bytes) -> bytes:
 def fill(language: str, only: list[str], work: Path) -> None:
     os.environ |= {"LC_ALL": LANGUAGES[language], "COLUMNS": COLUMNS, "NO_COLOR": "1"}
     os.environ.pop("LANGUAGE", None)
+    shutil.rmtree(work / "datasets", ignore_errors=True)  # made of files that a chapter writes anew
     for path in chapters(language):
         if only and not any(path.name.startswith(number) for number in only):
             continue
