@@ -22,7 +22,7 @@ help:
 	@echo "make test       install the development extras and run all tests"
 	@echo "make test-interop  TRL, PEFT, lm-evaluation-harness and llama.cpp on our models"
 	@echo "make check      ruff, mypy and all tests"
-	@echo "make guide      run docs/guide again: its output and pictures (about 10 minutes)"
+	@echo "make guide      run docs/guide again: its output and pictures (about 8 minutes)"
 	@echo "make dist       a wheel, in dist/"
 	@echo "make pictures   the pictures of jielong ui in docs/pictures, of runs/demo (needs Chromium)"
 	@echo "make bench      short benchmarks (about 15 minutes); bench-NAME runs one whole"
