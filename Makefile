@@ -22,7 +22,7 @@ help:
 	@echo "make test       install the development extras and run all tests"
 	@echo "make test-interop  TRL, PEFT, lm-evaluation-harness and llama.cpp on our models"
 	@echo "make check      ruff, mypy and all tests"
-	@echo "make guide      run docs/guide again: its output and pictures (about 5 minutes)"
+	@echo "make guide      run docs/guide again: its output and pictures (about 8 minutes)"
 	@echo "make dist       a wheel, in dist/"
 	@echo "make pictures   the pictures of jielong ui in docs/pictures, of runs/demo (needs Chromium)"
 	@echo "make bench      short benchmarks (about 15 minutes); bench-NAME runs one whole"
@@ -97,6 +97,7 @@ check: $(VENV)/installed-dev
 
 guide: $(VENV)/installed
 	@OMP_NUM_THREADS=1 $(BIN)/python docs/guide/make.py
+	@OMP_NUM_THREADS=1 $(BIN)/python docs/guide/wrong.py
 
 $(VENV)/installed-bench: $(VENV)/installed-dev
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from jielong.cli.main import parse
+from jielong.config.load import load_config
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide"
 CHAPTERS = sorted(GUIDE.glob("*/[0-9]*.md"))
 PAGES = sorted(GUIDE.glob("*/*.md"))
+FLAGS = re.MULTILINE | re.DOTALL
 MAKE = runpy.run_path(str(GUIDE / "make.py"))
 
 
@@ -57,7 +59,46 @@ def test_each_chapter_shows_output_and_has_three_exercises_with_answers(page: Pa
         compile(code, page.name, "exec")
 
 
-def test_pictures_of_the_guide_are_small() -> None:
+@pytest.mark.parametrize("page", sorted((GUIDE / "en").glob("*.md")), ids=name_of)
+def test_both_languages_of_the_guide_show_the_same_code_and_link_to_each_other(page: Path) -> None:
+    other = GUIDE / "zh" / page.name
+    english, chinese = (p.read_text(encoding="utf-8") for p in (page, other))
+    assert english.splitlines()[2] == f"[简体中文](../zh/{page.name})"
+    assert chinese.splitlines()[2] == f"[English](../en/{page.name})"
+    for shown in (
+        r"^<!-- [^\n]* -->$",
+        r"^```(?:python|bash|toml)\n.*?^```$",
+        r"^\$ [^\n]*$",
+        r"\[`[\w.]+`\]\([^)\s]+\)",
+        r"https://github[^)\s]+",
+    ):
+        found = [sorted(re.findall(shown, text, FLAGS)) for text in (english, chinese)]
+        assert found[0] == found[1]
+    pictures = re.findall(r"\((../pictures/\w+)\.png\)", english)
+    assert pictures == re.findall(r"\((../pictures/\w+)\.zh-CN\.png\)", chinese)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_runs_of_the_page_on_curves_are_ones_that_jielong_takes(language: str) -> None:
+    page = (GUIDE / language / "reading-curves.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^<!-- wrong: \w+ -->\n```console\n\$ jielong (.*)$", page, re.MULTILINE)
+    assert len(commands) == page.count("<!-- wrong: ") >= 7
+    for command in commands:
+        parse(shlex.split(command))
+
+
+def test_settings_on_the_page_on_curves_are_those_that_its_runs_had(tmp_path: Path) -> None:
+    page = (GUIDE / "en" / "reading-curves.md").read_text(encoding="utf-8")
+    (settings,) = re.findall(r"^```toml\n(.*?)^```$", page, FLAGS)
+    assert f'"""\\\n{settings}"""' in (GUIDE / "wrong.py").read_text(encoding="utf-8")
+    (tmp_path / "small.toml").write_text(settings, encoding="utf-8")
+    assert load_config(file=tmp_path / "small.toml").model.hidden_size == 64
+
+
+def test_pictures_of_the_guide_are_small_and_all_shown() -> None:
     pictures = list((GUIDE / "pictures").glob("*.png"))
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert pictures
-    assert all(picture.stat().st_size <= 100_000 for picture in pictures)
+    for picture in pictures:
+        assert f"pictures/{picture.name})" in text
+        assert picture.stat().st_size <= (60_000 if "curve_" in picture.name else 100_000)

@@ -24,6 +24,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,7 +49,8 @@ PYTHON = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 
 def chapters(language: str) -> list[Path]:
     """Return the chapters of a language, in their order."""
-    return sorted((HERE / language).glob("*.md"), key=lambda p: (p.name != "README.md", p.name))
+    folder = HERE / language
+    return [*folder.glob("README.md"), *sorted(folder.glob("[0-9]*.md"))]
 
 
 def line_of(file: Path, name: str) -> int:
@@ -209,6 +211,7 @@ def small_png(data: bytes) -> bytes:
 def fill(language: str, only: list[str], work: Path) -> None:
     os.environ |= {"LC_ALL": LANGUAGES[language], "COLUMNS": COLUMNS, "NO_COLOR": "1"}
     os.environ.pop("LANGUAGE", None)
+    shutil.rmtree(work / "datasets", ignore_errors=True)  # made of files that a chapter writes anew
     for path in chapters(language):
         if only and not any(path.name.startswith(number) for number in only):
             continue
