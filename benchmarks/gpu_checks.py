@@ -81,7 +81,7 @@ def slow_parts() -> list[Part]:
 
 def environment(bench: Bench) -> dict[str, Any]:
     """The card, and what a run would choose on it."""
-    dtype = choose_dtype("auto", bench.device)
+    dtype = choose_dtype("auto", bench.device, width=512)
     model = new_model(small_model(), bench.device)
     said = {
         "device": describe(bench.device, dtype),

@@ -22,7 +22,7 @@ import jielong
 from jielong.config.settings import IGNORE_INDEX
 from jielong.data.shards import open_dataset
 from jielong.model.transformer import Transformer
-from jielong.present.picture import CHINESE_FONTS
+from jielong.present.plotting import CHINESE_FONTS
 from jielong.training.optimizer import orthogonalize
 
 BLUE, ORANGE, GREEN, GREY = "#2f6fb3", "#d9822b", "#3a9a5b", "#8a94a6"

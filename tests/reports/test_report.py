@@ -62,7 +62,7 @@ def test_a_run_leaves_a_page_of_itself(run: Path) -> None:
     assert "finished" in page.text and "24 of 24" in page.text
     assert f"{best['bits_per_byte']:.4f} ± {best['bits_per_byte_error']:.3f} at step" in page.text
     for record in records(run):
-        if record["kind"] == "sample" and record["text"].isprintable():
+        if record["kind"] == "sample" and record["text"] and record["text"].isprintable():
             assert record["text"] in page.texts
     for fact in ("hidden_size", "learning_rate", "cpu (", "vocabulary", "memory, at most"):
         assert fact in page.text

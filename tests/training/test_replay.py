@@ -18,6 +18,7 @@ from jielong.data.shards import open_dataset
 from jielong.errors import ConfigError
 from tiny import TINY_RUN, flags, in_this_process
 
+MEASURED = ("time", "seconds", "tokens_per_second", "memory_bytes")  # of this machine, not the run
 WEIGHTS = ("model.safetensors", "training_weights.safetensors", "optimizer.safetensors")
 
 
@@ -44,8 +45,7 @@ class Place:
         lines = (self.folder / name / "metrics.jsonl").read_text().splitlines()
         found = {r["step"]: r for r in map(json.loads, lines) if r["kind"] == kind}
         return {
-            step: {k: v for k, v in r.items() if k not in ("time", "seconds", "tokens_per_second")}
-            for step, r in found.items()
+            step: {k: v for k, v in r.items() if k not in MEASURED} for step, r in found.items()
         }
 
     def weights(self, name: str) -> list[bytes]:

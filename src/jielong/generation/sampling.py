@@ -76,7 +76,7 @@ def sample_next(
     scores = _scores(logits, previous, sampling)
     if sampling.greedy:
         return scores.argmax(-1)
-    return _draw(scores, sampling, _uniform(len(scores), generator))
+    return _draw(scores, sampling, _uniform(scores, generator))
 
 
 def sample_each(
@@ -86,7 +86,8 @@ def sample_each(
     scores = _scores(logits, previous, sampling)
     if sampling.greedy:
         return scores.argmax(-1)
-    return _draw(scores, sampling, torch.cat([_uniform(1, generator) for generator in generators]))
+    uniform = [_uniform(scores[:1], generator) for generator in generators]
+    return _draw(scores, sampling, torch.cat(uniform))
 
 
 def _scores(logits: Tensor, previous: Tensor, sampling: Sampling) -> Tensor:
@@ -123,10 +124,10 @@ def _candidates(scores: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tens
     return ids, weights
 
 
-def _uniform(count: int, generator: torch.Generator) -> Tensor:
-    """Draw numbers from [0, 1), fine enough for the rarest of tokens."""
-    device = generator.device
-    return torch.rand(count, dtype=_precise(device), device=device, generator=generator)
+def _uniform(scores: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a number from [0, 1) for each row (B, V), fine enough for the rarest of tokens."""
+    numbers = scores.new_empty(len(scores), dtype=_precise(scores.device))
+    return numbers.uniform_(generator=generator)
 
 
 def _precise(device: torch.device) -> torch.dtype:
