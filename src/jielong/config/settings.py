@@ -22,6 +22,7 @@ from jielong.config.model import ModelConfig
 from jielong.config.replay import check_replay
 from jielong.config.run import RunConfig
 from jielong.config.suites import suite_requests
+from jielong.config.templates import check_text_template
 from jielong.errors import ConfigError
 
 IGNORE_INDEX = -100  # a target that does not count (torch's value), such as padding
@@ -33,7 +34,13 @@ class DataConfig:
 
     data_path: tuple[str, ...] = option((), "Text: files, folders, globs, '-', or sample:NAME.")
     text_field: str = option(
-        "text", "Field of a JSONL row, or column of a CSV or Parquet file, that holds the text."
+        "text",
+        "Field of a JSON row, or column of a CSV or Parquet file, that holds the text: a name, or "
+        "a path such as body.text; a conversation (messages) becomes text by the chat template.",
+    )
+    text_template: str | None = option(
+        None,
+        'A text of several fields of a row, as "{title}\\n\\n{text}", instead of text_field.',
     )
     text_suffixes: tuple[str, ...] = option(
         (), "Suffixes of further files to read as plain text: py rst tex …; none: without one."
@@ -256,6 +263,9 @@ class Config:
             spec.check(getattr(getattr(self, spec.section), name))
         m, t = self.model, self.training
         m.validated()
+        if self.data.text_template is not None:
+            default = FIELDS["text_field"].default
+            check_text_template(self.data.text_template, self.data.text_field, default)
         if self.data.encoding is not None:
             codec_name(self.data.encoding)
         if t.epochs == 0:

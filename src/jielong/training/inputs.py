@@ -16,9 +16,11 @@ from jielong.data.prepare.files_read import describe_files
 from jielong.data.prepare.provenance import Sources, warn_of_same_text
 from jielong.data.shards import Dataset, open_dataset
 from jielong.data.sources.documents import DocumentTexts
+from jielong.data.sources.row_text import RowText
 from jielong.data.sources.text_units import Splitting
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.run_folder import RunFolder
+from jielong.tokenization.chat import Chat
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 from jielong.training.datasets import (
     dataset_folder,
@@ -209,7 +211,8 @@ def train_on_corpus(
     found = sources or _find_sources(config, log)
     data = config.data
     splitting = Splitting.of(data)
-    texts = DocumentTexts(found.data, data.text_field, data.encoding, splitting)
+    rows = RowText.of_settings(data, Chat(None))
+    texts = DocumentTexts(found.data, rows, data.encoding, splitting)
     size = config.model.vocab_size
     with texts.checked(data.allow_loss):
         tokenizer = train_tokenizer(iter(texts), size, data.tokenizer_sample_bytes)

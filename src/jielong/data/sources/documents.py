@@ -32,6 +32,7 @@ from jielong.data.sources.json_rows import looks_like_json, read_json
 from jielong.data.sources.listing import NotRead, list_files
 from jielong.data.sources.losses import Losses, TooMuchLostError
 from jielong.data.sources.readers import read_text
+from jielong.data.sources.row_text import RowText
 from jielong.data.sources.samples import fetch_sample
 from jielong.data.sources.tables import read_hub, read_table
 from jielong.data.sources.text_blocks import split_row
@@ -108,7 +109,7 @@ def find_sources(
 
 def read_documents(
     sources: Sequence[Source],
-    text_field: str,
+    text: str | RowText,
     encoding: str | None = None,
     splitting: Splitting = AUTOMATIC,
 ) -> Iterator[Item]:
@@ -117,6 +118,7 @@ def read_documents(
     Of several files, one that cannot be read is left out; a single one is an error.
 
     Args:
+        text: what the text of a row is; a name alone is that of its field or column.
         encoding: of the files that are not UTF-8.
         splitting: where a text ends; a separator that is given also ends texts within a row.
 
@@ -126,10 +128,11 @@ def read_documents(
     sizes = [source.size for source in sources]
     known = sum(size for size in sizes if size is not None)
     limit = 2**16 if None in sizes else min(max(known // 64, 2**12), 2**20)
+    texts = RowText.of(text)
     for source in sources:
         try:
-            items = _read(source, text_field, limit, encoding, splitting)
-            yield from _split_rows(items, splitting)
+            items = _read(source, texts, limit, encoding, splitting)
+            yield from texts.remarked(_split_rows(items, splitting), source.name)
             if _has_changed(source):
                 yield Remark(source.name, "has changed while it was read: prepare it again")
         except (UnreadableFileError, OSError) as raised:
@@ -164,11 +167,11 @@ class DocumentTexts:
     def __init__(
         self,
         sources: Sequence[Source],
-        text_field: str,
+        text: str | RowText,
         encoding: str | None = None,
         splitting: Splitting = AUTOMATIC,
     ) -> None:
-        self._arguments = sources, text_field, encoding, splitting
+        self._arguments = sources, text, encoding, splitting
         self._allow_loss = False
         self.losses = Losses()
 
@@ -222,16 +225,16 @@ def _split_rows(items: Iterator[Item], splitting: Splitting) -> Iterator[Item]:
 
 def _read(
     source: Source,
-    text_field: str,
+    texts: RowText,
     text_limit: int,
     encoding: str | None,
     splitting: Splitting,
 ) -> Iterator[Item]:
     if source.kind == "hub":
-        yield from read_hub(source.name, text_field)
+        yield from read_hub(source.name, texts)
     elif source.kind in TABLES:
         assert source.path is not None
-        yield from read_table(source.path, source.name, source.kind, text_field)
+        yield from read_table(source.path, source.name, source.kind, texts)
     else:
         with open_bytes(source.path, source.name) as plain:
             utf8 = Utf8Stream(plain, source.name, encoding)
@@ -244,9 +247,9 @@ def _read(
                 is_json = True
                 yield Remark(source.name, "read as JSON, which it holds")
             if is_rows:
-                yield from read_csv(stream, source.name, text_field, source.kind == "tsv")
+                yield from read_csv(stream, source.name, texts, source.kind == "tsv")
             elif is_json:
-                yield from read_json(stream, source.name, text_field)
+                yield from read_json(stream, source.name, texts)
             else:
                 yield from read_text(stream, source.name, text_limit, splitting)
             if utf8.used:
