@@ -15,7 +15,7 @@ from typing import Any
 import tomli_w
 
 from jielong.config.aliases import with_global_batch_size
-from jielong.config.encodings import codec_name
+from jielong.config.encodings import AUTO, codec_name
 from jielong.config.fields import FieldSpec, collect_fields, option
 from jielong.config.hints import hint
 from jielong.config.model import ModelConfig
@@ -60,7 +60,8 @@ class DataConfig:
     encoding: str | None = option(
         None,
         "Encoding of the text files that are not UTF-8 and have no byte order mark: gb18030, big5, "
-        "utf-16, latin-1 and others; default: none, they are refused.",
+        "utf-16, latin-1 and others; auto: what each seems to be in, which is said; default: none, "
+        "they are refused.",
     )
     strict: bool = option(False, "Stop at the first bad line instead of listing it.", free=True)
     allow_loss: bool = option(
@@ -266,7 +267,7 @@ class Config:
         if self.data.text_template is not None:
             default = FIELDS["text_field"].default
             check_text_template(self.data.text_template, self.data.text_field, default)
-        if self.data.encoding is not None:
+        if self.data.encoding not in (None, AUTO):
             codec_name(self.data.encoding)
         if t.epochs == 0:
             raise ConfigError("training.epochs=0 trains nothing: give a part of one, such as 0.1")

@@ -159,8 +159,8 @@ def _message(turn: Any, number: int) -> dict[str, Any]:
             role, content = turn.get(who), turn.get(said)
             if isinstance(content, list):  # in parts
                 parts = [part.get("text") for part in content if isinstance(part, dict)]
-                whole = len(parts) == len(content) and all(isinstance(p, str) for p in parts)
-                content = "".join(parts) if whole else None
+                texts = [part for part in parts if isinstance(part, str)]
+                content = "".join(texts) if len(texts) == len(content) else None
             if isinstance(role, str) and isinstance(content, str):
                 rest = {key: value for key, value in turn.items() if key not in (who, said)}
                 return {"role": ROLES.get(role, role), "content": content} | rest
