@@ -78,6 +78,13 @@ def run(arguments: argparse.Namespace) -> int:
                     f"{label:11s} loss {found['loss']:.4f} · perplexity {perplexity(found)} · "
                     f"{with_error(found)} bits per byte"
                 )
+    for name, of in result.sources.items():
+        from jielong.observe.console import with_error
+
+        bits = (
+            f"{with_error(of)} bits per byte" if of["bits_per_byte"] is not None else "not held out"
+        )
+        print(f"  {name:9s} {of['tokens']:,} tokens, {of['epochs']:.2g} epochs · {bits}")
     folder = shlex.quote(str(result.folder))
     print("next steps")
     print(f'  jielong generate {folder} --prompt "…"      continue a text')
@@ -98,6 +105,7 @@ def _as_json(result: RunResult) -> dict[str, Any]:
         "total_steps": result.total_steps,
         **{name: likelihood.get(name) for name in names},
         **({"replay": {name: older.get(name) for name in names}} if older else {}),
+        **({"sources": result.sources} if result.sources else {}),
         "seconds": round(result.seconds, 3),
         "tokens": result.tokens,
         "parameters": result.parameters,
