@@ -17,6 +17,7 @@ class DataConfig:
         "NAME=SHARE:PATH or NAME=epochs=N:PATH of each of several texts, instead of data_path: its "
         "share of the run's tokens, or how often it is read. An epoch reads that text once which "
         "is read most often.",
+        repeated=True,
     )
     text_field: str = option(
         "text",

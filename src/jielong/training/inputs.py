@@ -13,7 +13,7 @@ from pathlib import Path
 from jielong.config.load import load_toml
 from jielong.config.settings import Config
 from jielong.data.prepare.files_read import describe_files
-from jielong.data.prepare.provenance import Sources, warn_of_same_text
+from jielong.data.prepare.provenance import Sources
 from jielong.data.shards import open_dataset
 from jielong.data.sources.documents import DocumentTexts
 from jielong.data.sources.row_text import RowText
@@ -36,7 +36,7 @@ from jielong.training.starting_point import (
     with_architecture,
 )
 from jielong.training.suites import check_suites
-from jielong.training.texts import REPLAY, RunTexts, Text, find_text, texts_of
+from jielong.training.texts import REPLAY, RunTexts, Text, find_sources, finders, texts_of
 
 UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
@@ -86,7 +86,7 @@ def prepare_inputs(
     if start.init_from is not None:
         check_init_from(config, load_tokenizer(config, folder, start), start, log)
     found = spool_stdin(config, folder)
-    sources = _finders(found, folder, log)  # each called once, and only if needed
+    sources = finders(found, folder, log)  # each called once, and only if needed
     for text in texts_of(found, folder):
         if text.name and not (text.folder / "dataset.json").is_file():
             sources[text.name]()  # a mistake in its path is told before anything is made
@@ -209,7 +209,7 @@ def train_on_corpus(
     Raises:
         DataError: there is no text, or too much of it would be left out; it says what was first.
     """
-    found = sources or _find_sources(config, log)
+    found = sources or find_sources(config, log)
     data, size = config.data, config.model.vocab_size
     texts = _document_texts(config, found)
     with texts.checked(data.allow_loss):
@@ -258,31 +258,6 @@ def _bytes_of(sources: Sources) -> int:
     return sum(UNKNOWN_BYTES if s.size is None else s.size for s in sources.data)
 
 
-def _finders(
-    config: Config, run: RunFolder, log: Callable[[str], None]
-) -> dict[str, Callable[[], Sources]]:
-    """Return what finds the sources of each text, once, by the text's name."""
-    texts = texts_of(config, run)
-    found: dict[str, Callable[[], Sources]] = {}
-    for at, text in enumerate(texts):
-        if not text.name:
-            found[""] = functools.cache(lambda: _find_sources(config, log))
-            continue
-
-        def others(before: Sequence[Text] = texts[:at]) -> list[tuple[str, list[Sources]]]:
-            beside = []
-            for other in before:
-                if other.prepared is None:
-                    its = found[other.name]()
-                    beside.append((other.setting.partition("=")[0], [its]))
-                    if its.validation:
-                        beside.append(("data.validation_path", [Sources(its.validation, [])]))
-            return beside
-
-        found[text.name] = functools.cache(functools.partial(find_text, text, others))
-    return found
-
-
 def _train_on_mixture(
     config: Config, texts: Sequence[Text], sources: Mapping[str, Sources]
 ) -> Tokenizer:
@@ -306,20 +281,3 @@ def _document_texts(config: Config, sources: Sources) -> DocumentTexts:
     data = config.data
     rows = RowText.of_settings(data, Chat(None))
     return DocumentTexts(sources.data, rows, data.encoding, Splitting.of(data))
-
-
-def _find_sources(config: Config, log: Callable[[str], None]) -> Sources:
-    """Find the sources that the settings name; warn of text that is trained on and held out.
-
-    Raises:
-        ConfigError: there are none.
-        DataError: a path does not exist, matches nothing, or is of an unknown kind.
-    """
-    if not config.data.data_path:
-        raise ConfigError(
-            "data.data_path is missing: give --data-path FILE (JSONL, Parquet, text, a folder), "
-            "or sample:shakespeare to try"
-        )
-    sources = Sources.of(config.data)
-    warn_of_same_text(sources, log)
-    return sources

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jielong.config.mixture import MixtureSource, ReplaySetting
 from jielong.config.settings import Config
 from jielong.data.mixture import Mixture, Part
-from jielong.data.prepare.provenance import Sources
+from jielong.data.prepare.provenance import Sources, warn_of_same_text
 from jielong.data.shards import Dataset
-from jielong.errors import DataError
+from jielong.errors import ConfigError, DataError
 from jielong.runtime.run_folder import RunFolder
 
 REPLAY = "replay"  # the name of the older text
@@ -96,7 +97,7 @@ def prepared_folder(config: Config) -> Path | None:
     return None
 
 
-def find_text(text: Text, others: Callable[[], list[tuple[str, list[Sources]]]]) -> Sources:
+def _find_text(text: Text, others: Callable[[], list[tuple[str, list[Sources]]]]) -> Sources:
     """Find the sources of a text beside others; none where it is prepared already.
 
     Args:
@@ -114,6 +115,48 @@ def find_text(text: Text, others: Callable[[], list[tuple[str, list[Sources]]]])
             if shared := [s.name for s in found.data if s.path and s.path.resolve() in files]:
                 raise DataError(f"{shared[0]} is a file of {setting} too: leave it out of one")
     return found
+
+
+def finders(
+    config: Config, run: RunFolder, log: Callable[[str], None]
+) -> dict[str, Callable[[], Sources]]:
+    """Return what finds the sources of each text, once, by the text's name."""
+    texts = texts_of(config, run)
+    found: dict[str, Callable[[], Sources]] = {}
+    for at, text in enumerate(texts):
+        if not text.name:
+            found[""] = functools.cache(lambda: find_sources(config, log))
+            continue
+
+        def others(before: Sequence[Text] = texts[:at]) -> list[tuple[str, list[Sources]]]:
+            beside = []
+            for other in before:
+                if other.prepared is None:
+                    its = found[other.name]()
+                    beside.append((other.setting.partition("=")[0], [its]))
+                    if its.validation:
+                        beside.append(("data.validation_path", [Sources(its.validation, [])]))
+            return beside
+
+        found[text.name] = functools.cache(functools.partial(_find_text, text, others))
+    return found
+
+
+def find_sources(config: Config, log: Callable[[str], None]) -> Sources:
+    """Find the sources that the settings name; warn of text that is trained on and held out.
+
+    Raises:
+        ConfigError: there are none.
+        DataError: a path does not exist, matches nothing, or is of an unknown kind.
+    """
+    if not config.data.data_path:
+        raise ConfigError(
+            "data.data_path is missing: give --data-path FILE (JSONL, Parquet, text, a folder), "
+            "or sample:shakespeare to try"
+        )
+    sources = Sources.of(config.data)
+    warn_of_same_text(sources, log)
+    return sources
 
 
 @dataclass(frozen=True)
