@@ -175,8 +175,8 @@ def train_tokenizer(
         data_path: text as `jielong pretrain --data-path` takes it.
         out_dir: the folder; there must be no tokenizer in it.
         log: called with which files are read, and what was left out of the text.
-        **settings: vocab_size, text_field, text_suffixes, text_unit, document_separator,
-            encoding, allow_loss, tokenizer_sample_bytes.
+        **settings: vocab_size, text_field, text_template, text_suffixes, text_unit,
+            document_separator, encoding, allow_loss, tokenizer_sample_bytes.
 
     Raises:
         ConfigError: a setting is unknown, or `out_dir` already has a tokenizer, or cannot be made.
@@ -205,8 +205,9 @@ def prepare(
         tokenizer: a tokenizer folder.
         out_dir: a new folder; it appears once it is complete.
         log: called with progress lines.
-        **settings: text_field, text_suffixes, text_unit, document_separator, encoding, strict,
-            allow_loss, validation_fraction, validation_path, max_seq_len, bos_token, eos_token.
+        **settings: text_field, text_template, text_suffixes, text_unit, document_separator,
+            encoding, strict, allow_loss, validation_fraction, validation_path, max_seq_len,
+            bos_token, eos_token.
 
     Raises:
         ConfigError: a setting is unknown.

@@ -11,6 +11,7 @@ from jielong.config.encodings import codec_name
 from jielong.config.load import load_config
 from jielong.data.sources.documents import Document, Remark, expand_sources, read_documents
 from jielong.data.sources.encodings import BLOCK_BYTES
+from jielong.data.sources.losses import Losses
 from jielong.errors import ConfigError, DataError
 
 CHINESE = "第一章 春天来了。\n他说：“今天的天气真好，我们去公园散步吧。”她没有回答。\n" * 20
@@ -229,3 +230,47 @@ def test_an_accent_at_the_end_of_a_long_plain_text_costs_its_line(read):
     items = read((plain + "A café.\n").encode("latin-1"))
     assert lines(items) == plain.splitlines()
     assert items[-1].line == BLOCK_BYTES // 16 + 1
+
+
+@pytest.mark.parametrize(("text", "encoding"), ENCODED)
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.txt.gz"])
+def test_auto_reads_each_file_in_what_it_seems_to_be_in_and_says_so(read, text, encoding, name):
+    content = (as_jsonl(text) if name == "a.jsonl" else text).encode(codec_name(encoding))
+    items = read(gzip.compress(content) if name.endswith("gz") else content, "auto", name)
+    assert lines(items) == text.splitlines()
+    assert remarks(items) == [f"read as {encoding}, as --encoding auto takes it"]
+
+
+def test_auto_tells_files_of_one_folder_apart_and_leaves_utf8_alone(tmp_path):
+    texts = {
+        "a.txt": (CHINESE, "gb18030"),
+        "b.txt": (RUSSIAN, "cp1251"),
+        "c.txt": (FRENCH, "utf-8"),
+    }
+    for name, (text, encoding) in texts.items():
+        (tmp_path / name).write_bytes(text.encode(encoding))
+    items = list(read_documents(expand_sources([str(tmp_path)]), "text", "auto"))
+    assert sorted({i.text[:9] for i in items if isinstance(i, Document)}) == sorted(
+        text[:9] for text, _ in texts.values()
+    )
+    said = [(item.source[-5:], item.text) for item in items if isinstance(item, Remark)]
+    assert said == [
+        ("a.txt", "read as gb18030, as --encoding auto takes it"),
+        ("b.txt", "read as cp1251, as --encoding auto takes it"),
+    ]
+
+
+def test_auto_refuses_what_too_little_text_tells_and_binary_data(read):
+    with pytest.raises(DataError, match=r"2 bytes are too few to tell: .* --encoding") as error:
+        read((ENGLISH[:40] + "é, à").encode("latin-1"), "auto")
+    assert "a.txt" in str(error.value)
+    with pytest.raises(DataError, match="binary data"):
+        read(random.Random(1).randbytes(5000), "auto")
+
+
+def test_a_dataset_lists_every_file_that_auto_has_decided_about():
+    losses = Losses()
+    remarks = [Remark(f"{i}.txt", "read as gb18030, as --encoding auto takes it") for i in range(9)]
+    assert not list(losses.documents(remarks))
+    assert losses.notes() == [f"0.txt, 1.txt, 2.txt and 6 more: {remarks[0].text}"]
+    assert losses.record()["remarks"][remarks[0].text] == (9, [r.source for r in remarks])

@@ -57,9 +57,6 @@ def test_names_in_other_encodings_or_with_line_breaks_are_read_and_listed(
     assert {Path(source["name"]).name for source in listed} == {*shown, "新 文件.txt"}
 
 
-CHAT = {"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]}
-
-
 @pytest.mark.parametrize(
     ("row", "texts"),
     [
@@ -67,8 +64,6 @@ CHAT = {"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "
         ({"data": [{"text": "one"}, {"text": "two"}]}, ["one", "two"]),
         ({"0": {"text": "one"}, "1": {"text": "two"}}, ["one", "two"]),
         ([{"text": "one"}, {"text": "two"}], ["one", "two"]),
-        (CHAT, ["one\ntwo"]),
-        ({"conversations": [{"from": "human", "value": "one"}]}, ["one"]),
     ],
 )
 def test_rows_of_another_form_are_told_the_line_that_converts_them(

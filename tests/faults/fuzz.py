@@ -8,17 +8,22 @@ What is found is printed with its seed, which makes it again.
 from __future__ import annotations
 
 import argparse
+import bz2
 import contextlib
 import gzip
 import io
+import itertools
 import json
+import lzma
 import os
 import random
 import shutil
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +39,10 @@ from jielong.config.load import load_config
 from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import fingerprint_of, open_dataset
 from jielong.data.sources.documents import expand_sources, read_documents
+from jielong.data.sources.row_text import RowText
 from jielong.errors import JielongError
 from jielong.interop.minimind import export_minimind, import_minimind
+from jielong.tokenization.chat import Chat
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 from tiny import TEXTS, tiny_model
 
@@ -46,6 +53,7 @@ ODD = [
     b'"\\ud800"', b"\n", b"\r\n", b"'", b'"', b"\\", b"PK\x03\x04", b"PAR1", b"\x1f\x8b",
     b"(\xb5/\xfd", b"\x80\x02",
 ]  # fmt: skip
+CHAT = [{"role": "user", "content": "Why?"}, {"from": "gpt", "value": "Because."}]
 Reader = Callable[[Path], object]
 
 
@@ -111,8 +119,18 @@ class Targets:
             "a.csv": "\n".join(["id,text", *(f'1,"{text}"' for text in TEXTS)]).encode(),
             "a.jsonl.gz": gzip.compress(jsonl),
             "a.jsonl.zst": zstandard.compress(jsonl),
+            "a.jsonl.xz": lzma.compress(jsonl),
+            "a.jsonl.bz2": bz2.compress(jsonl),
+            "a.json": json.dumps([{"messages": CHAT, "body": {"text": t}} for t in TEXTS]).encode(),
         }.items():
             (texts / name).write_bytes(data)
+        with zipfile.ZipFile(texts / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in ("a.jsonl", "a.txt", "a.csv", "a.jsonl.xz"):
+                archive.write(texts / name, name)
+        for form in ("", ".gz"):
+            with tarfile.open(texts / f"a.tar{form}", f"w:{form[1:]}") as tar:
+                for name in ("a.jsonl", "a.txt", "a.csv", "a.jsonl.xz"):
+                    tar.add(texts / name, name)
         pq.write_table(pa.table({"text": TEXTS, "id": range(len(TEXTS))}), texts / "a.parquet")
         with pa.ipc.new_file(str(texts / "a.arrow"), pa.schema({"text": pa.string()})) as writer:
             writer.write_table(pa.table({"text": TEXTS}))
@@ -138,10 +156,13 @@ class Targets:
         }
 
     def read_text(self, path: Path) -> object:
-        return [
-            list(read_documents(expand_sources([str(file)]), "text"))
-            for file in sorted(path.iterdir())
-        ]
+        files = [str(file) for file in sorted(path.iterdir())]
+        asked = ("text", RowText("messages", chat=Chat(None)), RowText(template="{body.text} {n}"))
+        read = []
+        for file, text in itertools.product(files, asked):
+            with contextlib.suppress(JielongError):
+                read.append(list(read_documents(expand_sources([file]), text)))
+        return read or list(read_documents(expand_sources(files), "text"))
 
     def read_tokenizer(self, path: Path) -> object:
         loaded = Tokenizer.load(path)
@@ -205,12 +226,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, help="only this one")
+    parser.add_argument("--reader", help="only this one")
     parser.add_argument("--first", type=int, default=0, help="seed to begin at")
     chosen = parser.parse_args()
     counts: Counter[tuple[str, str]] = Counter()
     crashes: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as scratch:
         targets = Targets(Path(scratch))
+        if chosen.reader:
+            targets.readers = {chosen.reader: targets.readers[chosen.reader]}
         deadline, seed = time.monotonic() + 60 * chosen.minutes, chosen.first
         while time.monotonic() < deadline:
             name, outcome, crash = one(targets, chosen.seed if chosen.seed is not None else seed)

@@ -19,6 +19,7 @@ from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training import minutes, pace
 from jielong.training.minutes import tokens_in
 from jielong.training.speed import Machine, Speed, measure_speed
+from jielong.training.texts import OpenText, RunTexts
 from tiny import TEXTS, in_this_process
 
 CPU = Machine(torch.device("cpu"))
@@ -116,15 +117,16 @@ def test_time_that_a_small_text_leaves_is_for_teachers(
     monkeypatch.setattr(minutes, "PAUSE_S", 0.0)
     monkeypatch.setattr(minutes, "_seconds_left", lambda *_: seconds)
     config = load_config("tiny", minutes=1.0, max_seq_len=16, teachers=asked)
+    texts = RunTexts(OpenText("", dataset, 1.0), (), ("",))
     said: list[str] = []
     (tmp_path / "run").mkdir()
     folder = RunFolder(tmp_path / "run")
-    found = minutes.choose_tokens(config, dataset, None, folder, CPU, 0.0, said.append)
+    found = minutes.choose_tokens(config, texts, folder, CPU, 0.0, said.append)
     assert found["teachers"] == expected
     assert found["tokens"] / len(dataset.train) == pytest.approx(epochs, rel=0.05)
     assert bool(said) == (epochs == 30)
     assert not said or ("models to learn from" in said[0]) == (expected > 0)
-    assert minutes.choose_tokens(config, dataset, None, folder, CPU, 0.0, said.append) == found
+    assert minutes.choose_tokens(config, texts, folder, CPU, 0.0, said.append) == found
 
 
 @pytest.fixture

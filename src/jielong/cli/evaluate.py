@@ -21,7 +21,14 @@ def add(commands: Commands) -> None:
     """Add the command and its flags."""
     p = commands.add_parser("evaluate", help="the loss on a text, or what a model has learnt")
     add_model(p)
-    names = ("data_path", "text_field", "text_suffixes", "text_unit", "document_separator")
+    names = (
+        "data_path",
+        "text_field",
+        "text_template",
+        "text_suffixes",
+        "text_unit",
+        "document_separator",
+    )
     add_fields(p, [*names, "encoding", "allow_loss"])
     suites = p.add_argument_group("suites")
     suites.add_argument(
@@ -62,8 +69,10 @@ def _of_text(arguments: argparse.Namespace) -> int:
     from jielong.data.prepare.files_read import describe_files
     from jielong.data.sources.documents import DocumentTexts, find_sources
     from jielong.data.sources.file_kinds import further_suffixes
+    from jielong.data.sources.row_text import RowText
     from jielong.data.sources.text_units import Splitting
     from jielong.observe.console import perplexity, with_error
+    from jielong.tokenization.chat import Chat
 
     say = sayer(arguments.lang)
     config = load_config(**field_values(arguments))
@@ -76,7 +85,8 @@ def _of_text(arguments: argparse.Namespace) -> int:
     data = config.data
     suffixes = further_suffixes(data.text_suffixes)
     sources, not_read = find_sources(data.data_path, suffixes=suffixes)
-    texts = DocumentTexts(sources, data.text_field, data.encoding, Splitting.of(data))
+    rows = RowText.of_settings(data, Chat(tokenizer))
+    texts = DocumentTexts(sources, rows, data.encoding, Splitting.of(data))
     with texts.checked(data.allow_loss):
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
     about_files = describe_files(sources, not_read, for_training=False)
@@ -87,14 +97,14 @@ def _of_text(arguments: argparse.Namespace) -> int:
         return 0
     values = dataclasses.asdict(result)
     speed = result.tokens / max(result.seconds, 1e-9)
-    rows = (
+    shown = (
         (say("loss"), say("{n:.4f} nats per token", n=result.loss)),
         (say("perplexity"), perplexity(values)),
         (say("bits per byte"), with_error(values)),
         (say("text"), say("{n:,} tokens, {bytes:,} bytes", n=result.tokens, bytes=result.bytes)),
         (say("speed"), say("{speed:,.0f} tokens/s", speed=speed)),
     )
-    for label, value in rows:
+    for label, value in shown:
         print(f"{label}{' ' * (LABEL_WIDTH - cell_len(label))}{value}")
     return 0
 

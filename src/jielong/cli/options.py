@@ -102,7 +102,8 @@ def add_fields(parser: Parser, names: Sequence[str]) -> None:
         if spec.type is bool:
             options |= {"nargs": "?", "const": "true", "metavar": "BOOL"}
         elif spec.type is tuple:
-            options |= {"nargs": "+", "metavar": "TEXT"}
+            action = "extend" if spec.metadata["repeated"] else "store"
+            options |= {"nargs": "+", "metavar": "TEXT", "action": action}
         else:
             options |= {"metavar": spec.type_name.upper().replace(" OR ", "|")}
         groups[spec.section].add_argument(*flags, help=_help(spec), **options)

@@ -9,8 +9,15 @@ from jielong.config.load import load_config
 from jielong.errors import ConfigError
 
 DATA_FIELDS = (
-    *("data_path", "text_field", "text_suffixes", "text_unit", "document_separator", "encoding"),
-    *("strict", "allow_loss", "validation_fraction", "validation_path"),
+    *("data_path", "text_field", "text_template", "text_suffixes", "text_unit"),
+    *(
+        "document_separator",
+        "encoding",
+        "strict",
+        "allow_loss",
+        "validation_fraction",
+        "validation_path",
+    ),
 )
 FURTHER_FIELDS = ("bos_token", "eos_token", "max_seq_len")
 

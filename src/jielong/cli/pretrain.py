@@ -89,6 +89,13 @@ def _print_end(result: RunResult, say: Say) -> None:
                 values = {"p": perplexity(found), "bits": with_error(found), "loss": found["loss"]}
                 sentence = say("loss {loss:.4f} · perplexity {p} · {bits} bits per byte", **values)
                 _print_row(label, sentence)
+    for name, of in result.sources.items():
+        from jielong.observe.console import with_error
+
+        measured = of["bits_per_byte"] is not None
+        bits = say("{bits} bits per byte", bits=with_error(of)) if measured else say("not held out")
+        sizes = say("{n:,} tokens, {e:.2g} epochs", n=of["tokens"], e=of["epochs"])
+        _print_row(f"  {name}", f"{sizes} · {bits}")
     folder = shlex.quote(str(result.folder))
     print(say("next steps"))
     for command, what in (
@@ -118,6 +125,7 @@ def _as_json(result: RunResult) -> dict[str, Any]:
         "total_steps": result.total_steps,
         **{name: likelihood.get(name) for name in names},
         **({"replay": {name: older.get(name) for name in names}} if older else {}),
+        **({"sources": result.sources} if result.sources else {}),
         "seconds": round(result.seconds, 3),
         "tokens": result.tokens,
         "parameters": result.parameters,

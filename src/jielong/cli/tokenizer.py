@@ -11,8 +11,8 @@ from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
 from jielong.config.load import load_config
 
 DATA_FIELDS = (
-    *("text_field", "text_suffixes", "text_unit", "document_separator", "encoding", "allow_loss"),
-    "tokenizer_sample_bytes",
+    *("text_field", "text_template", "text_suffixes", "text_unit", "document_separator"),
+    *("encoding", "allow_loss", "tokenizer_sample_bytes"),
 )
 
 

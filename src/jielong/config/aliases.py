@@ -1,4 +1,4 @@
-"""Names of MiniMind's scripts for our settings."""
+"""Other names of our settings, as flags: those of MiniMind's scripts, and `--data`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 from jielong.config.fields import FieldSpec, option
 from jielong.errors import ConfigError
 
-# flag names of MiniMind's scripts
-ALIASES = {"warmup_iters": "warmup_steps", "wandb_project": "tracker_project"}
+# flag names of MiniMind's scripts, and a short one
+ALIASES = {
+    "warmup_iters": "warmup_steps",
+    "wandb_project": "tracker_project",
+    "data": "mixture",
+}
 # two more of its flags, which together set global_batch_size and micro_batch_size
 BATCH_ALIASES = {
     name: FieldSpec("training", name, int, True, None, option(None, text, low=1).metadata)

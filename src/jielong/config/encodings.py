@@ -17,6 +17,7 @@ LARGER = {
     "big5": "cp950",
     "utf-8-sig": "utf-8",
 }
+AUTO = "auto"  # each file's own, as it seems to be
 SEVEN_BIT = ("utf-7", "hz", "iso2022", "punycode", "idna", "raw-unicode-escape", "unicode-escape")
 
 
@@ -31,8 +32,8 @@ def codec_name(encoding: str) -> str:
         "".encode(encoding)  # raises LookupError for a codec that is not for text
     except (LookupError, ValueError):
         raise ConfigError(
-            f"data.encoding={encoding!r} is not known: give gb18030, big5, shift_jis, euc_kr, "
-            "utf-16, latin-1, cp1251 or another name that Python's codecs know"
+            f"data.encoding={encoding!r} is not known: give auto, gb18030, big5, shift_jis, "
+            "euc_kr, utf-16, latin-1, cp1251 or another name that Python's codecs know"
         ) from None
     if codec.name.startswith(SEVEN_BIT):
         raise ConfigError(

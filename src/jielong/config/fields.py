@@ -26,16 +26,19 @@ def option(
     choices: tuple[str, ...] | None = None,
     words: tuple[str, ...] = (),
     free: bool = False,
+    repeated: bool = False,
 ) -> Any:
     """Declare a config field.
 
     Args:
         choices: the allowed values of a text field, or of each in a list.
         words: words that a numeric field accepts too, e.g. auto.
+        repeated: each flag adds to a list; else the last one counts.
         free: the field may change when a run resumes; it affects results by rounding at most.
     """
     bounds = {"low": low, "high": high, "choices": choices, "words": words}
-    return field(default=default, metadata={"help": help, "free": free} | bounds)
+    how = {"help": help, "free": free, "repeated": repeated}
+    return field(default=default, metadata=how | bounds)
 
 
 @dataclass(frozen=True)

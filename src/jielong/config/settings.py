@@ -1,7 +1,7 @@
 """Every setting of a run: frozen dataclasses, read from TOML and flags, checked by name.
 
-The architecture's settings are in `config/model.py`, those of what a run writes and keeps in
-`config/run.py`; `config/load.py` merges the layers of values.
+The architecture's settings are in `config/model.py`, those of the text in `config/data.py`, those
+of what a run writes and keeps in `config/run.py`; `config/load.py` merges the layers of values.
 A field carries its own help text and bounds, so `--help`, validation and the docs cannot disagree.
 """
 
@@ -15,85 +15,18 @@ from typing import Any
 import tomli_w
 
 from jielong.config.aliases import with_global_batch_size
-from jielong.config.encodings import codec_name
+from jielong.config.data import DataConfig as DataConfig
+from jielong.config.encodings import AUTO, codec_name
 from jielong.config.fields import FieldSpec, collect_fields, option
 from jielong.config.hints import hint
+from jielong.config.mixture import check_mixture, check_replay
 from jielong.config.model import ModelConfig
-from jielong.config.replay import check_replay
 from jielong.config.run import RunConfig
 from jielong.config.suites import suite_requests
+from jielong.config.templates import check_text_template
 from jielong.errors import ConfigError
 
 IGNORE_INDEX = -100  # a target that does not count (torch's value), such as padding
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where the text comes from and how it becomes batches."""
-
-    data_path: tuple[str, ...] = option((), "Text: files, folders, globs, '-', or sample:NAME.")
-    text_field: str = option(
-        "text", "Field of a JSONL row, or column of a CSV or Parquet file, that holds the text."
-    )
-    text_suffixes: tuple[str, ...] = option(
-        (), "Suffixes of further files to read as plain text: py rst tex …; none: without one."
-    )
-    text_unit: str = option(
-        "auto",
-        "What one text is in .txt and .md: the file, a line or a paragraph; auto: the file, or "
-        "what stands between separators.",
-        choices=("auto", "file", "line", "paragraph"),
-    )
-    document_separator: str = option(
-        "auto",
-        "Where a text ends within a file: auto finds <|endoftext|>, </s> and many lines of --- in "
-        ".txt and .md, none finds none; anything else is the separator itself, in rows too (\\n is "
-        "a line break).",
-    )
-    encoding: str | None = option(
-        None,
-        "Encoding of the text files that are not UTF-8 and have no byte order mark: gb18030, big5, "
-        "utf-16, latin-1 and others; default: none, they are refused.",
-    )
-    strict: bool = option(False, "Stop at the first bad line instead of listing it.", free=True)
-    allow_loss: bool = option(
-        False, "Go on although a fifth of the text or more has to be left out.", free=True
-    )
-    tokenizer: str | None = option(None, "Hugging Face tokenizer folder; default: train one.")
-    bos_token: str | None = option(
-        None, "Token that begins a document; default: the one that the tokenizer declares."
-    )
-    eos_token: str | None = option(
-        None, "Token that ends a document; default: the one that the tokenizer declares."
-    )
-    tokenizer_sample_bytes: int = option(
-        16 * 2**20, "Text a new tokenizer is trained on, in bytes.", low=1
-    )
-    validation_fraction: float | None = option(
-        None,
-        "Share of the text held out; default: as much as tells bits per byte to about 1 %, at most "
-        "a tenth of a small text and 1 % of a large one.",
-        low=0.0,
-        high=0.5,
-    )
-    validation_path: tuple[str, ...] = option((), "Held-out text of its own instead of a share.")
-    replay: str | None = option(
-        None,
-        "PATH=SHARE: older text mixed in, so that a model that goes on (init_from) keeps what it "
-        "knew. SHARE, such as 0.2, is its share of the run's tokens: --tokens, --steps and "
-        "--minutes count both texts, --epochs the new text, with the older on top.",
-    )
-    max_seq_len: int = option(512, "Tokens in a training window.", low=2)
-    packing: str = option(
-        "pack",
-        "Windows cut from the stream, or one padded document a row.",
-        choices=("pack", "pad"),
-    )
-    document_mask: bool = option(True, "A document never attends to its neighbours in a window.")
-    shuffle: bool = option(True, "Shuffle the windows anew in each epoch.")
-    num_workers: int = option(
-        1, "Batches built ahead in threads; 0 builds in line.", low=0, free=True
-    )
 
 
 @dataclass(frozen=True)
@@ -256,7 +189,10 @@ class Config:
             spec.check(getattr(getattr(self, spec.section), name))
         m, t = self.model, self.training
         m.validated()
-        if self.data.encoding is not None:
+        if self.data.text_template is not None:
+            default = FIELDS["text_field"].default
+            check_text_template(self.data.text_template, self.data.text_field, default)
+        if self.data.encoding not in (None, AUTO):
             codec_name(self.data.encoding)
         if t.epochs == 0:
             raise ConfigError("training.epochs=0 trains nothing: give a part of one, such as 0.1")
@@ -265,6 +201,8 @@ class Config:
         if t.minutes is not None and t.steps is not None:
             raise ConfigError("training.minutes and training.steps both set a budget: give one")
         suite_requests(self.run.eval_suite, label="run.eval_suite")
+        if self.data.mixture:
+            check_mixture(self.data)
         if self.data.replay is not None:
             check_replay(self.data.replay, self.data.data_path)
         if t.auto_size and t.minutes is None:

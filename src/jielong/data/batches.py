@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
+from jielong.data.mixture import MixedWindows, Mixture
 from jielong.data.noise import BpeDropout, InputNoise
-from jielong.data.replay import Replay, ReplayedWindows
 from jielong.data.shuffle import random_bits
 from jielong.data.windows import Stream, Windows
 
@@ -74,7 +74,7 @@ class Span:
 class Batches:
     """The training batches of a split, by step: slices of the order of its windows.
 
-    An epoch has all windows of the split, and with `replay` its share of older text as well.
+    An epoch has all windows of the split, and with `mixture` its share of other texts as well.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Batches:
         first_steps: Sequence[int] = (),
         noise: InputNoise | None = None,
         bpe_dropout: BpeDropout | None = None,
-        replay: Replay | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
         """Lay out the epochs.
 
@@ -94,14 +94,15 @@ class Batches:
             first_steps: windows in each of the first steps, if a run starts with smaller batches.
             noise: replaces some input tokens.
             bpe_dropout: splits some tokens.
-            replay: older text that is mixed in.
+            mixture: other texts that are mixed in.
         """
         self.stream, self.data, self.seed = stream, data, training.seed
         self.noise = noise
-        new = Windows(stream, data, training.seed, bpe_dropout)
-        self.source = new if replay is None else ReplayedWindows(new, replay)
+        main = Windows(stream, data, training.seed, bpe_dropout)
+        self.source = main if mixture is None else MixedWindows(main, mixture)
         self.windows = self.source.count  # of an epoch
-        self.new_windows = new.count  # those of the split itself
+        self.main_windows = main.count  # those of the split itself
+        self.passes = 1.0 if mixture is None else mixture.passes
         assert training.global_batch_size is not None, "resolve() fills it in"
         self.global_batch_size = training.global_batch_size
         self.steps_per_epoch = -(-self.windows // self.global_batch_size)
@@ -121,7 +122,7 @@ class Batches:
         if training.tokens is not None:
             wanted = training.tokens / self.data.max_seq_len
         else:
-            wanted = training.epochs * self.windows
+            wanted = training.epochs * self.passes * self.windows
         even = len(self.first_spans)
         steps = bisect.bisect_left(range(even), wanted, key=self.windows_before)
         if steps < even:
@@ -182,11 +183,12 @@ class Batches:
         """Return the documents, by index in the split, that have tokens in an epoch's windows."""
         return self.source.documents_of(windows, epoch)
 
-    def replayed_documents_of(self, windows: np.ndarray, epoch: int) -> list[int]:
-        """Return the same of the older text, by index in its training split."""
-        if isinstance(self.source, ReplayedWindows):
-            return self.source.replayed_documents_of(windows, epoch)
-        return []
+    def mixed_documents_of(self, windows: np.ndarray, epoch: int) -> list[list[int]]:
+        """Return the same of each text that is mixed in, by index in its training split."""
+        if not isinstance(self.source, MixedWindows):
+            return []
+        parts = range(len(self.source.parts))
+        return [self.source.documents_of_part(part, windows, epoch) for part in parts]
 
     def load(self, windows: np.ndarray, epoch: int = 0) -> Batch:
         """Return the batch of the given windows of an epoch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -85,3 +85,33 @@ class Sums:
         squares = self.nats_squared - 2 * ratio * self.nats_bytes + ratio**2 * self.bytes_squared
         variance = max(0.0, squares) * self.batches / (self.batches - 1)
         return math.sqrt(variance) / self.bytes / math.log(2)
+
+
+def mixed_likelihood(parts: Sequence[tuple[float, Likelihood]]) -> Likelihood:
+    """Return the likelihood of a mixture of texts, each with its share of the tokens.
+
+    Its loss is that of a token drawn from the mixture; bits per byte are the bits of such tokens
+    over their bytes.
+
+    Args:
+        parts: shares, which need not add up to 1, and likelihoods.
+    """
+    total = sum(share for share, _ in parts)
+    shares = [share / total for share, _ in parts]
+    found = [likelihood for _, likelihood in parts]
+    loss = sum(share * each.loss for share, each in zip(shares, found, strict=True))
+    size = sum(share * each.bytes / each.tokens for share, each in zip(shares, found, strict=True))
+    errors = [
+        share * (each.bits_per_byte_error or 0.0) * each.bytes / each.tokens
+        for share, each in zip(shares, found, strict=True)
+    ]
+    known = all(each.bits_per_byte_error is not None for each in found)
+    return Likelihood(
+        loss=loss,
+        perplexity=math.exp(loss) if loss < MAX_EXPONENT else math.inf,
+        bits_per_byte=loss / math.log(2) / size if size else math.nan,
+        tokens=sum(each.tokens for each in found),
+        bytes=sum(each.bytes for each in found),
+        seconds=sum(each.seconds for each in found),
+        bits_per_byte_error=math.hypot(*errors) / size if known and size else None,
+    )

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from pathlib import Path
 from typing import Any
 
 import orjson
 
 from jielong.serving.errors import RequestError
+from jielong.tokenization.chat import PROGRAM, template_line
 from jielong.tokenization.tokenizer import Tokenizer
 
-PROGRAM = Path(__file__).with_name("render_chat.py")
-SECONDS = 4.0  # for the whole program, whose limit of computing time is 1
+SECONDS = 4.0  # for the whole program, whose limit of computing time is about 1
 AT_ONCE = asyncio.Semaphore(4)
 
 
@@ -56,11 +55,8 @@ async def render(tokenizer: Tokenizer, messages: list[dict[str, Any]]) -> str:
             "use /v1/completions",
             field="messages",
         )
-    tokens = {
-        name: tokenizer.piece(token).decode() if token is not None else ""
-        for name, token in (("bos_token", tokenizer.bos_id), ("eos_token", tokenizer.eos_id))
-    }
-    request = orjson.dumps({"template": template, "messages": messages, **tokens})
+    lines = template_line(template, tokenizer, True), orjson.dumps(messages)
+    request = b"".join(line + b"\n" for line in lines)
     async with AT_ONCE:
         answer = await _run(request)
     if "error" in answer:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from jielong.config.replay import replay_share
+from typing import Any
+
+from jielong.config.mixture import MixtureSource, replay_share
 from jielong.config.settings import Config
 from jielong.runtime.run_folder import RunFolder
-from jielong.training.datasets import dataset_folder, replay_folder
 from jielong.training.inputs import tokenizer_folder
 from jielong.training.starting_point import StartingPoint
+from jielong.training.texts import REPLAY, texts_of
 
 
 def teacher_runs(config: Config, folder: RunFolder, start: StartingPoint) -> list[Config]:
@@ -23,9 +25,8 @@ def teacher_runs(config: Config, folder: RunFolder, start: StartingPoint) -> lis
         return []
     found: list[Config] = []
     for number in range(1, (config.training.teachers or 0) + 1):
-        values = {
+        values: dict[str, Any] = {
             "out_dir": str(folder.teachers / str(number)),
-            "data_path": (str(dataset_folder(config, folder)),),
             "validation_path": (),
             "validation_fraction": None,
             "tokenizer": str(tokenizer_folder(config, folder, start)),
@@ -36,9 +37,13 @@ def teacher_runs(config: Config, folder: RunFolder, start: StartingPoint) -> lis
             "teacher": found[-1].run.out_dir if found else config.training.teacher,
             "tracker": (),
         }
+        places = {text.name: text.dataset_folder for text in texts_of(config, folder)}
+        sources = map(MixtureSource.parse, config.data.mixture)
+        values["mixture"] = tuple(source.elsewhere(places[source.name]) for source in sources)
+        values["data_path"] = (str(places[""]),) if "" in places else ()
         if config.data.replay is not None:
             share = replay_share(config.data.replay)
-            values["replay"] = f"{replay_folder(config, folder)}={share}"
+            values["replay"] = f"{places[REPLAY]}={share}"
         found.append(config.with_values(**values))
     return found
 

@@ -7,26 +7,25 @@ import functools
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jielong.config.load import load_toml
 from jielong.config.settings import Config
 from jielong.data.prepare.files_read import describe_files
-from jielong.data.prepare.provenance import Sources, warn_of_same_text
-from jielong.data.shards import Dataset, open_dataset
+from jielong.data.prepare.provenance import Sources
+from jielong.data.shards import open_dataset
 from jielong.data.sources.documents import DocumentTexts
+from jielong.data.sources.row_text import RowText
 from jielong.data.sources.text_units import Splitting
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.run_folder import RunFolder
+from jielong.tokenization.chat import Chat
+from jielong.tokenization.text_pieces import sample
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 from jielong.training.datasets import (
-    dataset_folder,
     ensure_datasets,
-    find_older_text,
-    load_dataset,
-    load_replay,
-    prepared_folder,
+    load_texts,
 )
 from jielong.training.minutes import CHOSEN, TextSize, choose_size, choose_tokens
 from jielong.training.precision import settle_dtype
@@ -39,6 +38,7 @@ from jielong.training.starting_point import (
     with_architecture,
 )
 from jielong.training.suites import check_suites
+from jielong.training.texts import REPLAY, RunTexts, Text, find_sources, finders, texts_of
 
 UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
@@ -88,27 +88,26 @@ def prepare_inputs(
     if start.init_from is not None:
         check_init_from(config, load_tokenizer(config, folder, start), start, log)
     found = spool_stdin(config, folder)
-    sources = functools.cache(lambda: _find_sources(found, log))  # once, and only if needed
-    older = functools.cache(lambda: find_older_text(found, sources))
-    if found.data.replay is not None and not (folder.replay / "dataset.json").is_file():
-        older()  # a mistake in its path is told before anything is made
-    text = functools.partial(_text_size, found, sources)
-    found = choose_size(found, text, folder, machine, started, log)
+    sources = finders(found, folder, log)  # each called once, and only if needed
+    for text in texts_of(found, folder):
+        if text.name and not (text.folder / "dataset.json").is_file():
+            sources[text.name]()  # a mistake in its path is told before anything is made
+    size = functools.partial(_text_size, found, folder, sources)
+    found = choose_size(found, size, folder, machine, started, log)
     if tokenizer_folder(found, folder, start) == folder.tokenizer:
         ensure_tokenizer(found, folder, sources, log)
     tokenizer = load_tokenizer(found, folder, start)
-    ensure_datasets(found, tokenizer, folder, sources, older, log, verify)
-    dataset = load_dataset(found, tokenizer, folder)
-    replay = load_replay(found, tokenizer, folder)
-    found = _with_window_of_text(found, dataset, replay, log)
+    ensure_datasets(texts_of(found, folder), tokenizer, folder, sources, log, verify)
+    texts = load_texts(found, tokenizer, folder)
+    found = _with_window_of_text(found, texts, log)
     sized = with_architecture(found, tokenizer, start)
     if start.checkpoint is None:
-        compare_with_transformers(sized, tokenizer, dataset, log)
+        compare_with_transformers(sized, tokenizer, texts.main.dataset, log)
     begun = start.checkpoint is not None
     width = sized.model.hidden_size
     found = settle_dtype(found, width, folder, machine.device, begun, log)
     if found.training.minutes is not None:
-        budget = choose_tokens(sized, dataset, replay, folder, machine, started, log)
+        budget = choose_tokens(sized, texts, folder, machine, started, log)
         found = found.with_values(**budget)
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
     return dataclasses.replace(found, data=data), start
@@ -132,29 +131,24 @@ def inputs_of_run(folder: RunFolder) -> tuple[Config, StartingPoint]:
     start = find_starting_point(config, folder)
     if not (tokenizer_file := Path(tokenizer_folder(config, folder, start))).exists():
         raise DataError(f"{folder.path}: this run has no tokenizer yet ({tokenizer_file})")
-    if not (dataset_folder(config, folder) / "dataset.json").is_file():
+    places = [text.dataset_folder / "dataset.json" for text in texts_of(config, folder)]
+    if not all(place.is_file() for place in places):
         raise DataError(f"{folder.path}: the text of this run is not prepared yet")
     tokenizer = load_tokenizer(config, folder, start)
-    datasets = load_dataset(config, tokenizer, folder), load_replay(config, tokenizer, folder)
-    return _with_window_of_text(config, *datasets, log=lambda line: None), start
+    texts = load_texts(config, tokenizer, folder)
+    return _with_window_of_text(config, texts, log=lambda line: None), start
 
 
-def _with_window_of_text(
-    config: Config, dataset: Dataset, replay: Dataset | None, log: Callable[[str], None]
-) -> Config:
-    """Cut a training window that is longer than all the text, which would only be padding.
-
-    Args:
-        replay: older text; the longer one of the two counts.
-    """
-    tokens = max(len(text.train) for text in (dataset, replay) if text is not None)
+def _with_window_of_text(config: Config, texts: RunTexts, log: Callable[[str], None]) -> Config:
+    """Cut a training window that is longer than the longest text, which would only be padding."""
+    tokens = max(len(text.dataset.train) for text in texts.every)
     window = max(2, tokens - 1)  # and one more, the last one's target
     if config.data.max_seq_len <= window:
         return config
     log(
         f"window     {window:,} tokens, not {config.data.max_seq_len:,} as data.max_seq_len says: "
         f"there are only {tokens:,} tokens of text to train on"
-        + ("" if replay is None else ", in the longer one of the two texts")
+        + (", in the longest of the texts" if texts.others else "")
     )
     return config.with_values(max_seq_len=window)
 
@@ -162,7 +156,7 @@ def _with_window_of_text(
 def ensure_tokenizer(
     config: Config,
     folder: RunFolder,
-    sources: Callable[[], Sources],
+    sources: Mapping[str, Callable[[], Sources]],
     log: Callable[[str], None],
 ) -> None:
     """Train the run's own tokenizer on the corpus, unless it has one.
@@ -172,9 +166,18 @@ def ensure_tokenizer(
     """
     if (folder.tokenizer / "tokenizer.json").exists():
         return
-    found = sources()
+    texts = [text for text in texts_of(config, folder) if text.name != REPLAY]
+    found = {text.name: sources[text.name]() for text in texts}
+    if prepared := [text for text in texts if text.prepared]:
+        raise ConfigError(
+            f"{prepared[0].setting} is a prepared dataset, beside text that is not: give the "
+            "--tokenizer that it was made with"
+        )
     log(f"training a tokenizer of {config.model.vocab_size} tokens …")
-    tokenizer = train_on_corpus(config, found)
+    if config.data.mixture:
+        tokenizer = _train_on_mixture(config, texts, found)
+    else:
+        tokenizer = train_on_corpus(config, found[""])
     tokenizer.save(folder.tokenizer)
     log(about_tokenizer(tokenizer, config.model.vocab_size, folder.tokenizer))
 
@@ -191,7 +194,7 @@ def load_tokenizer(config: Config, folder: RunFolder, start: StartingPoint) -> T
 
 def tokenizer_folder(config: Config, folder: RunFolder, start: StartingPoint) -> str | Path:
     """Where the tokenizer of a run is: one that was given, or the run's own."""
-    given = config.data.tokenizer or _beside_dataset(config)
+    given = config.data.tokenizer or _beside_dataset(config, folder)
     if given is None and config.training.init_from is not None:
         given = start.model_folder
     return given or folder.tokenizer
@@ -211,11 +214,9 @@ def train_on_corpus(
     Raises:
         DataError: there is no text, or too much of it would be left out; it says what was first.
     """
-    found = sources or _find_sources(config, log)
-    data = config.data
-    splitting = Splitting.of(data)
-    texts = DocumentTexts(found.data, data.text_field, data.encoding, splitting)
-    size = config.model.vocab_size
+    found = sources or find_sources(config, log)
+    data, size = config.data, config.model.vocab_size
+    texts = _document_texts(config, found)
     with texts.checked(data.allow_loss):
         tokenizer = train_tokenizer(iter(texts), size, data.tokenizer_sample_bytes)
     about_files = describe_files(found.data, found.not_read)
@@ -230,36 +231,58 @@ def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:
     return f"tokenizer of {tokenizer.vocab_size} tokens{fewer}: {folder}"
 
 
-def _beside_dataset(config: Config) -> Path | None:
-    folder = prepared_folder(config)
-    if folder is not None and (folder / "tokenizer" / "tokenizer.json").is_file():
-        return folder / "tokenizer"
+def _beside_dataset(config: Config, run: RunFolder) -> Path | None:
+    """The tokenizer of the first text that is prepared; an older one's does not count."""
+    for text in texts_of(config, run):
+        folder = text.prepared
+        if folder is not None and text.name != REPLAY:
+            beside = folder / "tokenizer"
+            if (beside / "tokenizer.json").is_file():
+                return beside
     return None
 
 
-def _text_size(config: Config, sources: Callable[[], Sources]) -> TextSize:
+def _text_size(
+    config: Config, run: RunFolder, sources: Mapping[str, Callable[[], Sources]]
+) -> TextSize:
     """How large the text is, and the vocabulary of its tokenizer where that is not to be made."""
-    given = config.data.tokenizer or _beside_dataset(config)
+    given = config.data.tokenizer or _beside_dataset(config, run)
     vocabulary = Tokenizer.load(given).vocab_size if given else None
-    prepared = prepared_folder(config)
-    if prepared is not None:
-        return TextSize(open_dataset(prepared, verify=False).train.text_bytes, vocabulary)
-    sizes = [UNKNOWN_BYTES if s.size is None else s.size for s in sources().data]
-    return TextSize(sum(sizes), vocabulary)
+    size = 0
+    for text in texts_of(config, run):
+        if text.name == REPLAY:
+            continue
+        if text.prepared is not None:
+            size += open_dataset(text.prepared, verify=False).train.text_bytes
+        else:
+            size += _bytes_of(sources[text.name]())
+    return TextSize(size, vocabulary)
 
 
-def _find_sources(config: Config, log: Callable[[str], None]) -> Sources:
-    """Find the sources that the settings name; warn of text that is trained on and held out.
+def _bytes_of(sources: Sources) -> int:
+    return sum(UNKNOWN_BYTES if s.size is None else s.size for s in sources.data)
 
-    Raises:
-        ConfigError: there are none.
-        DataError: a path does not exist, matches nothing, or is of an unknown kind.
-    """
-    if not config.data.data_path:
-        raise ConfigError(
-            "data.data_path is missing: give --data-path FILE (JSONL, Parquet, text, a folder), "
-            "or sample:shakespeare to try"
-        )
-    sources = Sources.of(config.data)
-    warn_of_same_text(sources, log)
-    return sources
+
+def _train_on_mixture(
+    config: Config, texts: Sequence[Text], sources: Mapping[str, Sources]
+) -> Tokenizer:
+    """A tokenizer of all sources of a mixture, each with its share of the sample."""
+    found = [sources[text.name] for text in texts]
+    weights = [
+        text.weight if text.weight is not None else (text.epochs or 0) * max(1, _bytes_of(its))
+        for text, its in zip(texts, found, strict=True)
+    ]
+    pieces: list[str] = []
+    for text, its, weight in zip(texts, found, weights, strict=True):
+        with text.naming():
+            documents = _document_texts(text.config, its)
+            with documents.checked(config.data.allow_loss):
+                size = round(config.data.tokenizer_sample_bytes * weight / sum(weights))
+                pieces += sample(iter(documents), max(1, size))
+    return train_tokenizer(iter(pieces), config.model.vocab_size, 2 * sum(map(len, pieces)) * 4)
+
+
+def _document_texts(config: Config, sources: Sources) -> DocumentTexts:
+    data = config.data
+    rows = RowText.of_settings(data, Chat(None))
+    return DocumentTexts(sources.data, rows, data.encoding, Splitting.of(data))

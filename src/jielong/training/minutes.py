@@ -15,9 +15,7 @@ from typing import Any
 import tomli_w
 
 from jielong.config.load import load_toml
-from jielong.config.replay import replay_share
 from jielong.config.settings import FIELDS, Config
-from jielong.data.shards import Dataset
 from jielong.runtime.atomic import write_file
 from jielong.runtime.run_folder import RunFolder
 from jielong.training.scaling import (
@@ -33,6 +31,7 @@ from jielong.training.scaling import (
     vocabulary_for,
 )
 from jielong.training.speed import Machine, Speed, measure_speed
+from jielong.training.texts import RunTexts
 
 CHOSEN = "chosen.toml"
 BUDGET = ("minutes", "tokens", "teachers")  # of what is in it
@@ -106,8 +105,7 @@ def choose_size(
 
 def choose_tokens(
     config: Config,
-    dataset: Dataset,
-    replay: Dataset | None,
+    texts: RunTexts,
     folder: RunFolder,
     machine: Machine,
     started: float,
@@ -120,7 +118,7 @@ def choose_tokens(
     and its teachers stay those it has.
 
     Args:
-        replay: older text, whose share of the tokens comes on top of an epoch.
+        texts: those that are mixed into the main one come on top of an epoch.
 
     Returns:
         The settings `tokens` and `teachers`.
@@ -129,8 +127,8 @@ def choose_tokens(
     values = load_toml(file) if file.exists() else {}
     if "tokens" not in values or values.get("minutes", minutes) != minutes:
         asked = values.get("teachers", config.training.teachers)
-        epoch = len(dataset.train) / (1 - replay_share(config.data.replay))  # in tokens
-        splits = [d.validation for d in (dataset, replay) if d is not None]
+        epoch = texts.epoch_tokens
+        splits = [text.dataset.validation for text in texts.every]
         held_out = sum(len(s) for s in splits if s is not None)
         tokens, teachers = _budget(config, epoch, held_out, machine, started, asked)
         values |= {"tokens": max(config.data.max_seq_len, round(tokens)), "minutes": minutes}

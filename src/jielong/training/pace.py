@@ -120,6 +120,6 @@ def _fitting_tokens(state: TrainState, pace: Pace, available: float) -> int | No
     done, planned = (state.batches.windows_before(s) * window for s in (step, total))
     # an end right here would leave no steps in which the learning rate falls
     tokens = max(done + (planned - done) * ratio, LEAST_TOTAL * done)
-    epoch = len(state.dataset.train) * state.batches.windows / state.batches.new_windows
+    epoch = len(state.dataset.train) * state.batches.windows / state.batches.main_windows
     tokens = min(tokens, MOST_EPOCHS * epoch)
     return None if abs(tokens - planned) <= TOLERANCE * (planned - done) else round(tokens)

@@ -13,7 +13,7 @@ import torch
 from jielong.config.model import ModelConfig
 from jielong.config.settings import Config
 from jielong.data.batches import Batches
-from jielong.data.replay import Replay
+from jielong.data.mixture import Mixture
 from jielong.data.windows import Stream
 from jielong.training.scaling import (
     MOST_EVAL_TOKENS,
@@ -63,7 +63,7 @@ def resolve(
     device: torch.device,
     world_size: int = 1,
     resumed: Mapping[str, Any] | None = None,
-    replay: Replay | None = None,
+    mixture: Mixture | None = None,
 ) -> RunPlan:
     """Decides every value of a run that its settings leave open.
 
@@ -73,11 +73,11 @@ def resolve(
         device: where the run trains.
         world_size: number of processes.
         resumed: `RunPlan.to_json` of the checkpoint that the run goes on from.
-        replay: older text that is mixed in.
+        mixture: other texts that are mixed in.
     """
     t, window = asked.training, asked.data.max_seq_len
 
-    global_batch_size, batch_warmup = _global_batch(asked, train, resumed, replay)
+    global_batch_size, batch_warmup = _global_batch(asked, train, resumed, mixture)
 
     # Micro-batch: what a device does best, in equal parts of the global batch. Memory may ask for
     # a smaller one, which changes no update.
@@ -91,7 +91,7 @@ def resolve(
     # Steps: the budget in windows, over the windows of each step.
     training = dataclasses.replace(t, global_batch_size=global_batch_size)
     sizes = first_batches(asked, global_batch_size) if batch_warmup else ()
-    batches = Batches(train, asked.data, training, sizes, replay=replay)
+    batches = Batches(train, asked.data, training, sizes, mixture=mixture)
     total_steps = batches.total_steps(training)
 
     # Regularisation: none to speak of for a text read once, more the more often it is read.
@@ -161,7 +161,7 @@ def _regularisation(
 
 
 def _global_batch(
-    asked: Config, train: Stream, resumed: Mapping[str, Any] | None, replay: Replay | None
+    asked: Config, train: Stream, resumed: Mapping[str, Any] | None, mixture: Mixture | None
 ) -> tuple[int, bool]:
     """Windows in an update, and whether the first updates have fewer.
 
@@ -176,20 +176,21 @@ def _global_batch(
     if size is None and resumed is not None:
         return resumed["global_batch_size"], resumed["batch_warmup"]
     if size is None:
-        wanted = max(1, round(_tokens_per_step(asked, train, replay) / window))
+        wanted = max(1, round(_tokens_per_step(asked, train, mixture) / window))
         size = whole_micro_batches(wanted, window)
     return size, warmup
 
 
-def _tokens_per_step(asked: Config, train: Stream, replay: Replay | None) -> float:
+def _tokens_per_step(asked: Config, train: Stream, mixture: Mixture | None) -> float:
     """Tokens of a global batch that follow from the budget, in whichever way it is given."""
     t, window, width = asked.training, asked.data.max_seq_len, asked.model.hidden_size
     if t.steps is not None:  # tokens = steps · batch, put into batch = 2 · √tokens
         return max(4.0 * t.steps, 12 * width)
     padded = asked.data.packing == "pad"
     epoch = len(train.documents) * window if padded else len(train)
-    new_share = 1.0 if replay is None else 1 - replay.share
-    total = t.epochs * epoch / new_share  # epochs count the new text, the older is on top
+    total = t.epochs * epoch
+    if mixture is not None:  # epochs count the main text, the others are on top
+        total *= mixture.passes / mixture.main_share
     return default_tokens_per_step(t.tokens if t.tokens is not None else total, width)
 
 

@@ -28,6 +28,7 @@ from jielong.training.saving import restore, save
 from jielong.training.starting_point import StartingPoint, find_starting_point
 from jielong.training.state import TrainState
 from jielong.training.step import StepResult
+from jielong.training.texts import REPLAY
 
 MAX_SKIPPED = 5  # updates refused in a row before the run stops
 MAX_REWINDS = 5
@@ -178,9 +179,12 @@ def _documents_of_step(state: TrainState) -> tuple[dict[str, list[int]], str]:
     windows, epoch = batches.step_windows(step), batches.span(step).epoch
     documents = {"documents": batches.documents_of(windows, epoch)}
     where = f"documents {_named(documents['documents'])} of the training split"
-    if replayed := batches.replayed_documents_of(windows, epoch):
-        documents["replayed_documents"] = replayed
-        where += f" and {_named(replayed)} of the replayed text"
+    others = zip(state.texts.others, batches.mixed_documents_of(windows, epoch), strict=True)
+    for text, found in others:
+        if found:
+            name = "replayed" if text.name == REPLAY else text.name
+            documents[f"{name}_documents"] = found
+            where += f" and {_named(found)} of the {name} text"
     return documents, where
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jielong.checkpoint.checkpoint import step_name
+from jielong.training.sources_read import read_shares
 from jielong.training.state import TrainState
+
+BITS = ("bits_per_byte", "bits_per_byte_error")
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,36 @@ class RunResult:
     parameters: int
     seconds: float  # of this start
     plan: dict[str, Any]  # what followed from settings, text and model, by name
+    sources: dict[str, dict[str, Any]]  # of a mixture: what was read, and how well
 
 
 def result_of(state: TrainState, signal: int | None, seconds: float) -> RunResult:
     """Where a run has ended."""
     progress, best = state.progress, state.best_checkpoint()
+    validation = progress.best_validation if best else progress.validation
     return RunResult(
         folder=state.folder.path,
         checkpoint=best or state.folder.checkpoints / step_name(progress.step),
         step=progress.step,
         total_steps=state.plan.total_steps,
-        validation=progress.best_validation if best else progress.validation,
+        validation=validation,
         signal=signal,
         tokens=progress.tokens,
         parameters=state.model.num_parameters(),
         seconds=seconds,
         plan=state.plan.to_json(),
+        sources=_sources(state, validation) if state.texts.is_mixture else {},
     )
+
+
+def _sources(state: TrainState, validation: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """What was read of each source of a mixture, and its held-out likelihood by the run's model."""
+    read = read_shares(state, state.batches.windows_before(state.progress.step))
+    found = (validation or {}).get("sources", {})
+    return {
+        name: {
+            **dataclasses.asdict(of),
+            **{key: found.get(name, {}).get(key) for key in ("loss", *BITS)},
+        }
+        for name, of in read.items()
+    }

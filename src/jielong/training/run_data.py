@@ -12,20 +12,21 @@ import numpy as np
 import torch
 
 from jielong.checkpoint import checkpoint as ckpt
-from jielong.config.replay import replay_share
 from jielong.config.settings import Config
 from jielong.data.batches import Batches
+from jielong.data.mixture import Mixture
 from jielong.data.noise import BpeDropout, InputNoise
-from jielong.data.replay import Replay
 from jielong.data.shards import Dataset
+from jielong.data.windows import Stream
 from jielong.errors import CheckpointError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
-from jielong.training.datasets import load_dataset, load_replay
+from jielong.training.datasets import load_texts
 from jielong.training.inputs import load_tokenizer
 from jielong.training.plan import RunPlan, resolve, saved_plan
 from jielong.training.scaling import first_batches
 from jielong.training.starting_point import StartingPoint, with_architecture
+from jielong.training.texts import RunTexts
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,13 @@ class RunData:
     config: Config  # the settings, with the architecture and what the plan says filled in
     plan: RunPlan
     tokenizer: Tokenizer
-    dataset: Dataset
-    replay: Dataset | None  # the older text that is mixed in
+    texts: RunTexts
     batches: Batches
+
+    @property
+    def dataset(self) -> Dataset:
+        """The main text's."""
+        return self.texts.main.dataset
 
 
 def open_data(
@@ -53,12 +58,11 @@ def open_data(
         JielongError: the tokenizer or dataset is missing, damaged or does not fit.
     """
     tokenizer = load_tokenizer(config, folder, start)
-    dataset = load_dataset(config, tokenizer, folder)
-    replay = load_replay(config, tokenizer, folder)
-    mixed_in = _mixed_in(config, replay)
+    texts = load_texts(config, tokenizer, folder)
+    train, mixture = texts.main.dataset.train, texts.mixture
     config = with_architecture(config, tokenizer, start)
     resumed = _plan_of(start.checkpoint)
-    plan = resolve(config, dataset.train, device, world_size, resumed, mixed_in)
+    plan = resolve(config, train, device, world_size, resumed, mixture)
     training = dataclasses.replace(
         config.training,
         global_batch_size=plan.global_batch_size,
@@ -69,19 +73,12 @@ def open_data(
         bpe_dropout=plan.bpe_dropout,
     )
     config = dataclasses.replace(config, training=training)
-    batches = _batches(config, plan, dataset, tokenizer, mixed_in)
-    return RunData(config, plan, tokenizer, dataset, replay, batches)
-
-
-def _mixed_in(config: Config, replay: Dataset | None) -> Replay | None:
-    """The older text with its share, if the run replays any."""
-    if replay is None:
-        return None
-    return Replay(replay.train, replay_share(config.data.replay))
+    batches = _batches(config, plan, train, tokenizer, mixture)
+    return RunData(config, plan, tokenizer, texts, batches)
 
 
 def _batches(
-    config: Config, plan: RunPlan, dataset: Dataset, tokenizer: Tokenizer, replay: Replay | None
+    config: Config, plan: RunPlan, train: Stream, tokenizer: Tokenizer, mixture: Mixture | None
 ) -> Batches:
     """The training batches, with what the plan says of their first sizes and of noise."""
     sizes = first_batches(config, plan.global_batch_size) if plan.batch_warmup else ()
@@ -91,7 +88,7 @@ def _batches(
         noise = InputNoise(plan.input_noise, ids)
     if plan.bpe_dropout:
         bpe_dropout = BpeDropout(plan.bpe_dropout, tokenizer.merged_from())
-    return Batches(dataset.train, config.data, config.training, sizes, noise, bpe_dropout, replay)
+    return Batches(train, config.data, config.training, sizes, noise, bpe_dropout, mixture)
 
 
 def _plan_of(checkpoint: Path | None) -> Mapping[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +33,7 @@ def save(state: TrainState) -> None:
         "total_steps": state.schedule.total_steps,
         "peak_learning_rate": train_step.optimizer.peak,
         "dataset": state.dataset.fingerprint,
-        "replay": None if state.replay is None else state.replay.fingerprint,
+        **_other_texts(state),
         "tokenizer": state.tokenizer.fingerprint,
         "teacher": _teacher_checksum(state),
         "config": state.config.to_tables(),
@@ -48,6 +49,14 @@ def save(state: TrainState) -> None:
         ckpt.save_checkpoint(folder, state.model, state.tokenizer, optimizer, saved, latest)
     ckpt.prune(folder, state.config.run.keep_checkpoints, progress.best_step, progress.step)
     record_best(state)
+
+
+def _other_texts(state: TrainState) -> dict[str, Any]:
+    """The fingerprints of what is mixed into the main text: of an older one, or of all sources."""
+    texts = state.texts
+    if texts.is_mixture:
+        return {"replay": None, "mixture": {t.name: t.dataset.fingerprint for t in texts.every}}
+    return {"replay": None if texts.replayed is None else texts.replayed.dataset.fingerprint}
 
 
 def _teacher_checksum(state: TrainState) -> int | None:
@@ -113,8 +122,14 @@ def _restore_saved(state: TrainState, found: Path, saved: ckpt.SavedState) -> No
             f"{found} had another teacher, or none: its weights have changed since, or --teacher "
             "has; use another --out-dir"
         )
-    replayed = None if state.replay is None else state.replay.fingerprint
-    if values.get("replay") != replayed:
+    others = _other_texts(state)
+    if values.get("mixture") != others.get("mixture"):
+        raise CheckpointError(
+            f"{found} was trained on another mixture of texts than data.mixture="
+            f"{list(state.config.data.mixture)}: a text, its tokenizer or its split has changed; "
+            "use another --out-dir"
+        )
+    if values.get("replay") != others["replay"]:
         raise CheckpointError(
             f"{found} was trained with other older text than data.replay="
             f"{state.config.data.replay!r}: that text, the tokenizer or the split has changed; use "

@@ -33,6 +33,7 @@ from jielong.training.speed import Machine
 from jielong.training.starting_point import StartingPoint
 from jielong.training.step import TrainStep
 from jielong.training.teacher import Teacher
+from jielong.training.texts import RunTexts
 
 # of --activation-checkpointing: which layers are computed again
 RECOMPUTE_EVERY = {"none": 0, "selective": 2, "full": 1}
@@ -67,8 +68,7 @@ class TrainState:
     folder: RunFolder
     world: World
     tokenizer: Tokenizer
-    dataset: Dataset
-    replay: Dataset | None  # the older text that is mixed in
+    texts: RunTexts
     model: Transformer
     train_step: TrainStep  # has the optimizer, and the model wrapped where there are several ranks
     average: WeightAverage | None  # of the weights, if the settings want it
@@ -79,6 +79,11 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
     profiler: StepProfiler | None = None  # of rank 0
     deadline: float | None = None  # of `time.monotonic`, by which a run of `--minutes` should end
+
+    @property
+    def dataset(self) -> Dataset:
+        """The main text's."""
+        return self.texts.main.dataset
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Give the model, within, the weights that are evaluated, sampled and saved."""
@@ -139,8 +144,7 @@ def build(
         folder=folder,
         world=world,
         tokenizer=tokenizer,
-        dataset=data.dataset,
-        replay=data.replay,
+        texts=data.texts,
         model=model,
         train_step=TrainStep(
             model=data_parallel(model, world),

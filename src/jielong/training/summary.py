@@ -6,10 +6,11 @@ import math
 
 from jielong.config.model import MODEL_FIELDS
 from jielong.config.settings import Config
-from jielong.data.replay import ReplayedWindows
+from jielong.data.mixture import MixedWindows
 from jielong.interop.export import refusals
 from jielong.training.divergence import explain_divergence
 from jielong.training.scaling import REPEATED
+from jielong.training.sources_read import read_shares
 from jielong.training.state import TrainState
 
 FIRST_LOSS_TOLERANCE = 0.5  # nats
@@ -34,7 +35,7 @@ def run_summary(state: TrainState) -> list[str]:
     m, t, window = plan.model, config.training, config.data.max_seq_len
     parameters, train_tokens = state.model.num_parameters(), len(state.dataset.train)
     tokens = batches.windows_before(plan.total_steps) * window
-    epochs = tokens * batches.new_windows / batches.windows / max(1, train_tokens)
+    epochs = tokens * batches.main_windows / batches.windows / max(1, train_tokens)
     windows = f"{plan.global_batch_size} × {window}"
     if batches.first_spans:
         windows = f"{batches.first_spans[0].count} to {windows}"
@@ -52,7 +53,7 @@ def run_summary(state: TrainState) -> list[str]:
         f"optimizer  {t.optimizer}, peak learning rate {plan.learning_rate:.2g}, {t.schedule}, "
         f"{plan.warmup_steps} warm-up steps"
         + ("; evaluating and saving averaged weights" if t.average_weights else ""),
-        *_replay(state),
+        *_mixed_in(state),
         *_repetition(state, epochs),
         *_teacher(state),
         *_exports(state),
@@ -64,16 +65,23 @@ def _teacher(state: TrainState) -> list[str]:
     return [f"teacher    {path}: half of what is learnt is what it predicts"] if path else []
 
 
-def _replay(state: TrainState) -> list[str]:
-    """What older text is mixed in, and how often it is read."""
-    batches, older = state.batches.source, state.replay
-    if older is None or not isinstance(batches, ReplayedWindows):
+def _mixed_in(state: TrainState) -> list[str]:
+    """What texts there are, the share of each, and how often it is read."""
+    if not isinstance(state.batches.source, MixedWindows):
         return []
-    share = batches.replayed / batches.count
-    epochs = batches.epochs(state.batches.windows_before(state.plan.total_steps))
+    shares = read_shares(state, state.batches.windows_before(state.plan.total_steps))
+    older = state.texts.replayed
+    if older is not None:
+        read = shares[older.name]
+        return [
+            f"replay     {read.share:.1%} of the windows are of the older text in "
+            f"{older.dataset.folder} ({len(older.dataset.train):,} tokens), which is read "
+            f"{read.epochs:.2g} times"
+        ]
     return [
-        f"replay     {share:.1%} of the windows are of the older text in {older.folder} "
-        f"({len(older.train):,} tokens), which is read {epochs:.2g} times"
+        f"mixture    {name}: {read.share:.1%} of the windows, {read.tokens:,} of "
+        f"{read.text_tokens:,} tokens ({read.epochs:.2g} epochs)"
+        for name, read in shares.items()
     ]
 
 

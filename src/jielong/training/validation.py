@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from jielong.checkpoint.checkpoint import load_weights
@@ -16,13 +15,14 @@ from jielong.evaluation.likelihood import (
     Share,
     evaluate_stream,
 )
-from jielong.evaluation.sums import Likelihood
+from jielong.evaluation.sums import Likelihood, mixed_likelihood
 from jielong.generation.generate import TextGenerator
 from jielong.runtime.device import autocast
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.divergence import explain_divergence
 from jielong.training.memory import free_memory, is_out_of_memory
 from jielong.training.state import Progress, TrainState
+from jielong.training.texts import OpenText
 from jielong.training.validation_suites import measure_suites
 
 # more than the noise between validations, less than what memorising soon costs
@@ -39,7 +39,7 @@ def is_missing(state: TrainState) -> bool:
     """Whether this state was saved before the validation that follows its step."""
     latest, step = state.progress.validation, state.progress.step
     measured = latest is not None and latest["step"] == step
-    return state.dataset.validation is not None and not measured and is_due(state, step)
+    return state.texts.held_out and not measured and is_due(state, step)
 
 
 def validate(state: TrainState) -> None:
@@ -70,14 +70,14 @@ def catch_up(state: TrainState) -> None:
 def _measure(state: TrainState, done: Mapping[str, Any]) -> None:
     """Fill in `progress.validation` and the best step; `done` has records made before, by kind."""
     progress = state.progress
-    if state.dataset.validation is None:
+    if not state.texts.held_out:
         return
     step, eval_tokens = progress.step, state.plan.eval_tokens
     passes: dict[str, int | None] = {"validation": eval_tokens}
     if step == state.plan.total_steps and _longest_split(state) > eval_tokens:
         passes["final_validation"] = None
     for kind, max_tokens in passes.items():
-        found = _of_both_texts(state, step, max_tokens, kind, done)
+        found = _of_all_texts(state, _Pass(step, max_tokens, kind, done))
         progress.validation = {"step": step, **found}
         if kind == "validation":
             _compare_with_best(progress, found)
@@ -86,42 +86,77 @@ def _measure(state: TrainState, done: Mapping[str, Any]) -> None:
 
 
 def _longest_split(state: TrainState) -> int:
-    """Held-out tokens of the new text, or of the older one that is mixed in if those are more."""
-    splits = [d.validation for d in (state.dataset, state.replay) if d is not None]
+    """Held-out tokens of the text that has most of them."""
+    splits = [text.dataset.validation for text in state.texts.every]
     return max(len(split) for split in splits if split is not None)
 
 
-def _of_both_texts(
-    state: TrainState,
-    step: int,
-    max_tokens: int | None,
-    kind: str,
-    done: Mapping[str, Any] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """The likelihood of the held-out text, and as `replay` that of the older text that is mixed in.
+@dataclasses.dataclass(frozen=True)
+class _Pass:
+    """One pass over the held-out texts.
 
-    Both are shown, and recorded as `kind` and `replay_…`; `done` has records made before, by kind.
+    Attributes:
+        max_tokens: as many of each text; None for all.
+        kind: under which it is recorded.
+        done: records made before, by kind.
     """
-    whole = "" if max_tokens else "whole "
-    found: dict[str, Any] = {}
-    for dataset, prefix, of in (
-        (state.dataset, "", f"{whole}held-out"),
-        (state.replay, "replay_", f"older text, {whole}held-out"),
-    ):
-        if dataset is None or dataset.validation is None:
-            continue
-        if record := done.get(prefix + kind):
-            values = {f.name: record.get(f.name) for f in dataclasses.fields(Likelihood)}
-        else:
-            values = dataclasses.asdict(likelihood(state, dataset.validation, max_tokens))
-            state.console.validation(step, values, of if max_tokens else f"{of} split:")
-            state.metrics.write(prefix + kind, step, **values)
-        found |= {"replay": values} if prefix else values
-    return found
+
+    step: int
+    max_tokens: int | None
+    kind: str
+    done: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _of_all_texts(state: TrainState, wanted: _Pass) -> dict[str, Any]:
+    """The likelihood of the held-out text; of an older one, as `replay`; of a mixture's `sources`.
+
+    Of a mixture, the numbers are those of its texts by their shares. All are shown, and recorded:
+    as the kind, `replay_…` and `source_NAME_…`.
+    """
+    texts = state.texts
+    if not texts.is_mixture:
+        found = _of_text(state, wanted, texts.main, "", "")
+        if (old := texts.replayed) is not None and old.dataset.validation is not None:
+            found |= {"replay": _of_text(state, wanted, old, "replay_", "older text, ")}
+        return found
+    measured = [text for text in texts.every if text.dataset.validation is not None]
+    sources = {
+        text.name: _of_text(state, wanted, text, f"source_{text.name}_", f"{text.name}, ")
+        for text in measured
+    }
+    each = [(text.share, Likelihood(**_as_numbers(sources[text.name]))) for text in measured]
+    values = dataclasses.asdict(mixed_likelihood(each))
+    if wanted.kind not in wanted.done:
+        _show(state, wanted, values, "", "")
+    return {**values, "sources": sources}
+
+
+def _of_text(
+    state: TrainState, wanted: _Pass, text: OpenText, prefix: str, of: str
+) -> dict[str, Any]:
+    """The likelihood of the held-out part of a text: as recorded, or measured now."""
+    if record := wanted.done.get(prefix + wanted.kind):
+        return {f.name: record.get(f.name) for f in dataclasses.fields(Likelihood)}
+    assert text.dataset.validation is not None
+    values = dataclasses.asdict(likelihood(state, text.dataset.validation, wanted.max_tokens))
+    _show(state, wanted, values, prefix, of)
+    return values
+
+
+def _show(state: TrainState, wanted: _Pass, values: dict[str, Any], prefix: str, of: str) -> None:
+    label = f"{of}held-out" if wanted.max_tokens else f"{of}whole held-out split:"
+    state.console.validation(wanted.step, values, label)
+    state.metrics.write(prefix + wanted.kind, wanted.step, **values)
+
+
+def _as_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return numbers with NaN where a record has null, as of a diverged run."""
+    named = ("loss", "perplexity", "bits_per_byte")
+    return dict(values) | {name: math.nan for name in named if values[name] is None}
 
 
 def _compare_with_best(progress: Progress, found: dict[str, Any]) -> None:
-    # By the new text alone, which the run is there to learn: the loss of the older one is as a rule
+    # Not by replayed text, as the run is there to learn the new: the older one's loss is as a rule
     # lowest at the start, so with it the best would be a model that has learnt little.
     loss, best = found["loss"], progress.best_loss
     if loss is not None and (best is None or loss < best):
@@ -142,14 +177,13 @@ def measure_best(state: TrainState) -> None:
 
     Leaves the model with the best checkpoint's weights.
     """
-    stream, progress, best = state.dataset.validation, state.progress, state.progress.best_step
-    folder = state.best_checkpoint()
-    if stream is None or folder is None or best in (None, progress.step):
+    progress, best, folder = state.progress, state.progress.best_step, state.best_checkpoint()
+    if not state.texts.held_out or folder is None or best in (None, progress.step):
         return
     if _longest_split(state) <= state.plan.eval_tokens:
         return  # all is measured each time
     load_weights(state.model, folder)
-    found = _of_both_texts(state, best, None, "final_validation")
+    found = _of_all_texts(state, _Pass(best, None, "final_validation"))
     progress.best_validation = {"step": best, **found}
 
 

@@ -46,9 +46,11 @@ from jielong.data.shards import (
 )
 from jielong.data.sources.documents import BadLine, Document, Item, read_documents
 from jielong.data.sources.items import NO_TOKENS
+from jielong.data.sources.row_text import RowText
 from jielong.data.sources.text_units import Splitting
 from jielong.errors import DataError
 from jielong.runtime.atomic import atomic_folder
+from jielong.tokenization.chat import Chat
 from jielong.tokenization.tokenizer import Tokenizer
 
 BATCH_CHARS = 2**20  # text encoded together: enough for all cores, little for memory
@@ -126,7 +128,8 @@ def _write_splits(
     train, validation = (ShardWriter(folder, name, vocab_size) for name in ("train", "validation"))
     left_out = LeftOut(folder, data.strict, data.allow_loss)
     encoder = _Encoder(tokenizer, left_out, log)
-    reading = data.text_field, data.encoding, Splitting.of(data)
+    texts = RowText.of_settings(data, Chat(tokenizer))
+    reading = texts, data.encoding, Splitting.of(data)
     distinct, held_out, shared = DistinctSample(), DistinctSample(), 0.0
     if sources.validation:
         items = read_documents(sources.validation, *reading)

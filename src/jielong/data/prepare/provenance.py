@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from jielong.tokenization.tokenizer import Tokenizer
 
 SOURCES = "sources.json"
 TEXT_SETTINGS = ("text_unit", "document_separator")
-SETTINGS = ("text_field", *TEXT_SETTINGS, "encoding", "validation_fraction")
+SETTINGS = ("text_field", "text_template", *TEXT_SETTINGS, "encoding", "validation_fraction")
 SAME_FILE = "given as --validation-path"
 
 
@@ -80,7 +81,7 @@ def provenance(config: Config, tokenizer: Tokenizer, sources: Sources) -> dict[s
         "format": FORMAT,
         "tokenizer": tokenizer.fingerprint,
         "special_ids": tokenizer.special_ids,
-        "settings": dataset_settings(config),
+        "settings": dataset_settings(config) | {"chat_template": _chat_template(tokenizer)},
         "data": [_source_record(s) for s in sources.data],
         "validation": [_source_record(s) for s in sources.validation],
     }
@@ -115,8 +116,11 @@ def _changes(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     for name, value in wanted["settings"].items():
         # earlier versions found no separators, which rows do not have anyway
         former = "auto" if name in TEXT_SETTINGS and only_rows else None
+        if name == "chat_template":  # earlier versions read no conversations
+            former = value
         then = stored["settings"].get(name, former)
         if not same_setting(name, then, value):
+            name = {"chat_template": "tokenizer's chat template"}.get(name, name)
             before, now = ("unset" if v is None else v for v in (then, value))
             found.append(f"its data.{name} is {before}, not {now}")
     for part in ("data", "validation"):
@@ -136,6 +140,12 @@ def _source_changes(stored: list[dict[str, Any]], wanted: list[dict[str, Any]]) 
     if not found and [s["name"] for s in stored] != [s["name"] for s in wanted]:
         found.append("it was made from the same files in another order or number")
     return sorted(found)
+
+
+def _chat_template(tokenizer: Tokenizer) -> str | None:
+    """A short hash of what makes texts of conversations."""
+    template = tokenizer.chat_template
+    return None if template is None else hashlib.sha256(template.encode()).hexdigest()[:12]
 
 
 def source_summaries(sources: Sequence[Source]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jielong.data.sources.documents import Document
+from jielong.data.sources.row_text import CONVERSATION
 from jielong.data.sources.text_units import RULE
 from jielong.errors import DataError
 from jielong.tokenization.tokenizer import Tokenizer
@@ -32,6 +33,7 @@ LEAST_RULES = 4  # lines of --- that a note is made of
 LEAST_LINES, LEAST_LINE_BYTES = 20, 80  # of a file that may have one text a line
 UNITS = {
     "row": "{:,} rows",
+    CONVERSATION: "{:,} conversations",
     "file": "{:,} whole files",
     "piece": "{:,} pieces of long texts",
     "line": "{:,} lines",
@@ -121,9 +123,10 @@ def _described(counts: Mapping[str, Any]) -> list[str]:
         lines.append(f"  texts          {said}")
     inside: dict[str, int] = counts.get("special_tokens_inside", {})
     if inside:
+        fix = f" --document-separator '{max(inside, key=inside.__getitem__)}' ends a text there"
         lines.append(
             f"  note           special tokens inside texts: {_named(inside)}; they are trained as "
-            f"such. --document-separator '{max(inside, key=inside.__getitem__)}' ends a text there"
+            f"such.{'' if CONVERSATION in units else fix}"
         )
     foreign: dict[str, int] = counts.get("foreign_marks", {})
     if foreign:

@@ -20,8 +20,8 @@ from jielong.data.sources.items import (
     Item,
     UnreadableFileError,
 )
-from jielong.data.sources.json_rows import item_of_text
 from jielong.data.sources.lines import LINE_BYTES, numbered_lines, with_line_feeds
+from jielong.data.sources.row_text import RowText
 
 DELIMITERS = (",", ";", "\t", "|")  # a spreadsheet's own depends on the country
 ROW_BYTES = 2**24  # of several lines; in a longer row a quote is missing
@@ -34,14 +34,15 @@ Line = tuple[int, str, int]  # its number, the line, and its bytes
 def read_csv(
     stream: io.BufferedReader,
     name: str,
-    text_field: str,
+    text: str | RowText,
     tabs: bool,
     line_bytes: int = LINE_BYTES,
     row_bytes: int = ROW_BYTES,
 ) -> Iterator[Item]:
-    """Yield the column `text_field` of each row.
+    """Yield the text of each row.
 
     Args:
+        text: what the text of a row is; a name alone is that of its column.
         tabs: columns end at tabs (TSV); else at what the first line shows.
         line_bytes: longer lines are left out.
         row_bytes: more bytes than a row of several lines has.
@@ -55,9 +56,11 @@ def read_csv(
     if first is None:
         yield BadLine(name, 1, "empty text")
         return
-    columns = _columns(first, "\t" if tabs else None, text_field, name)
+    texts = RowText.of(text)
+    columns = _columns(first, "\t" if tabs else None, texts.fields, name)
     reader.delimiter, reader.columns = columns.delimiter, len(columns.names)
-    at = columns.names.index(text_field)
+    wanted = {field: columns.names.index(field) for field in texts.fields}
+    at = max(wanted.values())
     for number, row, size in reader:
         if size > line_bytes and not row:
             reason = f"a line of {size:,} bytes, longer than {line_bytes:,}: split this document"
@@ -69,10 +72,11 @@ def read_csv(
             )
             yield BadLine(name, number, reason, NOT_CSV, size)
         elif len(row) <= at:
-            reason = f"ends before its column {text_field!r}"
+            reason = f"ends before its column {columns.names[at]!r}"
             yield BadLine(name, number, reason, NO_TEXT, size)
         else:
-            yield item_of_text(row[at], name, number, text_field, size)
+            values = {field: row[place] for field, place in wanted.items()}
+            yield texts.item(values, name, number, size)
 
 
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
@@ -86,20 +90,21 @@ class _Columns:
         self.names, self.delimiter = [name.strip() for name in names], delimiter
 
 
-def _columns(first: Row, delimiter: str | None, text_field: str, name: str) -> _Columns:
+def _columns(first: Row, delimiter: str | None, fields: list[str], name: str) -> _Columns:
     line = first[1][0]
     tried = [
         _Columns(_split(line, d) or line.split(d), d)
         for d in ([delimiter] if delimiter else DELIMITERS)
     ]
     for columns in tried:
-        if text_field in columns.names:
+        if set(fields) <= set(columns.names):
             return columns
     names = max((columns.names for columns in tried), key=len)
+    missing = next(field for field in fields if field not in names)
     seen = ", ".join(n[:SHOWN] for n in itertools.islice(names, COLUMNS_SHOWN))
     raise UnreadableFileError(
         name,
-        f"no column {text_field!r}; columns seen: {seen}; choose one with --text-field, or, if the "
+        f"no column {missing!r}; columns seen: {seen}; choose one with --text-field, or, if the "
         "first line is text already, put one with the names of the columns before it",
     )
 

@@ -9,16 +9,14 @@ and a single long file still gives enough documents to hold some out.
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from jielong.data.sources.containers import BUFFER_BYTES, open_bytes
-from jielong.data.sources.csv_rows import read_csv
-from jielong.data.sources.encodings import Utf8Stream
-from jielong.data.sources.file_kinds import READABLE, TABLES, Suffixes, kind_of
+from jielong.data.sources.archives import MemberRules, read_archive
+from jielong.data.sources.containers import open_bytes
+from jielong.data.sources.file_kinds import ARCHIVES, READABLE, TABLES, Suffixes, kind_of
 from jielong.data.sources.items import (
     WHOLE_FILE,
     BadLine,
@@ -28,10 +26,10 @@ from jielong.data.sources.items import (
     UnreadableFileError,
     shown,
 )
-from jielong.data.sources.json_rows import looks_like_json, read_json
 from jielong.data.sources.listing import NotRead, list_files
 from jielong.data.sources.losses import Losses, TooMuchLostError
-from jielong.data.sources.readers import read_text
+from jielong.data.sources.reading import Reading, read_stream
+from jielong.data.sources.row_text import RowText
 from jielong.data.sources.samples import fetch_sample
 from jielong.data.sources.tables import read_hub, read_table
 from jielong.data.sources.text_blocks import split_row
@@ -57,8 +55,9 @@ class Source:
 
     Attributes:
         name: shown in messages.
-        kind: jsonl, text, csv, tsv, parquet, arrow, stdin or hub.
+        kind: jsonl, text, csv, tsv, parquet, arrow, zip, tar, stdin or hub.
         size, mtime_ns: size in bytes and modification time of a file; None for other sources.
+        members: which members of an archive are read.
     """
 
     name: str
@@ -66,6 +65,7 @@ class Source:
     path: Path | None = None
     size: int | None = None
     mtime_ns: int | None = None
+    members: MemberRules = field(default_factory=MemberRules)
 
 
 def expand_sources(paths: Sequence[str], suffixes: Suffixes = frozenset()) -> list[Source]:
@@ -95,11 +95,14 @@ def find_sources(
         elif path.startswith("hf://"):
             sources.append(Source(path, "hub"))
         elif path.startswith("sample:"):
-            files = [_file_source(p) for p in fetch_sample(path.removeprefix("sample:"))]
+            files = [
+                _file_source(p, MemberRules()) for p in fetch_sample(path.removeprefix("sample:"))
+            ]
             sources += [dataclasses.replace(file, name=path) for file in files]
         else:
             listing = list_files(path, for_training, suffixes)
-            sources += [_file_source(file, suffixes) for file in listing.files]
+            members = MemberRules(suffixes, for_training)
+            sources += [_file_source(file, members) for file in listing.files]
             not_read += listing.not_read
     if not sources:
         raise DataError("no text given: name a file, folder or sample with --data-path")
@@ -108,7 +111,7 @@ def find_sources(
 
 def read_documents(
     sources: Sequence[Source],
-    text_field: str,
+    text: str | RowText,
     encoding: str | None = None,
     splitting: Splitting = AUTOMATIC,
 ) -> Iterator[Item]:
@@ -117,6 +120,7 @@ def read_documents(
     Of several files, one that cannot be read is left out; a single one is an error.
 
     Args:
+        text: what the text of a row is; a name alone is that of its field or column.
         encoding: of the files that are not UTF-8.
         splitting: where a text ends; a separator that is given also ends texts within a row.
 
@@ -126,10 +130,12 @@ def read_documents(
     sizes = [source.size for source in sources]
     known = sum(size for size in sizes if size is not None)
     limit = 2**16 if None in sizes else min(max(known // 64, 2**12), 2**20)
+    texts = RowText.of(text)
+    reading = Reading(texts, limit, encoding, splitting)
     for source in sources:
         try:
-            items = _read(source, text_field, limit, encoding, splitting)
-            yield from _split_rows(items, splitting)
+            items = _read(source, reading)
+            yield from texts.remarked(_split_rows(items, splitting), source.name)
             if _has_changed(source):
                 yield Remark(source.name, "has changed while it was read: prepare it again")
         except (UnreadableFileError, OSError) as raised:
@@ -164,11 +170,11 @@ class DocumentTexts:
     def __init__(
         self,
         sources: Sequence[Source],
-        text_field: str,
+        text: str | RowText,
         encoding: str | None = None,
         splitting: Splitting = AUTOMATIC,
     ) -> None:
-        self._arguments = sources, text_field, encoding, splitting
+        self._arguments = sources, text, encoding, splitting
         self._allow_loss = False
         self.losses = Losses()
 
@@ -220,45 +226,26 @@ def _split_rows(items: Iterator[Item], splitting: Splitting) -> Iterator[Item]:
             yield Document(text, item.source, item.line, size, unit=unit)
 
 
-def _read(
-    source: Source,
-    text_field: str,
-    text_limit: int,
-    encoding: str | None,
-    splitting: Splitting,
-) -> Iterator[Item]:
+def _read(source: Source, reading: Reading) -> Iterator[Item]:
     if source.kind == "hub":
-        yield from read_hub(source.name, text_field)
+        yield from read_hub(source.name, reading.texts)
     elif source.kind in TABLES:
         assert source.path is not None
-        yield from read_table(source.path, source.name, source.kind, text_field)
+        yield from read_table(source.path, source.name, source.kind, reading.texts)
+    elif source.kind in ARCHIVES:
+        assert source.path is not None
+        yield from read_archive(source.path, source.name, source.kind, source.members, reading)
     else:
         with open_bytes(source.path, source.name) as plain:
-            utf8 = Utf8Stream(plain, source.name, encoding)
-            stream: io.BufferedReader = io.BufferedReader(utf8, BUFFER_BYTES)
-            head = stream.peek(1)
-            is_rows = source.kind in ("csv", "tsv")
-            is_json = source.kind == "jsonl"
-            is_json |= source.kind == "stdin" and head.lstrip()[:1] == b"{"
-            if not is_json and not is_rows and looks_like_json(head):
-                is_json = True
-                yield Remark(source.name, "read as JSON, which it holds")
-            if is_rows:
-                yield from read_csv(stream, source.name, text_field, source.kind == "tsv")
-            elif is_json:
-                yield from read_json(stream, source.name, text_field)
-            else:
-                yield from read_text(stream, source.name, text_limit, splitting)
-            if utf8.used:
-                yield Remark(source.name, f"read as {utf8.used}")
+            yield from read_stream(plain, source.name, source.kind, reading)
 
 
-def _file_source(path: Path, suffixes: Suffixes = frozenset()) -> Source:
-    kind = kind_of(path, suffixes)
+def _file_source(path: Path, members: MemberRules) -> Source:
+    kind = kind_of(path, members.suffixes)
     if kind is None:
         raise DataError(
             f"{path}: unknown file type; supported: {READABLE}; if it is plain text: "
             f"--text-suffixes {path.suffix[1:] or 'none'}"
         )
     stat = path.stat()
-    return Source(shown(path), kind, path, stat.st_size, stat.st_mtime_ns)
+    return Source(shown(path), kind, path, stat.st_size, stat.st_mtime_ns, members)

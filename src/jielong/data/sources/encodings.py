@@ -1,5 +1,6 @@
 """Text in any encoding → UTF-8. Nothing is guessed: a file is UTF-8, has a byte order mark, or is
 in the encoding that the user gives; else it is refused with the encoding that it seems to be in.
+With `auto` it is read in that one, which is said of each file, unless too little tells.
 
 What cannot be decoded passes as a byte that is invalid in UTF-8, so that the readers of lines find
 it, leave out the line and count it.
@@ -13,7 +14,7 @@ import string
 import unicodedata
 from typing import Any
 
-from jielong.config.encodings import codec_name
+from jielong.config.encodings import AUTO, codec_name
 from jielong.data.sources.items import UnreadableFileError
 from jielong.data.sources.lines import LINE_BYTES, short_parts
 
@@ -58,7 +59,7 @@ class Utf8Stream(io.RawIOBase):
     """Reads a stream of bytes as UTF-8.
 
     Args:
-        encoding: of what is not UTF-8.
+        encoding: of what is not UTF-8; auto: what each file seems to be in.
 
     Attributes:
         used: how the text was read, where an encoding was given, or a mark names one; in words.
@@ -70,7 +71,9 @@ class Utf8Stream(io.RawIOBase):
     def __init__(self, plain: io.BufferedReader, name: str, encoding: str | None) -> None:
         self.used: str | None = None
         self._plain, self._name = plain, name
-        self._label, self._given = encoding, codec_name(encoding) if encoding else None
+        self._is_auto = encoding == AUTO
+        self._label = None if self._is_auto else encoding
+        self._given = codec_name(self._label) if self._label else None
         self._is_first, self._is_sure = True, False
         self._wide: codecs.IncrementalDecoder | None = None  # decodes the whole stream
         self._ready = memoryview(b"")
@@ -81,7 +84,9 @@ class Utf8Stream(io.RawIOBase):
     def readinto(self, out: Any) -> int:
         while not self._ready:
             block = self._plain.read(BLOCK_BYTES)
-            if self._given and self._wide is None:  # decided by block, so none may cut a character
+            if (
+                self._given or self._is_auto
+            ) and self._wide is None:  # decided by block, so none may cut a character
                 block += self._plain.readline(LINE_BYTES)
             if not block and self._wide is None:
                 return 0
@@ -117,6 +122,8 @@ class Utf8Stream(io.RawIOBase):
     def _decided(self, block: bytes) -> bytes:
         """Decode a block, or refuse it. With an encoding given, each block is looked at anew."""
         good, bad = _characters(block)
+        if self._is_auto and self._given is None and (_controls(block) or bad > good):
+            self._take(block)
         is_wide = self._given is not None and self._given.startswith(WIDE)
         if is_wide and (_controls(block) or bad > good) and (codec := self._given_wide(block)):
             self._decode_all(codec)
@@ -139,8 +146,27 @@ class Utf8Stream(io.RawIOBase):
         self._is_sure = True
         return block
 
+    def _take(self, block: bytes) -> None:
+        """Take the encoding that the text seems to be in, if enough of it tells.
+
+        Raises:
+            UnreadableFileError: too little does.
+        """
+        seen = guess(block)
+        if seen is None or (_controls(block) and not seen.startswith(WIDE)):
+            return  # it is refused
+        beyond = len(block) - len(block.decode("ascii", "ignore"))
+        if beyond < ENOUGH_BYTES and not seen.startswith(WIDE):
+            raise UnreadableFileError(
+                self._name,
+                f"is not UTF-8 but perhaps {seen}; {beyond} bytes are too few to tell: if it is, "
+                f"give --encoding {seen}",
+                seen=len(block),
+            )
+        self._label, self._given = f"{seen}, as --encoding auto takes it", codec_name(seen)
+
     def _decode_all(self, codec: str) -> None:
-        self.used = codec
+        self.used = self._label if self._is_auto and self._label else codec
         self._wide = codecs.getincrementaldecoder(codec)("jielong.undecodable")
 
     def _name_given(self, block: bytes) -> str:

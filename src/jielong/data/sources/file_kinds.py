@@ -19,10 +19,18 @@ KINDS = {
     ".tsv": "tsv",
     ".parquet": "parquet",
     ".arrow": "arrow",
+    ".feather": "arrow",
+    ".zip": "zip",
+    ".tar": "tar",
+    ".tgz": "tar",
+    ".tbz2": "tar",
+    ".txz": "tar",
 }
 TABLES = ("parquet", "arrow")
-COMPRESSIONS = (".gz", ".zst")
-READABLE = ", ".join(KINDS) + ", optionally followed by .gz or .zst"
+ARCHIVES = ("zip", "tar")
+STREAMED = ("jsonl", "text", "csv", "tsv")  # read from beginning to end, also within an archive
+COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
+READABLE = ", ".join(KINDS) + "; text and tar optionally followed by .gz, .zst, .xz or .bz2"
 # further names of what is often plain text, and may be asked for
 _OFTEN_TEXT = """
     py pyi js ts jsx tsx java c h cc cpp hpp cs go rs rb php swift kt scala lua pl r jl hs ml lisp
@@ -95,7 +103,8 @@ def kind_of(path: Path, further: Suffixes = frozenset()) -> str | None:
         name = path.with_suffix("")
     suffix = name.suffix.lower()
     kind = KINDS.get(suffix, "text" if suffix in further else None)
-    return None if kind in TABLES and name is not path else kind
+    is_whole = kind in TABLES or kind == "zip"  # compressed within, if at all
+    return None if is_whole and name is not path else kind
 
 
 def suggested(paths: Sequence[Path]) -> str:

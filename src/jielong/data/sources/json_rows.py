@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import codecs
 import io
-import itertools
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -24,21 +24,13 @@ from jielong.data.sources.items import (
     NOT_UTF8,
     TOO_LONG,
     BadLine,
-    Document,
     Item,
 )
 from jielong.data.sources.lines import LINE_BYTES, numbered_lines, with_line_feeds
+from jielong.data.sources.row_text import RowText, is_conversation, item_of_text, type_name
 
 CHUNK_BYTES = 2**20
 MOST_INDENT = 80
-NAMES_OF_TYPES = {
-    "NoneType": "null",
-    "int": "number",
-    "float": "number",
-    "bool": "boolean",
-    "dict": "object",
-    "str": "string",
-}
 # the first line of an object of several lines
 UNFINISHED = re.compile(rb"\{(.*[{\[,:])?$")
 BETWEEN = re.compile(r"[\s,]*")
@@ -51,18 +43,19 @@ def looks_like_json(head: bytes) -> bool:
 
 
 def read_json(
-    stream: io.BufferedReader, name: str, text_field: str, line_bytes: int = LINE_BYTES
+    stream: io.BufferedReader, name: str, text: str | RowText, line_bytes: int = LINE_BYTES
 ) -> Iterator[Item]:
-    """Yield `text_field` of each object; a row that is a string is the text itself.
+    """Yield the text of each object; a row that is a string is the text itself.
 
     Args:
+        text: what the text of an object is; a name alone is that of its field.
         line_bytes: longer lines and rows are left out.
     """
-    stream = with_line_feeds(stream)
+    stream, texts = with_line_feeds(stream), RowText.of(text)
     if _is_one_value_a_line(stream.peek(1).lstrip()):
-        yield from _read_lines(stream, name, text_field, line_bytes)
+        yield from _read_lines(stream, name, texts, line_bytes)
     else:
-        yield from _Rows(stream, name, text_field, line_bytes).items()
+        yield from _Rows(stream, name, texts, line_bytes).items()
 
 
 def _is_one_value_a_line(head: bytes) -> bool:
@@ -73,14 +66,14 @@ def _is_one_value_a_line(head: bytes) -> bool:
 
 
 def _read_lines(
-    stream: io.BufferedReader, name: str, text_field: str, line_bytes: int
+    stream: io.BufferedReader, name: str, texts: RowText, line_bytes: int
 ) -> Iterator[Item]:
     for number, line, size in numbered_lines(stream, line_bytes):
         if size > line_bytes:
             reason = f"a line of {size:,} bytes, longer than {line_bytes:,}: split this document"
             yield BadLine(name, number, reason, TOO_LONG, size)
         elif line.strip():  # blank lines between records are harmless
-            yield _item_of_line(line, name, number, text_field)
+            yield _item_of_line(line, name, number, texts)
 
 
 def _is_object(line: bytes) -> bool:
@@ -90,7 +83,7 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _item_of_line(line: bytes | bytearray, name: str, number: int, text_field: str) -> Item:
+def _item_of_line(line: bytes | bytearray, name: str, number: int, texts: RowText) -> Item:
     line = line.removeprefix(codecs.BOM_UTF8)  # where files with a mark were joined
     try:
         row = orjson.loads(line)
@@ -101,7 +94,7 @@ def _item_of_line(line: bytes | bytearray, name: str, number: int, text_field: s
             row = json.loads(line.decode(), strict=False)
         except (ValueError, RecursionError) as error:
             return BadLine(name, number, _invalid(error, line), NOT_JSON, len(line))
-    return item_of_row(row, name, number, text_field, len(line))
+    return item_of_row(row, name, number, texts, len(line))
 
 
 def _invalid(error: Exception, line: bytes | bytearray) -> str:
@@ -114,66 +107,17 @@ def _invalid(error: Exception, line: bytes | bytearray) -> str:
     return f"invalid JSON: {'nested too deeply' if isinstance(error, RecursionError) else error}"
 
 
-def item_of_row(row: Any, name: str, number: int, text_field: str, size: int) -> Item:
+def item_of_row(row: Any, name: str, number: int, texts: RowText, size: int) -> Item:
     """Return the text of a row that was read from `size` bytes, or why it has none."""
     if isinstance(row, str):
-        return item_of_text(row, name, number, text_field, size)
+        return item_of_text(row, name, number, texts.field, size)
+    if is_conversation(row):  # one in each line, without a name
+        return replace(texts, field="0", template=None).item({"0": row}, name, number, size)
     if not isinstance(row, dict):
         fix = ": jq -c '.[]' FILE > corpus.jsonl" if isinstance(row, list) else ""
-        reason = f"holds a {_type_name(row)}, not an object{fix}"
+        reason = f"holds a {type_name(row)}, not an object{fix}"
         return BadLine(name, number, reason, NO_TEXT, size)
-    if text_field not in row:
-        seen = ", ".join(name[:40] for name in itertools.islice(row, 20)) or "none"
-        fix = _rows_inside(row, text_field) or _other_field(row)
-        reason = f"no field {text_field!r}; fields seen: {seen}; {fix}"
-        return BadLine(name, number, reason, NO_TEXT, size)
-    return item_of_text(row[text_field], name, number, text_field, size)
-
-
-def _rows_inside(row: dict[str, Any], text_field: str) -> str:
-    """Say how to get at objects within an object, or at the turns of a chat."""
-    for name, value in itertools.islice(row.items(), 20):
-        first = value[0] if isinstance(value, list) and value else None
-        if isinstance(first, dict) and text_field in first:
-            return f"{name[:40]} holds such objects: jq -c '.{name[:40]}[]' FILE > corpus.jsonl"
-        if isinstance(value, dict) and text_field in value:
-            return f"{name[:40]} holds such an object: jq -c '.[]' FILE > corpus.jsonl"
-        for turn in ("content", "value"):
-            if isinstance(first, dict) and isinstance(first.get(turn), str):
-                joined = f'{{text: [.{name[:40]}[].{turn}] | join("\\n")}}'
-                return f"{name[:40]} is a chat; as plain text: jq -c '{joined}' FILE > corpus.jsonl"
-    return ""
-
-
-def _other_field(row: dict[str, Any]) -> str:
-    """Say which field is the text instead; name it if only one can be."""
-    texts = [name for name, value in itertools.islice(row.items(), 20) if isinstance(value, str)]
-    one = f" {texts[0][:40]}" if len(texts) == 1 else ""
-    return f"choose one with --text-field{one}"
-
-
-def item_of_text(text: Any, name: str, number: int, text_field: str, size: int = 0) -> Item:
-    """Return the text as a document, or why it is none. Nothing is lost with an empty text."""
-    if text is None:
-        return BadLine(name, number, f"field {text_field!r} holds a null, no text")
-    if not isinstance(text, str):
-        reason = f"field {text_field!r} holds a {_type_name(text)}, no text"
-        if isinstance(text, list) and all(isinstance(part, str) for part in text[:20]):
-            reason += f"; jq -c '.{text_field}[] | {{text: .}}' FILE > corpus.jsonl has one a line"
-        return BadLine(name, number, reason, NO_TEXT, size)
-    if not text or text.isspace():
-        return BadLine(name, number, "empty text")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        is_byte = 0xDC80 <= ord(text[error.start]) <= 0xDCFF
-        reason = INVALID_UTF8 if is_byte else "invalid Unicode: a lone surrogate"
-        return BadLine(name, number, reason, NOT_UTF8, size or len(text))
-    return Document(text, name, number, size)
-
-
-def _type_name(value: Any) -> str:
-    return NAMES_OF_TYPES.get(type(value).__name__, "list")
+    return texts.item(row, name, number, size)
 
 
 class _Rows:
@@ -182,8 +126,8 @@ class _Rows:
     The text in memory grows until it holds the next value whole, but not beyond a limit.
     """
 
-    def __init__(self, stream: io.BufferedReader, name: str, text_field: str, limit: int) -> None:
-        self._stream, self._name, self._field, self._limit = stream, name, text_field, limit
+    def __init__(self, stream: io.BufferedReader, name: str, texts: RowText, limit: int) -> None:
+        self._stream, self._name, self._texts, self._limit = stream, name, texts, limit
         self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._decode = json.JSONDecoder().raw_decode
         self._text, self._at, self._line, self._ended = "", 0, 1, False
@@ -226,7 +170,7 @@ class _Rows:
                 return BadLine(self._name, line, reason, kind, self._skip_bad())
             if end == len(self._text) and self._grow():
                 continue  # a number may go on
-            return item_of_row(row, self._name, line, self._field, self._pass(end))
+            return item_of_row(row, self._name, line, self._texts, self._pass(end))
 
     def _may_be_unfinished(self, error: Exception) -> bool:
         if not isinstance(error, json.JSONDecodeError):

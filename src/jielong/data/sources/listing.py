@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import glob
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ PROGRAM, ABOUT = "of a program, not text", "about the dataset, not of it"
 NO_TEXT, HIDDEN = "no format of text", "hidden"
 BROKEN, CLOSED = "a broken link, or no file", "cannot be opened"
 AGAIN = "a link to what is read already"
+CACHE = "a cache of the datasets library"
 
 
 @dataclass(frozen=True)
@@ -140,13 +142,15 @@ def _select(
             listing.leave_out(item, NO_TEXT)
         else:
             files.append(item)
-    about = _about_a_dataset(files, suffixes)
+    about, caches = _about_a_dataset(files, suffixes), _caches(files)
     held_out = held_out_files(root, files) if for_training else {}
     seen: set[Path] = set()
     for file in sorted(files, key=lambda file: (file.is_symlink(), file)):
         real = file.resolve()
         if file in about:
             listing.leave_out(file, ABOUT)
+        elif file in caches:
+            listing.leave_out(file, CACHE)
         elif file in held_out:
             listing.leave_out(file, f"a {held_out[file]} split")
         elif real in seen:
@@ -169,6 +173,21 @@ def _about_a_dataset(files: list[Path], suffixes: Suffixes) -> set[Path]:
     if about == set(files):
         return set()
     return {file for file in about if file.parent in rows | cards}
+
+
+def _caches(files: list[Path]) -> set[Path]:
+    """Return the Arrow files in folders of `save_to_disk` that are no part of the dataset."""
+    found = set[Path]()
+    for folder in {file.parent for file in files if file.suffix == ".arrow"}:
+        try:
+            state = json.loads((folder / "state.json").read_bytes())
+            parts = {part["filename"] for part in state["_data_files"]}
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue
+        there = {file for file in files if file.parent == folder and file.suffix == ".arrow"}
+        if any(file.name in parts for file in there):
+            found |= {file for file in there if file.name not in parts}
+    return found
 
 
 def _is_card(file: Path) -> bool:

@@ -13,7 +13,8 @@ from jielong.errors import DataError
 WARN_SHARE = 0.01
 STOP_SHARE = 0.2
 ENOUGH_BYTES = 2**26  # read, to stop before the end where so much of it was left out
-NAMED_FILES = 3
+NAMED_FILES = 3  # that a note names
+KEPT_FILES = 1000  # that the record of a dataset lists
 
 
 class TooMuchLostError(DataError):
@@ -71,7 +72,9 @@ class Losses:
 
     def _remark(self, remark: Remark) -> None:
         count, files = self.remarks.get(remark.text, (0, []))
-        self.remarks[remark.text] = (count + 1, [*files, remark.source][:NAMED_FILES])
+        if count < KEPT_FILES:
+            files.append(remark.source)
+        self.remarks[remark.text] = (count + 1, files)
 
     @property
     def count(self) -> int:
@@ -97,8 +100,8 @@ class Losses:
         """Return the remarks, each with the files that it is about."""
         notes = []
         for text, (count, files) in self.remarks.items():
-            more = f" and {count - len(files):,} more" if count > len(files) else ""
-            notes.append(f"{', '.join(files)}{more}: {text}")
+            more = f" and {count - NAMED_FILES:,} more" if count > NAMED_FILES else ""
+            notes.append(f"{', '.join(files[:NAMED_FILES])}{more}: {text}")
         return notes
 
     def warning(self) -> str | None:

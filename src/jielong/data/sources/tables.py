@@ -8,7 +8,7 @@ from typing import Any
 
 from jielong.data.sources.containers import HEAD_BYTES, refuse_other_formats
 from jielong.data.sources.items import NOT_UTF8, BadLine, Item, UnreadableFileError
-from jielong.data.sources.json_rows import item_of_text
+from jielong.data.sources.row_text import RowText, item_of_text
 
 PARQUET_ROWS = 1024
 SIGNATURES = {"parquet": b"PAR1", "arrow": b"ARROW1"}
@@ -16,42 +16,59 @@ STRINGS = ("string", "large_string", "string_view")
 BYTES = ("binary", "large_binary", "binary_view", "fixed_size_binary")
 
 
-def read_table(path: Path, name: str, kind: str, text_field: str) -> Iterator[Item]:
-    """Yield the column `text_field` of a Parquet or Arrow file, row by row.
+def read_table(path: Path, name: str, kind: str, text: str | RowText) -> Iterator[Item]:
+    """Yield the text of each row of a Parquet or Arrow file.
 
-    The column holds strings, or bytes of UTF-8, of any of Arrow's kinds.
+    A column of texts holds strings, or bytes of UTF-8, of any of Arrow's kinds.
+
+    Args:
+        text: what the text of a row is; a name alone is that of its column.
 
     Raises:
         UnreadableFileError: there is no such column, or the file is damaged.
     """
     import pyarrow as pa
 
+    texts = RowText.of(text)
     with path.open("rb") as file:
         refuse_other_formats(file.read(HEAD_BYTES), name, own=SIGNATURES[kind])
     batches = _parquet_batches if kind == "parquet" else _arrow_batches
     try:
         number = 0
-        for column in batches(path, name, text_field):
-            for cell in column:
+        for batch in batches(path, name, texts):
+            for item in _items(batch, texts, name, number + 1):
                 number += 1
-                yield _item_of_cell(cell, name, number, text_field)
+                yield item
     except (pa.ArrowException, UnicodeDecodeError) as error:
         what = "a readable Parquet file" if kind == "parquet" else "a readable Arrow file"
         raise UnreadableFileError(name, f"not {what} ({error})") from None
 
 
-def _parquet_batches(path: Path, name: str, text_field: str) -> Iterator[Any]:
+def _items(batch: Any, texts: RowText, name: str, first: int) -> Iterator[Item]:
+    """Yield the texts of a batch of rows; `first` is the number of the first one."""
+    if texts.template is None and texts.field in batch.schema.names:
+        column = batch.column(texts.field)
+        if _holds_strings(column.type):
+            for number, cell in enumerate(column, first):
+                yield _item_of_cell(cell, name, number, texts.field)
+            return
+    for start in range(0, batch.num_rows, PARQUET_ROWS):
+        rows = batch.slice(start, PARQUET_ROWS).to_pylist()
+        for number, row in enumerate(rows, first + start):
+            yield texts.item(row, name, number)
+
+
+def _parquet_batches(path: Path, name: str, texts: RowText) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, memory_map=True) as file:
         groups = range(file.metadata.num_row_groups)
         size = sum(file.metadata.row_group(i).total_byte_size for i in groups)
-        _check_column(file.schema_arrow, name, text_field, size)
-        for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[text_field]):
-            yield batch.column(0)
+        columns = _columns(file.schema_arrow, name, texts, size)
+        yield from file.iter_batches(batch_size=PARQUET_ROWS, columns=columns)
 
 
-def _arrow_batches(path: Path, name: str, text_field: str) -> Iterator[Any]:
+def _arrow_batches(path: Path, name: str, texts: RowText) -> Iterator[Any]:
     """Read both forms of Arrow's files: with a signature, or a stream as `datasets` writes it."""
     import pyarrow as pa
 
@@ -59,26 +76,50 @@ def _arrow_batches(path: Path, name: str, text_field: str) -> Iterator[Any]:
         is_file = file.read(6) == SIGNATURES["arrow"]
         file.seek(0)
         with pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file) as reader:
-            _check_column(reader.schema, name, text_field)
+            columns = _columns(reader.schema, name, texts)
             numbers = range(reader.num_record_batches) if is_file else None
             for batch in reader if numbers is None else map(reader.get_batch, numbers):
-                column = batch.column(text_field)
-                column.validate(full=True)  # else offsets of a damaged file point anywhere
-                yield column
+                chosen = batch.select(columns)
+                for column in chosen.columns:
+                    column.validate(full=True)  # else offsets of a damaged file point anywhere
+                yield chosen
 
 
-def _check_column(schema: Any, name: str, text_field: str, size: int | None = None) -> None:
+def _columns(schema: Any, name: str, texts: RowText, size: int | None = None) -> list[str]:
+    """Return the columns that the texts are made of.
+
+    Raises:
+        UnreadableFileError: there is none of that name, or it cannot hold a text.
+    """
+    found = []
+    for field in texts.fields:
+        top = field if field in schema.names else field.partition(".")[0]
+        if top not in schema.names or (
+            field == top and not _may_hold_text(schema.field(top).type, texts)
+        ):
+            raise UnreadableFileError(name, _no_column(schema, field), size)
+        found.append(top)
+    return list(dict.fromkeys(found))
+
+
+def _may_hold_text(kind: Any, texts: RowText) -> bool:
+    """Whether a column holds strings, or what becomes a text: conversations, or in a template."""
+    import pyarrow as pa
+
+    if texts.template is not None:
+        return not pa.types.is_nested(kind)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return _holds_strings(kind) or (is_list and pa.types.is_struct(kind.value_type))
+
+
+def _no_column(schema: Any, wanted: str) -> str:
     texts = [field.name for field in schema if _holds_strings(field.type)]
-    if text_field in texts:
-        return
     fix = "choose one with --text-field" + (f" {texts[0]}" if len(texts) == 1 else "")
     if not texts:
         fix = "none of them holds strings: convert it to JSON Lines with a field of text"
-    if text_field not in schema.names:
-        said = f"no column {text_field!r}; columns seen: {', '.join(schema.names)}; {fix}"
-    else:
-        said = f"column {text_field!r} holds {schema.field(text_field).type}, not strings; {fix}"
-    raise UnreadableFileError(name, said, size)
+    if wanted not in schema.names:
+        return f"no column {wanted!r}; columns seen: {', '.join(schema.names)}; {fix}"
+    return f"column {wanted!r} holds {schema.field(wanted).type}, not strings; {fix}"
 
 
 def _holds_strings(kind: Any) -> bool:
@@ -97,27 +138,32 @@ def _item_of_cell(cell: Any, name: str, number: int, text_field: str) -> Item:
     return item_of_text(text, name, number, text_field)
 
 
-def read_hub(address: str, text_field: str) -> Iterator[Item]:
-    """Yield the column `text_field` of `hf://NAME[:CONFIG][@SPLIT]`, streamed from the Hub."""
+def read_hub(address: str, text: str | RowText) -> Iterator[Item]:
+    """Yield the text of each row of `hf://NAME[:CONFIG][@SPLIT]`, streamed from the Hub."""
     try:
         import datasets
     except ImportError:
         raise UnreadableFileError(
             address, "needs the datasets library: pip install 'jielong[hub]'"
         ) from None
+    texts = RowText.of(text)
     name, _, split = address.removeprefix("hf://").partition("@")
     name, _, config = name.partition(":")
     try:
         rows = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
         for number, row in enumerate(rows, 1):
-            if text_field not in row:
+            if number == 1 and (missing := [f for f in texts.fields if not _has(row, f)]):
                 raise UnreadableFileError(
                     address,
-                    f"no column {text_field!r}; columns seen: {', '.join(row)}; "
+                    f"no column {missing[0]!r}; columns seen: {', '.join(row)}; "
                     "choose one with --text-field",
                 )
-            yield item_of_text(row[text_field], address, number, text_field)
+            yield texts.item(row, address, number)
     except UnreadableFileError:
         raise
     except Exception as error:  # the library's failures share no base class
         raise UnreadableFileError(address, f"cannot be loaded: {error}") from None
+
+
+def _has(row: dict[str, Any], field: str) -> bool:
+    return field in row or field.partition(".")[0] in row
