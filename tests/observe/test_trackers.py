@@ -93,7 +93,8 @@ class Run:
     def finish(self):
         note("finish")
 """
-# a run is known by its name; one of the same name is only gone on with where that is allowed
+# a run is known by its name; one of the same name is only gone on with where that is allowed. Only
+# the package's own `finish` ends it for good: otherwise it prints once more at exit
 FAKE_TRACKIO = """
 class Table:
     def __init__(self, columns, data):
@@ -113,8 +114,9 @@ class Run:
         if "samples" in data:
             return note("samples", text=data["samples"].text, at=step)
         note("log", data=data, at=step)
-    def finish(self):
-        note("finish")
+
+def finish():
+    note("finish")
 """
 # a server that other calls find again: what a run is, stands in a file
 FAKE_MLFLOW = """
@@ -321,15 +323,21 @@ def test_samples_reach_every_tracker_in_one_run_through_a_resume(
         assert any(step == record["step"] and said in text for step, text in sent), sent
 
 
-def test_curves_reach_every_tracker_as_a_picture(
+def test_curves_reach_every_tracker_as_a_picture_once_a_step(
     tmp_path: Path, words: list[str], fake: Callable[..., Calls]
 ) -> None:
     pytest.importorskip("matplotlib")
     calls = {name: fake(name) for name in FAKES}
-    assert main([*words, "--tracker", *FAKES, "--report", "true"]) == 0
+    words += ["--tracker", *FAKES, "--report", "true"]
+    assert main(words) == 0
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / step_name(STEPS))
+    first = {name: len(calls[name]()) for name in FAKES}
+    assert main(words) == 0  # from step 4: the report is written at the validation and at the end
     for name in FAKES:
-        pictures = [call for call in calls[name]() if call["what"] == "picture"]
-        assert pictures[-1]["at"] == STEPS and min(pictures[-1]["size"]) > 300, name
+        for part in (calls[name]()[: first[name]], calls[name]()[first[name] :]):
+            pictures = [call for call in part if call["what"] == "picture"]
+            assert [call["at"] for call in pictures].count(STEPS) == 1, name
+            assert pictures[-1]["at"] == STEPS and min(pictures[-1]["size"]) > 300, name
 
 
 def test_tensorboard_shows_the_curves_as_a_picture(tmp_path: Path, words: list[str]) -> None:
@@ -399,6 +407,23 @@ def test_a_tracker_that_is_not_installed_is_an_error_before_anything_is_prepared
         assert "pip install wandb" in said.err
         assert not (tmp_path / "run").exists()
     assert main([*words, "--use_wandb", "false"]) == 0
+
+
+def test_swanlabs_local_mode_without_its_page_is_an_error_before_anything_is_prepared(
+    tmp_path: Path,
+    words: list[str],
+    fake: Callable[..., Calls],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fake("swanlab")
+    monkeypatch.setenv("SWANLAB_MODE", "local")
+    monkeypatch.setitem(sys.modules, "swanboard", None)  # as if it were not there
+    assert main([*words, "--tracker", "swanlab"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: SWANLAB_MODE=local") and said.err.count("\n") == 1
+    assert "pip install 'swanlab[dashboard]'" in said.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_shows_the_numbers_of_metrics_jsonl(tmp_path: Path, words: list[str]) -> None:

@@ -64,7 +64,8 @@ class SwanLab:
     SwanLab accepts a key's steps in any order but never overwrites one: it silently drops a
     repeated step, and in a run resumed online every step up to the key's last. A custom x axis does
     not help, since repeated values on it are dropped too. Little is lost: up to the first omitted
-    step, a step that is trained again gives the same numbers.
+    step, a step that is trained again gives the same numbers. In local mode SwanLab resumes no run:
+    each start is an experiment of its own.
     """
 
     def __init__(self, run: TrackedRun) -> None:
@@ -152,6 +153,8 @@ class Trackio:
         )
         self.new_table: Callable[..., Any] = trackio.Table
         self.new_image: Callable[..., Any] = trackio.Image
+        # a run that is finished by its own method is finished, and speaks, once more at exit
+        self.finish: Callable[[], None] = trackio.finish
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self.run.log(values, step=step)
@@ -167,7 +170,7 @@ class Trackio:
         """Do nothing: steps are accepted in any order."""
 
     def close(self) -> None:
-        self.run.finish()
+        self.finish()
 
 
 class MLflow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -146,6 +147,19 @@ def check_trackers(names: Sequence[str]) -> None:
             raise ConfigError(
                 f"run.tracker={name} needs a package that is not installed: pip install {name}"
             ) from None
+        if name == "swanlab" and os.environ.get("SWANLAB_MODE") == "local":
+            _check_swanboard()
+
+
+def _check_swanboard() -> None:
+    """Without it, SwanLab's local mode writes files that its page never shows."""
+    try:
+        importlib.import_module("swanboard")
+    except ImportError:
+        raise ConfigError(
+            "SWANLAB_MODE=local needs a package that is not installed: "
+            "pip install 'swanlab[dashboard]'; or set SWANLAB_MODE=offline"
+        ) from None
 
 
 def wanted(names: Sequence[str]) -> list[str]:

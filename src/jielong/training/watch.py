@@ -52,6 +52,7 @@ class Watch:
         self.peak_flops = None if one is None else one * state.world.world_size
         self.health = Health(model.vocab_size, state.plan.warmup_steps)
         self.report_s, self.reported = 0.0, -float("inf")  # what the last took, and when
+        self.pictured: int | None = None  # the step whose curves trackers have
         self.told: set[str] = set()
         self.goes_on = False
 
@@ -91,6 +92,7 @@ class Watch:
     def rewind(self) -> None:
         """The run has gone back to an earlier step."""
         self.state.metrics.rewind(self.state.progress.step, self.state.progress.omitted)
+        self.pictured = None
         self._recall()
 
     def training(
@@ -154,15 +156,19 @@ class Watch:
         try:
             history = self._history()
             write_report([history], state.folder.path / REPORT)
-            if state.metrics.trackers.on and history.train and charts.available():
-                found = figures(history, sayer("en"))
-                state.metrics.trackers.picture(
-                    state.progress.step, CURVES, charts.png(found, history.name)
-                )
+            self._picture(history)
         except Exception as error:
             self._tell("report", f"{REPORT} could not be written ({first_line(error)})")
         self.reported = time.monotonic()
         self.report_s = self.reported - now
+
+    def _picture(self, history: RunHistory) -> None:
+        """Send the curves to trackers, once a step: most keep a repeated one beside the first."""
+        trackers, step = self.state.metrics.trackers, self.state.progress.step
+        if trackers.on and history.train and charts.available() and step != self.pictured:
+            found = figures(history, sayer("en"))
+            trackers.picture(step, CURVES, charts.png(found, history.name))
+            self.pictured = step
 
     def _history(self) -> RunHistory:
         return read_history(self.state.folder.path)
