@@ -165,3 +165,17 @@ def test_records_of_a_run_that_is_not_finite_break_nothing() -> None:
     for record in train[::3]:
         record["loss"] = record["grad_norm"] = None
     assert watched(train, {2000: math.nan, 2400: math.inf, 2800: 3.0}) == []
+
+
+def test_a_text_read_often_is_told_once_at_each_mark() -> None:
+    health, told = Health(VOCAB, 20, epoch_tokens=50_000), []
+    for record in records():  # 400 records of 5000 tokens: the text is read 40 times
+        told += [(record["tokens"], f.name) for f in health.see("train", record)]
+    read = [(tokens // 50_000, name) for tokens, name in told if name.startswith("read_")]
+    assert [name for _, name in read] == ["read_4_times", "read_16_times", "read_40_times"]
+    assert [times for times, _ in read] == [4, 16, 40]
+
+
+def test_a_text_that_is_read_once_is_met_with_silence() -> None:
+    health = Health(VOCAB, 20, epoch_tokens=2_000_000)
+    assert not [f for record in records() for f in health.see("train", record)]

@@ -13,12 +13,12 @@ import pytest
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.load import load_config
 from jielong.data.batches import Batches
-from jielong.data.replay import Replay
+from jielong.data.mixture import Mixture, Part
 from jielong.data.shards import open_dataset
 from jielong.errors import ConfigError
 from tiny import TINY_RUN, flags, in_this_process
 
-MEASURED = ("time", "seconds", "tokens_per_second", "memory_bytes")  # of this machine, not the run
+NOT_THE_SAME = ("time", "seconds", "tokens_per_second", "memory_bytes")
 WEIGHTS = ("model.safetensors", "training_weights.safetensors", "optimizer.safetensors")
 
 
@@ -45,7 +45,7 @@ class Place:
         lines = (self.folder / name / "metrics.jsonl").read_text().splitlines()
         found = {r["step"]: r for r in map(json.loads, lines) if r["kind"] == kind}
         return {
-            step: {k: v for k, v in r.items() if k not in MEASURED} for step, r in found.items()
+            step: {k: v for k, v in r.items() if k not in NOT_THE_SAME} for step, r in found.items()
         }
 
     def weights(self, name: str) -> list[bytes]:
@@ -99,10 +99,10 @@ def test_the_older_loss_is_that_of_the_older_text_alone(place: Place) -> None:
 def test_the_batches_of_a_run_have_the_share_that_was_asked_for(place: Place) -> None:
     config = load_config(file=place.folder / "whole" / "config.toml")
     new, old = (open_dataset(place.folder / "whole" / part).train for part in ("data", "replay"))
-    batches = Batches(new, config.data, config.training, replay=Replay(old, 0.25))
+    batches = Batches(new, config.data, config.training, mixture=Mixture((Part(old, 0.25),)))
     steps = range(TINY_RUN["steps"])
     windows = [int(w) for step in steps for w in batches.step_windows(step)]
-    replayed = sum(w >= batches.new_windows for w in windows)
+    replayed = sum(w >= batches.main_windows for w in windows)
     assert replayed / len(windows) == pytest.approx(0.25, abs=0.02)
     targets = sum(batches.batch(step).target_count for step in steps)
     assert targets == place.records("whole", "train")[24]["tokens"]

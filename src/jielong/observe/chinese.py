@@ -203,6 +203,10 @@ PROGRESS = {
     ),
 }
 WARNINGS = {
+    "from here on the text is read for more than the {n}th time: the more often, the less it "
+    "teaches. Watch the held-out loss; more text helps most": (
+        "从这里起文本已读过 {n} 遍以上：读得越多，学到的越少。请看留出文本的损失；增加文本最有效"
+    ),
     "step {step}: {finding}": "第 {step} 步：{finding}",
     "the loss, {now}, is far above ln({v}) = {uniform}, that of a random guess: the run diverges. "
     "Try a lower --learning-rate or a longer --warmup-steps": (

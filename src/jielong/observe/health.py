@@ -24,6 +24,7 @@ GROWN = 5.0  # times the gradient norm that the run had
 WORSE = 0.005  # of the best held-out loss
 SLOWER = 2 / 3  # of the median speed
 SLOW_S = 60.0  # seconds for which a run must be slow
+WORN = (4, 16, 40)  # times that a text has been read
 UNUSED_RECORDS = 20  # in which an expert got no token
 
 
@@ -42,15 +43,21 @@ class Health:
     Attributes:
         vocab_size: of the model.
         warmup_steps: of the learning rate; before they end nothing is judged.
+        epoch_tokens: tokens of a run in which its text is read once; 0 if that is not known.
         said: names of findings that were told before.
     """
 
     vocab_size: int
     warmup_steps: int
+    epoch_tokens: float = 0.0
     train: list[Record] = field(default_factory=list)
     validations: list[Record] = field(default_factory=list)
     said: set[str] = field(default_factory=set)
     first_here: int = 0  # the first record since this start: the speed before may be another's
+
+    def anew(self) -> Health:
+        """Return the health of the same run with nothing seen and nothing said."""
+        return Health(self.vocab_size, self.warmup_steps, self.epoch_tokens)
 
     def see(self, kind: str, record: Record) -> list[Finding]:
         """Take in a record of `train` or `validation`; return what has not been said yet."""
@@ -76,6 +83,7 @@ class Health:
             lambda: memorising(train, self.validations),
             lambda: slower(self.train[self.first_here :]),
             lambda: unused_expert(train),
+            lambda: read_again(train, self.epoch_tokens),
         ]
         return [finding for check in checks if (finding := check())]
 
@@ -217,6 +225,25 @@ def unused_expert(train: Sequence[Record]) -> Finding | None:
         f"no token is sent to expert {expert} of layer {layer}{others}, in {UNUSED_RECORDS} "
         "records: its weights are of no use. Try a larger --router-aux-loss-coef, "
         "or --router-aux-loss bias",
+    )
+
+
+def read_again(train: Sequence[Record], epoch_tokens: float) -> Finding | None:
+    """The text has been read so often that reading it again teaches less.
+
+    Up to 4 times it teaches nearly as much as new text, at 16 little, at 40 next to nothing
+    (Muennighoff et al. 2023, arXiv:2305.16264).
+    """
+    tokens = _numbers(train[-1:], "tokens")
+    if not tokens or not epoch_tokens:
+        return None
+    read = [times for times in WORN if tokens[0] >= times * epoch_tokens]
+    if not read:
+        return None
+    return Finding(
+        f"read_{read[-1]}_times",
+        f"from here on the text is read for more than the {read[-1]}th time: the more often, the "
+        "less it teaches. Watch the held-out loss; more text helps most",
     )
 
 

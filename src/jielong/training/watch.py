@@ -50,7 +50,7 @@ class Watch:
         self.flops_per_token = flops_per_token(model, active, attended)
         one = peak_flops(self.device, state.train_step.dtype)
         self.peak_flops = None if one is None else one * state.world.world_size
-        self.health = Health(model.vocab_size, state.plan.warmup_steps)
+        self.health = Health(model.vocab_size, state.plan.warmup_steps, _epoch_tokens(state))
         self.report_s, self.reported = 0.0, -float("inf")  # what the last took, and when
         self.pictured: int | None = None  # the step whose curves trackers have
         self.told: set[str] = set()
@@ -74,7 +74,7 @@ class Watch:
 
     def _recall(self) -> None:
         """Take in the records so far."""
-        state, self.health = self.state, Health(self.health.vocab_size, self.health.warmup_steps)
+        state, self.health = self.state, self.health.anew()
         if not state.world.is_main or state.progress.step == 0:
             return
         with suppress(Exception):  # a damaged file means fewer warnings, no more
@@ -140,7 +140,7 @@ class Watch:
                 )
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             self._tell("health", f"the checks of this run are off: {first_line(error)}")
-            self.health = Health(self.health.vocab_size, self.health.warmup_steps)
+            self.health = self.health.anew()
 
     def report(self, last: bool = False) -> None:
         """Write `report.html`, unless reports would take more than some percent of the time."""
@@ -222,3 +222,9 @@ def watching(state: TrainState, signals: StopSignals) -> Iterator[Watch]:
             watch.end("finished" if done or turned else "stopped", why)
     finally:
         state.metrics.close()
+
+
+def _epoch_tokens(state: TrainState) -> float:
+    """Tokens of all texts of the run in which the main one is read once."""
+    batches = state.batches
+    return len(state.dataset.train) * batches.windows / max(1, batches.main_windows)
