@@ -142,13 +142,13 @@ def test_a_shard_cut_while_it_is_read_ends_the_run_in_words(
 
     folder = tmp_path / "run"
     shutil.copytree(whole / "data", folder / "data")
-    opened = building.load_dataset
+    opened = building.load_texts
 
     def cut_after_opening(*arguments: object) -> object:
-        dataset = opened(*arguments)  # type: ignore[arg-type]
+        texts = opened(*arguments)  # type: ignore[arg-type]
         os.truncate(folder / "data" / "train-00000.bin", 64)
-        return dataset
+        return texts
 
-    monkeypatch.setattr(building, "load_dataset", cut_after_opening)
+    monkeypatch.setattr(building, "load_texts", cut_after_opening)
     status, said = run(words, folder)
     assert status == 2 and "train-00000.bin: ends too soon" in said, said

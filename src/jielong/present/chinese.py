@@ -242,6 +242,9 @@ END = {
     "loss {loss:.4f} · perplexity {p} · {bits} bits per byte": (
         "损失 {loss:.4f} · 困惑度 {p} · {bits} 比特/字节"
     ),
+    "{bits} bits per byte": "{bits} 比特/字节",
+    "{n:,} tokens, {e:.2g} epochs": "{n:,} 个 token，{e:.2g} 轮",
+    "not held out": "没有留出",
     "next steps": "接下来",
     "continue a text": "续写一段文本",
     "continue lines that you type": "续写你输入的每一行",
