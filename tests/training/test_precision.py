@@ -23,8 +23,9 @@ def _settle(folder, config=None, width=512, begun=False):
 
 
 def test_a_new_run_keeps_what_auto_chose(tmp_path):
-    name, _ = _settle(tmp_path)
+    name, said = _settle(tmp_path)
     assert name == ("float32" if math.isinf(bfloat16_width()) else "bfloat16")
+    assert ("this one is 512 wide" in said) == (not math.isinf(bfloat16_width()))
     kept = load_toml(tmp_path / CHOSEN) if (tmp_path / CHOSEN).exists() else {}
     assert kept.get("dtype", "float32") == name
     assert _settle(tmp_path, begun=True)[0] == name

@@ -38,6 +38,10 @@ SETUP = {
         "{v}）"
     ),
     "precision  {what}": "精度       {what}",
+    "{dtype}: this CPU trains models in bfloat16 from a width of {least} on, where that is faster; "
+    "this one is {width} wide": (
+        "{dtype}：这个 CPU 从宽度 {least} 起用 bfloat16 训练模型，因为更快；这个模型宽 {width}"
+    ),
     "{dtype}, as before": "{dtype}，与之前相同",
     "{dtype}, as before; slow here, where the CPU has no instructions for it": (
         "{dtype}，与之前相同；这里很慢，因为 CPU 没有它的指令"

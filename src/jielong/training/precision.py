@@ -35,20 +35,31 @@ def settle_dtype(
     if config.training.dtype != "auto":
         return config
     file = folder.path / CHOSEN
-    chosen = load_toml(file) if file.exists() else {}
-    name = kept = chosen.get("dtype")
+    chosen, on_cpu = load_toml(file) if file.exists() else {}, device.type == "cpu"
+    kept = chosen.get("dtype", "float32" if begun and on_cpu else None)
     if kept is None:
-        begun_in_float32 = begun and device.type == "cpu"
-        dtype = torch.float32 if begun_in_float32 else choose_dtype("auto", device, width)
-        name = str(dtype).removeprefix("torch.")
+        name = str(choose_dtype("auto", device, width)).removeprefix("torch.")
         if name != "float32":
             write_chosen(file, chosen | {"dtype": name})
-    elif device.type == "cpu":
-        if kept == "float16":
-            name, note = "float32", ", not float16 as before: that needs a GPU"
-        elif kept == "bfloat16" and math.isinf(bfloat16_width()):
-            note = ", as before; slow here, where the CPU has no instructions for it"
-        else:
-            note = ", as before"
-        log(f"precision  {name}{note}")
+    else:
+        name = "float32" if on_cpu and kept == "float16" else kept
+    if on_cpu and (why := _why(kept, width)):
+        log(f"precision  {name}{why}")
     return config.with_values(dtype=name)
+
+
+def _why(kept: str | None, width: int) -> str:
+    """Say why a CPU trains in this precision; nothing where it could not be another one."""
+    least = bfloat16_width()
+    if kept == "float16":
+        return ", not float16 as before: that needs a GPU"
+    if kept == "bfloat16" and math.isinf(least):
+        return ", as before; slow here, where the CPU has no instructions for it"
+    if math.isinf(least):
+        return ""
+    if kept is not None:
+        return ", as before"
+    return (
+        f": this CPU trains models in bfloat16 from a width of {least} on, where that is faster; "
+        f"this one is {width} wide"
+    )
