@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import re
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -82,6 +83,17 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.005)
+
+
+def said_when_ready(process: subprocess.Popen[str]) -> str:
+    """Return what a command has printed when it listens."""
+    assert process.stdout is not None and process.stderr is not None
+    said = ""
+    while "Ctrl-C" not in said:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        said += line
+    return said
 
 
 def model_of(tokenizer: Tokenizer, **changes: Any) -> Transformer:

@@ -14,7 +14,7 @@ import pytest
 from jielong.checkpoint.checkpoint import write_model_folder
 from jielong.serving.server import is_local, listen
 from jielong.tokenization.tokenizer import Tokenizer
-from live_server import model_of
+from live_server import model_of, said_when_ready
 from tiny import in_this_process, jielong
 
 
@@ -28,12 +28,7 @@ def folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_it_says_where_it_listens_and_ends_calmly_on_sigterm(folder: Path) -> None:
     process = jielong("serve", str(folder), "--host", "0.0.0.0", "--port", "0")
-    assert process.stdout is not None and process.stderr is not None
-    said = ""
-    while "Ctrl-C" not in said:
-        line = process.stdout.readline()
-        assert line, process.stderr.read()
-        said += line
+    said = said_when_ready(process)
     port = int(re.search(r"http://0\.0\.0\.0:(\d+)/v1", said)[1])  # type: ignore[index]
     token = re.search(r"token +(\S+)", said)[1]  # type: ignore[index]
     assert "tale" in said and "64 tokens" in said
@@ -52,7 +47,7 @@ def test_it_says_where_it_listens_and_ends_calmly_on_sigterm(folder: Path) -> No
     assert events[-1] == b"data: [DONE]"
     assert json.loads(events[-2].removeprefix(b"data: "))["choices"][0]["finish_reason"] == "length"
     assert process.wait(timeout=30) == 0
-    assert process.stderr.read() == ""
+    assert process.stderr is not None and process.stderr.read() == ""
     with pytest.raises(OSError):
         http.client.HTTPConnection("127.0.0.1", port, timeout=5).connect()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jielong.serving.server import listen
 from live_page import GrowingRun
+from live_server import said_when_ready
 from tiny import in_this_process, jielong
 
 
@@ -19,12 +20,7 @@ def test_it_prints_a_page_that_its_token_opens_and_ends_calmly_on_sigterm(
     process = jielong(
         "ui", str(growing.folder), str(folders[0]), "--host", "0.0.0.0", "--port", "0"
     )
-    assert process.stdout is not None and process.stderr is not None
-    said = ""
-    while "Ctrl-C" not in said:
-        line = process.stdout.readline()
-        assert line, process.stderr.read()
-        said += line
+    said = said_when_ready(process)
     assert "growing: no checkpoint yet, only to be watched" in said and "first: step" in said
     found = re.search(r"http://0\.0\.0\.0:(\d+)(/login\?token=\S+)", said)
     assert found
@@ -34,7 +30,7 @@ def test_it_prints_a_page_that_its_token_opens_and_ends_calmly_on_sigterm(
         assert connection.getresponse().status == status
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 0
-    assert process.stderr.read() == ""
+    assert process.stderr is not None and process.stderr.read() == ""
 
 
 def test_mistakes_are_one_line(folders: list[Path], tmp_path: Path) -> None:

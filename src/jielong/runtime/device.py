@@ -87,7 +87,9 @@ def bfloat16_width() -> float:
         if torch.cpu._is_amx_tile_supported():
             return 256
         return 128 if torch.cpu._is_avx512_bf16_supported() else math.inf
-    return 256 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else math.inf
+    # a build without oneDNN, as torch's for macOS, does not have the question
+    known = torch.backends.mkldnn.is_available()
+    return 256 if known and torch.ops.mkldnn._is_mkldnn_bf16_supported() else math.inf
 
 
 @contextlib.contextmanager
@@ -167,9 +169,9 @@ def describe(device: torch.device, dtype: torch.dtype | None) -> str:
         name = f"{torch.get_num_threads()} threads, {platform.machine()}"
     else:
         name = "Apple GPU"
-    precision = str(dtype).removeprefix("torch.")
     if dtype is None:
-        precision = f"bfloat16 from a width of {bfloat16_width()} on, else float32"
+        return f"{device.type} ({name}) · torch {torch.__version__}"
+    precision = str(dtype).removeprefix("torch.")
     if device.type == "cpu" and dtype == torch.bfloat16 and math.isinf(bfloat16_width()):
         precision += " (slow: this CPU has no instructions for it; auto takes float32)"
     if device.type == "mps" and dtype == torch.float16:

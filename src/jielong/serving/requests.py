@@ -60,6 +60,21 @@ class Call:
     prompt_tokens: int
 
 
+def json_object(body: bytes) -> dict[str, Any]:
+    """Parse the body of a request.
+
+    Raises:
+        RequestError: it is no JSON object.
+    """
+    try:
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"the body is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise RequestError("the body is not a JSON object")
+    return values
+
+
 class RequestReader:
     """Reads the bodies of requests for one model.
 
@@ -79,12 +94,7 @@ class RequestReader:
             RequestError: it is no JSON object, or has a field that is unknown or refused, or asks
                 for another model.
         """
-        try:
-            values = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise RequestError(f"the body is not valid JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise RequestError("the body is not a JSON object")
+        values = json_object(body)
         values = {name: value for name, value in values.items() if value is not None}
         for name in list(values):
             if name in REFUSED:

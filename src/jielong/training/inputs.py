@@ -38,7 +38,7 @@ from jielong.training.starting_point import (
     with_architecture,
 )
 from jielong.training.suites import check_suites
-from jielong.training.texts import REPLAY, RunTexts, Text, find_sources, finders, texts_of
+from jielong.training.texts import RunTexts, Text, find_sources, finders, new_texts, texts_of
 
 UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
@@ -166,7 +166,7 @@ def ensure_tokenizer(
     """
     if (folder.tokenizer / "tokenizer.json").exists():
         return
-    texts = [text for text in texts_of(config, folder) if text.name != REPLAY]
+    texts = new_texts(config, folder)
     found = {text.name: sources[text.name]() for text in texts}
     if prepared := [text for text in texts if text.prepared]:
         raise ConfigError(
@@ -233,9 +233,9 @@ def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:
 
 def _beside_dataset(config: Config, run: RunFolder) -> Path | None:
     """The tokenizer of the first text that is prepared; an older one's does not count."""
-    for text in texts_of(config, run):
+    for text in new_texts(config, run):
         folder = text.prepared
-        if folder is not None and text.name != REPLAY:
+        if folder is not None:
             beside = folder / "tokenizer"
             if (beside / "tokenizer.json").is_file():
                 return beside
@@ -249,9 +249,7 @@ def _text_size(
     given = config.data.tokenizer or _beside_dataset(config, run)
     vocabulary = Tokenizer.load(given).vocab_size if given else None
     size = 0
-    for text in texts_of(config, run):
-        if text.name == REPLAY:
-            continue
+    for text in new_texts(config, run):
         if text.prepared is not None:
             size += open_dataset(text.prepared, verify=False).train.text_bytes
         else:
@@ -268,10 +266,8 @@ def _train_on_mixture(
 ) -> Tokenizer:
     """A tokenizer of all sources of a mixture, each with its share of the sample."""
     found = [sources[text.name] for text in texts]
-    weights = [
-        text.weight if text.weight is not None else (text.epochs or 0) * max(1, _bytes_of(its))
-        for text, its in zip(texts, found, strict=True)
-    ]
+    sizes = [max(1, _bytes_of(its)) for its in found]
+    weights = [text.weight_of(size) for text, size in zip(texts, sizes, strict=True)]
     pieces: list[str] = []
     for text, its, weight in zip(texts, found, weights, strict=True):
         with text.naming():
@@ -279,7 +275,8 @@ def _train_on_mixture(
             with documents.checked(config.data.allow_loss):
                 size = round(config.data.tokenizer_sample_bytes * weight / sum(weights))
                 pieces += sample(iter(documents), max(1, size))
-    return train_tokenizer(iter(pieces), config.model.vocab_size, 2 * sum(map(len, pieces)) * 4)
+    most_bytes = 4 * sum(map(len, pieces))  # so that of this sample nothing is left out
+    return train_tokenizer(iter(pieces), config.model.vocab_size, most_bytes)
 
 
 def _document_texts(config: Config, sources: Sources) -> DocumentTexts:

@@ -34,7 +34,7 @@ from jielong.training.speed import Machine, Speed, measure_speed
 from jielong.training.texts import RunTexts
 
 CHOSEN = "chosen.toml"
-BUDGET = ("minutes", "tokens", "teachers")  # of what is in it
+LATER = ("dtype", "minutes", "tokens", "teachers")  # what is chosen after the size
 SIZE = "hidden_size"  # is there once a size has been chosen
 BYTES_PER_TOKEN = 3.0  # about, before there is a tokenizer
 USED_SHARE = 0.92  # of the time; the rest is for the end of the run, and for other work's noise
@@ -73,7 +73,7 @@ def choose_size(
     file = folder.path / CHOSEN
     kept = load_toml(file) if file.exists() else {}
     if SIZE in kept:
-        return config.with_values(**{k: v for k, v in kept.items() if k not in (*BUDGET, "dtype")})
+        return config.with_values(**{k: v for k, v in kept.items() if k not in LATER})
     measured = text()
     vocabulary = measured.vocabulary or vocabulary_for(measured.bytes)
     text_tokens = max(1, round(measured.bytes / BYTES_PER_TOKEN))

@@ -49,6 +49,10 @@ class Text:
         """Where its tokens are: a prepared dataset that was given, or the run's own."""
         return self.prepared or self.folder
 
+    def weight_of(self, size: int) -> float:
+        """Return its weight beside the other sources of a mixture; `size` in any one unit."""
+        return self.weight if self.weight is not None else (self.epochs or 0) * size
+
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
         """Within, an error of this text's data says which setting names it."""
@@ -87,6 +91,11 @@ def texts_of(config: Config, run: RunFolder) -> list[Text]:
         path = ReplaySetting.parse(data.replay).path
         found.append(Text(REPLAY, alone(path), run.replay, f"data.replay={data.replay!r}"))
     return found
+
+
+def new_texts(config: Config, run: RunFolder) -> list[Text]:
+    """Return the texts without an older one, which a model knows already."""
+    return [text for text in texts_of(config, run) if text.name != REPLAY]
 
 
 def prepared_folder(config: Config) -> Path | None:
@@ -229,10 +238,7 @@ def with_shares(texts: list[Text], datasets: list[Dataset], replay_share: float)
         older = [OpenText(REPLAY, dataset, replay_share) for dataset in datasets[1:]]
         return RunTexts(main, tuple(older), order)
     tokens = [len(dataset.train) for dataset in datasets]
-    weights = [
-        float(text.weight if text.weight is not None else (text.epochs or 0) * count)
-        for text, count in zip(texts, tokens, strict=True)
-    ]
+    weights = [float(text.weight_of(n)) for text, n in zip(texts, tokens, strict=True)]
     total = sum(weights)
     opened = [
         OpenText(text.name, dataset, weight / total)

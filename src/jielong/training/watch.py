@@ -50,7 +50,8 @@ class Watch:
         self.flops_per_token = flops_per_token(model, active, attended)
         one = peak_flops(self.device, state.train_step.dtype)
         self.peak_flops = None if one is None else one * state.world.world_size
-        self.health = Health(model.vocab_size, state.plan.warmup_steps, _epoch_tokens(state))
+        epoch_tokens = state.texts.epoch_tokens
+        self.health = Health(model.vocab_size, state.plan.warmup_steps, epoch_tokens)
         self.report_s, self.reported = 0.0, -float("inf")  # what the last took, and when
         self.pictured: int | None = None  # the step whose curves trackers have
         self.told: set[str] = set()
@@ -222,9 +223,3 @@ def watching(state: TrainState, signals: StopSignals) -> Iterator[Watch]:
             watch.end("finished" if done or turned else "stopped", why)
     finally:
         state.metrics.close()
-
-
-def _epoch_tokens(state: TrainState) -> float:
-    """Tokens of all texts of the run in which the main one is read once."""
-    batches = state.batches
-    return len(state.dataset.train) * batches.windows / max(1, batches.main_windows)

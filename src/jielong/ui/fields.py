@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 
 from jielong.config.sampling import Sampling, make_sampling
 from jielong.errors import ConfigError
 from jielong.serving.errors import RequestError
+from jielong.serving.requests import json_object
 
 MOST_CHARACTERS = 20_000
 MOST_IDS = 50_000
@@ -22,12 +22,7 @@ async def read_fields(request: Request, known: Sequence[str]) -> dict[str, Any]:
     Raises:
         RequestError: it is no JSON object, or has a field that is not `known`.
     """
-    try:
-        values = orjson.loads(await request.body())
-    except orjson.JSONDecodeError as error:
-        raise RequestError(f"the body is not valid JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise RequestError("the body is not a JSON object")
+    values = json_object(await request.body())
     for name in values:
         if name not in known:
             raise RequestError(f"unknown field {name[:60]!r}", field=name[:60])

@@ -18,7 +18,7 @@ from jielong.present.words import sayer
 from jielong.serving.errors import RequestError
 from jielong.serving.web import json_response
 from jielong.ui.fields import integer_field, read_fields, text_field
-from jielong.ui.players import Player, Players, Subject
+from jielong.ui.players import Player, Players, Subject, without_path
 
 KEPT = 8  # pages that a frame may still ask for
 MOST_WAITING = 8
@@ -85,8 +85,7 @@ class Inside:
         except RequestError:
             raise
         except (JielongError, OSError, RuntimeError) as error:
-            message = str(error).replace(str(subject.folder), subject.name)
-            raise RequestError(message) from None
+            raise RequestError(without_path(error, subject)) from None
 
 
 def _data(subject: Subject, values: dict[str, Any]) -> Result:

@@ -129,7 +129,7 @@ class Players:
                 # what is in memory goes on, whatever became of its files
                 if known := self._latest.get((subject.number, which)):
                     return known
-                raise RequestError(_without_path(error, subject), 404, "checkpoint") from None
+                raise RequestError(without_path(error, subject), 404, "checkpoint") from None
             self._latest[subject.number, which] = player
             return player
 
@@ -206,6 +206,6 @@ def _is_step(which: str) -> bool:
     return which.isascii() and which.isdigit() and len(which) < 13
 
 
-def _without_path(error: Exception, subject: Subject) -> str:
-    """An error's message, in which the run is called by its name."""
+def without_path(error: Exception, subject: Subject) -> str:
+    """Return an error's message, in which the run is called by its name."""
     return str(error).replace(str(subject.folder), subject.name)
