@@ -68,6 +68,7 @@ SETUP = {
     "weight decay {n}": "权重衰减 {n}",
     "{share} of the input tokens replaced": "替换 {share} 的输入 token",
     "{share} of the tokens split": "拆分 {share} 的 token",
+    "the text as it is from step {n} on": "第 {n} 步起使用原文",
     "a stop once the held-out loss has turned": "留出损失回升就停止",
     "causal over the whole window": "整个窗口内的因果注意力",
     "one call per document where documents are long, otherwise masked": (
