@@ -7,7 +7,11 @@ and symbols alone.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from jielong.cleaning.outcome import Change, Drop
+from jielong.cleaning.shingles import UNIT
 from jielong.cleaning.words import HAN, LETTER, Words
 
 LEAST_WORDS, MOST_WORDS = 50, 100_000
@@ -43,8 +47,7 @@ COMMON_HAN = frozenset(
 )
 # A Chinese clause has some characters between two marks; keywords in a row have fewer or no marks.
 LEAST_CLAUSE, MOST_CLAUSE = 2.5, 40
-MARKS = "，。！？；：、,.!?;:…—“”‘’「」『』（）()《》〈〉"
-LEAST_HAN = 0.5  # of what is no space: the rest is punctuation, digits and Latin letters
+MARK = re.compile(r"[，。！？；：、…—“”‘’「」『』（）《》〈〉]|[,.!?;:](?=\s|$)")
 
 
 def quality(text: str) -> Drop | Change | None:
@@ -88,10 +91,10 @@ def _lines(words: Words) -> Drop | None:
 
 
 def _spaced(words: Words) -> Drop | None:
-    with_letters = sum(bool(LETTER.search(word)) for word in words.words) / len(words.words)
-    if with_letters < LEAST_WITH_LETTERS:
-        return Drop("no letters", f"{with_letters:.0%} of the words have letters, below 80%")
-    mean = sum(map(len, words.words)) / len(words.words)
+    if drop := _letters(words.words):
+        return drop
+    plain = [word for word in words.words if not HAN.search(word)]  # some quote Chinese
+    mean = sum(map(len, plain)) / len(plain)
     if not LEAST_MEAN <= mean <= MOST_MEAN:
         return Drop(
             "length of words", f"{mean:.1f} characters a word, not {LEAST_MEAN} to {MOST_MEAN}"
@@ -103,19 +106,24 @@ def _spaced(words: Words) -> Drop | None:
     return None
 
 
+def _letters(words: Sequence[str]) -> Drop | None:
+    share = sum(bool(LETTER.search(word)) for word in words) / len(words)
+    if share < LEAST_WITH_LETTERS:
+        return Drop("no letters", f"{share:.0%} of the words have letters, below 80%")
+    return None
+
+
 def _chinese(words: Words) -> Drop | None:
     """Judge Chinese: its characters, clauses and function words take the place of words.
 
-    A word of letters becomes a Chinese character among all that is no space, and the mean length of
-    a word that of a clause, which is what marks keywords and tables. The function words are single
-    characters, of modern and of classical texts.
+    A word is a Chinese character, or a run of letters or digits among them; no signs, as they are
+    parts of words between spaces. The mean length of a word becomes that of a clause, which tells
+    keywords and tables. The function words are single characters, modern and classical.
     """
-    dense = sum(map(len, words.words))
-    share = words.han / dense
-    if share < LEAST_HAN:
-        return Drop("no letters", f"{share:.0%} Chinese characters, below {LEAST_HAN:.0%}")
-    breaks = sum(map(words.text.count, MARKS)) + len(words.lines)
-    clause = words.han / breaks
+    units = [unit for unit in UNIT.findall(words.text) if unit[-1].isalnum()]
+    if drop := _letters(units):
+        return drop
+    clause = len(units) / (len(MARK.findall(words.text)) + len(words.lines))
     if not LEAST_CLAUSE <= clause <= MOST_CLAUSE:
         return Drop(
             "length of clauses",

@@ -45,11 +45,6 @@ class Words:
         return self.text.split()
 
     @functools.cached_property
-    def han(self) -> int:
-        """Number of Chinese characters."""
-        return len(HAN.findall(self.text))
-
-    @functools.cached_property
     def lines(self) -> list[str]:
         """The lines that are not blank, without the space around them."""
         return [line.strip() for line in self.text.splitlines() if line.strip()]
