@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from jielong.cleaning.outcome import Drop
 from jielong.cleaning.words import LETTER
-from jielong.config.hints import nearest
 from jielong.errors import ConfigError
 
 LOOKED_AT = 2000  # characters of each part of a text that is looked at
 LEAST_LETTERS = 40  # with fewer it cannot be told, and the text stays
 SURE = 0.9  # that a text is in none of the languages
+NO_LANGUAGE = "zxx"  # code, tables, names
+# what is written much like a language, and may be taken for it
+RELATED = {"zh": ("wuu", "yue"), "no": ("nn",), "nn": ("no",)}
 
 
 class Language:
@@ -35,14 +37,15 @@ class Language:
             ) from None
         logging.getLogger("py3langid").setLevel(logging.WARNING)
         self._rank = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).rank
-        known = sorted(code for code, _ in self._rank("a"))
+        known = {code for code, _ in self._rank("a")}
         for code in codes:
             if code not in known:
                 raise ConfigError(
-                    f"cleaning.languages={code!r} is not one of {', '.join(known)}"
-                    + nearest(code, known)
+                    f"cleaning.languages={code!r} is no language that py3langid knows: give codes "
+                    "of ISO 639-1, such as en and zh"
                 )
-        self._wanted = frozenset(codes)
+        related = {other for code in codes for other in RELATED.get(code, ())}
+        self._wanted = frozenset(codes) | related | {NO_LANGUAGE}
 
     def __call__(self, text: str) -> Drop | None:
         """Return why a text is dropped; None if it may be in one of the languages."""
