@@ -92,4 +92,4 @@ def test_prepare_tells_the_share_and_suggests_clean_where_it_is_high(
     cleaned = jielong.clean(tmp_path / "bad.jsonl", tmp_path / "cleaned")
     assert sum(account.dropped for account in cleaned.accounts.values()) == 30
     lines = jielong.prepare(tmp_path / "cleaned", tokenizer_dir, tmp_path / "better").lines()
-    assert "jielong clean" not in "\n".join(lines)
+    assert "`jielong clean`" not in "\n".join(lines)

@@ -20,7 +20,7 @@ from jielong.tokenization.tokenizer import Tokenizer
 CHUNK = 2**20  # documents processed at once
 PERCENTILES = (5, 25, 50, 75, 95, 100)
 SAMPLE_TOKENS = 60
-MANY_NEAR = 0.05  # of the documents are near copies: worth cleaning
+MANY_NEAR, OF_DOCUMENTS = 0.05, 50  # share of near copies that is worth a word, and of how many
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class PrepareReport:
                 f"  note           {self.shared_documents:,} training documents also occur in the "
                 "held-out text: its loss will be too low"
             )
-        if near is not None and near >= MANY_NEAR:
+        if near is not None and near >= MANY_NEAR and self.documents >= OF_DOCUMENTS:
             lines.append(
                 f"  note           about {near:.0%} of the documents nearly repeat another one: "
                 "`jielong clean` keeps one of each, before any is held out"
