@@ -129,24 +129,45 @@ def test_the_same_text_gives_the_same_bytes_and_long_output_several_files(
 
 
 def test_lines_of_many_texts_are_taken_out(tmp_path: Path) -> None:
-    menu = ["Home | News | Contact", "  关注我们的公众号  ", "----"]
-    texts = [f"{menu[0]}\n{prose(n)}\n{menu[1]}\n\n{menu[2]}\n" for n in range(5)]
+    menu = ["Home | News | Contact", "  关注我们的公众号  ", "----", "HAMLET.", "else:"]
+    stays = "\n".join(menu[2:])
+    texts = [f"{menu[0]}\n{prose(n)}\n{menu[1]}\n\n{stays}\n" for n in range(5)]
     texts += [f"{menu[0]}\n{menu[1].strip()}\n", prose(9)]
     settings: dict[str, Any] = {"filters": "lines", "line_documents": 5}
     report = clean_texts(tmp_path, texts, **settings)
-    assert kept(report) == [f"{prose(n)}\n\n----\n" for n in range(5)] + [prose(9)]
+    others = [f"{prose(n)}\n\n{stays}\n" for n in range(1, 5)]
+    assert kept(report) == [texts[0], *others, prose(9)]
     rows = dropped(report, "lines")
-    assert [row.get("removed") for row in rows] == [menu[:2]] * 5 + [None]
-    assert rows[5]["text"] == texts[5]
+    assert [row.get("removed") for row in rows] == [menu[:2]] * 4 + [None]
+    assert rows[4]["text"] == texts[5]
     account = report.accounts["lines"]
-    assert (account.changed, account.dropped, account.rules["lines"]) == (5, 1, 10)
-    assert account.removed_bytes == 5 * sum(len(line.encode()) + 1 for line in menu[:2])
+    assert (account.changed, account.dropped, account.rules["lines"]) == (4, 1, 8)
+    assert account.removed_bytes == 4 * sum(len(line.encode()) + 1 for line in menu[:2])
 
 
 def test_near_duplicates_do_not_make_their_lines_repeated_ones(tmp_path: Path) -> None:
     texts = [prose(1), *(edited(prose(1), 1, seed) for seed in range(20)), prose(2)]
     report = clean_texts(tmp_path, texts, filters=("default", "lines"), line_documents=3)
     assert kept(report) == [prose(1), prose(2)]
+
+
+def test_copies_in_different_frames_are_found_without_them(tmp_path: Path) -> None:
+    frames = [f"frame {n}: {' '.join(f'{word}{n}' for word in 'abcdefghij')}" for n in range(4)]
+    texts = [
+        f"{frame}\n{prose(n, 40)}" for i, frame in enumerate(frames) for n in (10 + i, *range(5))
+    ]
+    report = clean_texts(tmp_path, texts, filters=("default", "lines"), line_documents=5)
+    plain = [prose(n, 40) for n in range(5)]
+    assert kept(report) == [texts[0], *plain, texts[6], texts[12], texts[18]]
+    assert clean_texts(tmp_path / "alone", texts).kept_texts == len(texts)
+
+
+def test_a_text_that_is_there_often_is_not_lost_with_its_lines(tmp_path: Path) -> None:
+    frames = [f"frame {n}: {' '.join(f'{word}{n}' for word in 'abcdefghij')}" for n in range(9)]
+    texts = [f"{frame}\n{prose(1, 40)}" for frame in frames]
+    report = clean_texts(tmp_path, texts, filters=("default", "lines"), line_documents=3)
+    assert kept(report)[0] == texts[0]
+    assert "".join(kept(report)).count(prose(1, 40)) == 1
 
 
 def test_lengths_in_characters_and_tokens(tmp_path: Path, tokenizer_dir: Path) -> None:

@@ -16,10 +16,13 @@ from jielong.cleaning.staging import Stage
 
 PARTS = 64  # files that the lines are spread over; of 10 GB of text each has about 25 MB
 BUFFERED = 2**16  # hashes of lines that are written together
+LEAST_BYTES = 20  # of a line: names of speakers, braces and the like come back in any text
 
 
 class RepeatedLines:
-    """Finds the lines that many texts have, and takes them out.
+    """Finds the lines that many texts have, and takes them out of all but the first.
+
+    So nothing is lost wholly, should a text be there that often in other frames.
 
     Args:
         stage: the texts.
@@ -35,6 +38,7 @@ class RepeatedLines:
         self, stage: Stage, least: int, folder: Path, progress: Callable[[int], None]
     ) -> None:
         self.texts_with: dict[int, int] = {}
+        self._seen = set[int]()
         paths = [folder / f"lines-{part:02d}" for part in range(PARTS)]
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(path.open("wb")) for path in paths]
@@ -54,22 +58,32 @@ class RepeatedLines:
             path.unlink()
 
     def without(self, text: str) -> tuple[str, list[str]]:
-        """Return a text without its repeated lines, and those."""
+        """Return a text without its repeated lines, and those; texts must come in order."""
         kept: list[str] = []
         removed: list[str] = []
+        here = set[int]()
         for line in text.splitlines(keepends=True):
             key = line_hash(line)
-            (removed if key is not None and key in self.texts_with else kept).append(line)
+            if key in self._seen:
+                removed.append(line)
+                continue
+            kept.append(line)
+            if key is not None and key in self.texts_with:
+                here.add(key)
+        self._seen |= here
         return "".join(kept), [line.rstrip("\r\n") for line in removed]
 
 
 def line_hash(line: str) -> int | None:
-    """Return a hash of a line without the space in and around it; None for one without letters."""
+    """Return a hash of a line without the space in and around it.
+
+    None for a line that is too short to be taken out, or has no letters.
+    """
     plain = " ".join(line.split())
-    if not any(map(str.isalpha, plain)):
+    data = plain.encode()
+    if len(data) < LEAST_BYTES or not any(map(str.isalpha, plain)):
         return None
-    digest = hashlib.blake2b(plain.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def _batches(stage: Stage, progress: Callable[[int], None]) -> Iterator[np.ndarray]:

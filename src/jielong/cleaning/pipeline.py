@@ -71,7 +71,9 @@ class Cleaning:
         left_out = LeftOut(self._dropped, self._data.strict, self._data.allow_loss)
         read = self._read(sources, left_out, filters, stage)
         self._compare(stage, scratch)
-        writer = self._write(stage, scratch)
+        if "lines" in self._cleaning.active:
+            stage = self._without_lines(stage, scratch)
+        writer = self._write(stage)
         self._accounts.close()
         left_out.close()
         stage.close()
@@ -183,27 +185,18 @@ class Cleaning:
                     "shorter ones"
                 )
 
-    def _write(self, stage: Stage, scratch: Path) -> TextWriter:
-        """Write the texts that are left, without their repeated lines if those are asked for."""
-        writer = TextWriter(self._folder)
-        texts: Iterator[tuple[Place, str]] = ((stage.place(n), text) for n, text in stage.texts())
-        if "lines" in self._cleaning.active:
-            progress = self._progress("lines", stage)
-            lines = RepeatedLines(stage, self._cleaning.line_documents, scratch, progress)
-            texts = self._without_lines(texts, lines)
-        if "length" in self._cleaning.active:
-            length = Length(self._cleaning, self._tokenizer)
-            texts = self._of_length(texts, length)
-        for place, text in texts:
-            writer.write(text, place)
-            self._tell(f"written {writer.texts:,} texts")
-        writer.close()
-        return writer
+    def _without_lines(self, stage: Stage, scratch: Path) -> Stage:
+        """Take out the lines that many texts have: on another stage.
 
-    def _without_lines(
-        self, texts: Iterator[tuple[Place, str]], lines: RepeatedLines
-    ) -> Iterator[tuple[Place, str]]:
-        for place, text in texts:
+        Copies in different frames are the same without them, so the texts are compared again.
+        """
+        least, progress = self._cleaning.line_documents, self._progress("lines", stage)
+        lines = RepeatedLines(stage, least, scratch, progress)
+        if not lines.texts_with:
+            return stage
+        plain = Stage(scratch / "texts without lines")
+        for number, text in stage.texts():
+            place = stage.place(number)
             left, removed = lines.without(text)
             if removed and not left.strip():
                 drop = Drop("nothing else", "all of its lines are in many texts")
@@ -212,7 +205,24 @@ class Cleaning:
             if removed:
                 counts = Counter({"lines": len(removed)})
                 self._accounts.changed("lines", Change(left, counts, removed=removed), place)
-            yield place, left
+            plain.add(left, place)
+        stage.close()
+        plain.finish()
+        self._compare(plain, scratch)
+        return plain
+
+    def _write(self, stage: Stage) -> TextWriter:
+        """Write the texts that are left."""
+        writer = TextWriter(self._folder)
+        texts: Iterator[tuple[Place, str]] = ((stage.place(n), text) for n, text in stage.texts())
+        if "length" in self._cleaning.active:
+            length = Length(self._cleaning, self._tokenizer)
+            texts = self._of_length(texts, length)
+        for place, text in texts:
+            writer.write(text, place)
+            self._tell(f"written {writer.texts:,} texts")
+        writer.close()
+        return writer
 
     def _of_length(
         self, texts: Iterator[tuple[Place, str]], length: Length

@@ -20,7 +20,7 @@ FILTERS = {
     "contamination": "texts that share passages with evaluation texts, --against",
     "exact": "texts that are there already",
     "near": "texts that are nearly there already",
-    "lines": "lines that many texts have",
+    "lines": "lines that many texts have, but for the first of these",
     "length": "texts outside of --min-chars, --max-chars, --min-tokens, --max-tokens",
 }
 DEFAULT = ("exact", "near")
@@ -52,7 +52,9 @@ class CleaningConfig:
         high=1.0,
     )
     line_documents: int = option(
-        10, "lines: drop a line from the texts once that many have it.", low=2
+        10,
+        "lines: take a line of 20 bytes or more out of all texts but the first, if so many have it.",
+        low=2,
     )
     languages: tuple[str, ...] = option(
         (), "language: keep these, as ISO 639-1 names them: en zh …; turns the filter on."
