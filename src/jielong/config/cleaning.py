@@ -53,7 +53,7 @@ class CleaningConfig:
     )
     line_documents: int = option(
         10,
-        "lines: take a line of 20 bytes or more out of all texts but the first, if so many have it.",
+        "lines: take a line of 20 bytes or more out of all texts but one, if so many have it.",
         low=2,
     )
     languages: tuple[str, ...] = option(
