@@ -42,8 +42,8 @@ def test_only_duplicates_are_dropped_by_default_and_all_of_it_is_listed(
     for words in (
         f"cleaned {out}",
         "  read           6 texts",
-        "  exact          dropped 1 texts",
-        "  near           dropped 1 texts",
+        "  exact          dropped 1 text,",
+        "  near           dropped 1 text,",
         f"    {corpus}:5: 9",
         f"    all of them: {out / 'dropped' / 'near.jsonl'}",
         "  kept           4 texts",

@@ -94,8 +94,8 @@ def _spaced(words: Words) -> Drop | None:
     if drop := _letters(words.words):
         return drop
     plain = [word for word in words.words if not HAN.search(word)]  # some quote Chinese
-    mean = sum(map(len, plain)) / len(plain)
-    if not LEAST_MEAN <= mean <= MOST_MEAN:
+    mean = sum(map(len, plain)) / max(len(plain), 1)
+    if plain and not LEAST_MEAN <= mean <= MOST_MEAN:
         return Drop(
             "length of words", f"{mean:.1f} characters a word, not {LEAST_MEAN} to {MOST_MEAN}"
         )

@@ -55,6 +55,7 @@ class CleanReport:
             "kept": {"texts": self.kept_texts, "bytes": self.kept_bytes},
             "filters": {name: account.record() for name, account in self.accounts.items()},
             "left_out": self.left_out.record(),
+            "files": list(self.files),
             "about_files": list(self.about_files),
             "notes": list(self.notes),
         }
@@ -90,7 +91,7 @@ class CleanReport:
         lines = [
             f"cleaned {self.folder}" + (" (already cleaned: reused)" if self.reused else ""),
             *self.about_files,
-            f"  read           {self.read_texts:,} texts, {self.read_bytes / 1e6:,.2f} MB",
+            f"  read           {_texts(self.read_texts)}, {self.read_bytes / 1e6:,.2f} MB",
         ]
         if self.left_out.count:
             where = self.folder / DROPPED / BAD_LINES
@@ -102,7 +103,7 @@ class CleanReport:
             lines += self._filter_lines(name, account)
         count = len(self.files)
         lines.append(
-            f"  kept           {self.kept_texts:,} texts, {self.kept_bytes / 1e6:,.2f} MB "
+            f"  kept           {_texts(self.kept_texts)}, {self.kept_bytes / 1e6:,.2f} MB "
             f"({self.kept_bytes / self.read_bytes:.1%}), in {count:,} file{'s' * (count > 1)}"
         )
         lines += [f"  note           {note}" for note in self.notes]
@@ -113,12 +114,12 @@ class CleanReport:
         parts = []
         share = account.dropped_bytes / self.read_bytes
         if account.dropped:
-            parts.append(f"dropped {account.dropped:,} texts, {share:.1%} of the text")
+            parts.append(f"dropped {_texts(account.dropped)}, {share:.1%} of the text")
         if account.removed_bytes:
             removed = account.removed_bytes / self.read_bytes
-            parts.append(f"took lines out of {account.changed:,} texts, {removed:.1%} of the text")
+            parts.append(f"took lines out of {_texts(account.changed)}, {removed:.1%} of the text")
         elif account.changed:
-            parts.append(f"masked in {account.changed:,} texts")
+            parts.append(f"masked in {_texts(account.changed)}")
         rules = [f"{rule} {count:,}" for rule, count in account.rules.most_common(RULES_NAMED)]
         of = f" ({', '.join(rules)})" if rules else ""
         yield f"  {name:<15}{'; '.join(parts) or 'nothing'}{of}"
@@ -131,3 +132,7 @@ class CleanReport:
                 f"  WARNING        {name} dropped more than half of the text: is it of the kind "
                 f"that this filter is for? --without {name} leaves it out"
             )
+
+
+def _texts(count: int) -> str:
+    return f"{count:,} text" + "s" * (count != 1)
