@@ -50,7 +50,7 @@ $(VENV)/installed: pyproject.toml constraints.txt $(TORCH) | $(BIN)/python
 	@test -n "$(TORCH)" || $(BIN)/python -c 'import torch' 2>/dev/null || echo "(torch is the large" \
 		"part: as a rule 2.7 GB for Linux on x86, with CUDA, and 0.1 GB for macOS; for a CPU 0.2 GB" \
 		"will do: TORCH_BACKEND=cpu make $(MAKECMDGOALS))"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fast,plots]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[clean,fast,plots]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

@@ -13,6 +13,13 @@ SETUP = {
     "  files          {what}": "  文件           {what}",
     "  not read       {what}": "  未读取         {what}",
     "  documents      {n} ({share} duplicates)": "  文档           {n}（{share} 重复）",
+    "  documents      {n} ({share} duplicates, about {near} with near ones)": (
+        "  文档           {n}（{share} 重复，连同近似重复约 {near}）"
+    ),
+    "about {share} of the documents nearly repeat another one: `jielong clean` keeps one of each, "
+    "before any is held out": (
+        "约 {share} 的文档与另一篇近乎重复：`jielong clean` 在留出之前每组只保留一篇"
+    ),
     "  tokens         {n} as {kind}, vocabulary {v}": "  token          {n}（{kind}），词表 {v}",
     "  text           {n} MB, {each} bytes per token": (
         "  文本           {n} MB，每 token {each} 字节"
