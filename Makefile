@@ -13,8 +13,8 @@ endif
 # the tests are independent of each other; more processes than that gain little and take memory
 SIDE_BY_SIDE := -n auto --maxprocesses 4
 
-.PHONY: help install demo demo-zh guide test test-interop test-faults fuzz audit check bench \
-	bench-litgpt pictures format dist clean
+.PHONY: help install demo demo-zh guide commands site test test-interop test-faults fuzz audit check \
+	bench bench-litgpt pictures format dist clean
 
 help:
 	@echo "make demo       train a small model on Shakespeare (3 to 6 minutes on 2 cores)"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-interop  TRL, PEFT, lm-evaluation-harness and llama.cpp on our models"
 	@echo "make check      ruff, mypy and all tests"
 	@echo "make guide      run docs/guide again: its output and pictures (about 8 minutes)"
+	@echo "make site       the documentation as a site with search, in build/site/html"
 	@echo "make dist       a wheel, in dist/"
 	@echo "make pictures   the pictures of jielong ui in docs/pictures, of runs/demo (needs Chromium)"
 	@echo "make bench      short benchmarks (about 15 minutes); bench-NAME runs one whole"
@@ -98,6 +99,17 @@ check: $(VENV)/installed-dev
 guide: $(VENV)/installed
 	@OMP_NUM_THREADS=1 $(BIN)/python docs/guide/make.py
 	@OMP_NUM_THREADS=1 $(BIN)/python docs/guide/wrong.py
+
+commands: $(VENV)/installed
+	@$(BIN)/python docs/commands/make.py
+
+$(VENV)/installed-docs: $(VENV)/installed
+	@echo "installing what makes the documentation …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+site: $(VENV)/installed-docs
+	@$(BIN)/python docs/site/make.py
 
 $(VENV)/installed-bench: $(VENV)/installed-dev
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
