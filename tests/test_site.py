@@ -103,3 +103,19 @@ def test_chinese_is_found_by_pairs_of_characters_and_english_by_words(site: Modu
         *("学", "习", "率", "学习", "习率", "of", "Muon"),
         *("优", "化", "器", "优化", "化器"),
     ]
+
+
+def test_words_of_the_glossary_are_those_of_the_pages() -> None:
+    pages = {path: path.read_text(encoding="utf-8") for path in ROOT.glob("docs/**/*.md")}
+    texts = {True: "", False: ""}  # of the Chinese pages, and of the others
+    for path, text in pages.items():
+        if path.name != "glossary.md":
+            texts["zh" in path.parts or path.name.endswith(".zh-CN.md")] += text.lower()
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| .+ \| .+ \|$", pages[ROOT / "docs/glossary.md"], re.M)
+    assert len(rows) > 40
+    for english, chinese in rows[1:]:
+        for word in english.split(", "):
+            assert word.lower() in texts[False], word
+        for word in chinese.split("、"):
+            assert word.lower() in texts[True], word
+    assert [row[0].lower() for row in rows[1:]] == sorted(row[0].lower() for row in rows[1:])

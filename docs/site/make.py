@@ -43,14 +43,14 @@ RESULTS = {  # what these functions return and raise
     "jielong.errors": ["JielongError", "ConfigError", "DataError", "CheckpointError"],
 }
 USE = ("see-inside", "watch-a-run", "evaluate", "use-your-model", "serve", "ui", "gpu")
-BOTH = (*USE, "from-minimind")
+BOTH = (*USE, "from-minimind", "faq")
 CHAPTERS = sorted(path.stem for path in (ROOT / "docs/guide/en").glob("[0-9]*.md"))
 CONTENTS = {
     "How pretraining works": [
         f"docs/guide/en/{n}" for n in ("README", *CHAPTERS, "reading-curves")
     ],
     "How to": [f"docs/{name}" for name in BOTH],
-    "Reference": ["docs/commands/README", "api/README", "docs/formats"],
+    "Reference": ["docs/commands/README", "api/README", "docs/formats", "docs/glossary"],
     "The project": [
         *(f"docs/{name}" for name in ("architecture", "decisions", "experiments")),
         *("CONTRIBUTING", "CHANGELOG", "SECURITY"),
