@@ -13,7 +13,7 @@ endif
 # the tests are independent of each other; more processes than that gain little and take memory
 SIDE_BY_SIDE := -n auto --maxprocesses 4
 
-.PHONY: help install demo demo-zh guide commands site test test-interop test-faults fuzz audit check \
+.PHONY: help install demo demo-zh guide notebook commands site test test-interop test-faults fuzz audit check \
 	bench bench-litgpt pictures format dist clean
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make test-interop  TRL, PEFT, lm-evaluation-harness and llama.cpp on our models"
 	@echo "make check      ruff, mypy and all tests"
 	@echo "make guide      run docs/guide again: its output and pictures (about 8 minutes)"
+	@echo "make notebook   run docs/notebook in Jupyter, with a small budget"
 	@echo "make site       the documentation as a site with search, in build/site/html"
 	@echo "make dist       a wheel, in dist/"
 	@echo "make pictures   the pictures of jielong ui in docs/pictures, of runs/demo (needs Chromium)"
@@ -99,6 +100,10 @@ check: $(VENV)/installed-dev
 guide: $(VENV)/installed
 	@OMP_NUM_THREADS=1 $(BIN)/python docs/guide/make.py
 	@OMP_NUM_THREADS=1 $(BIN)/python docs/guide/wrong.py
+
+notebook: $(VENV)/installed-dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,notebook]'
+	@$(BIN)/python -m pytest tests/test_notebook.py
 
 commands: $(VENV)/installed
 	@$(BIN)/python docs/commands/make.py

@@ -72,6 +72,7 @@ class Pages:
         self.out = out
         self.pages = {p.relative_to(ROOT).as_posix() for p in markdown()}
         self.shown: set[str] = set()  # files that get a page of their own
+        self.downloads: set[str] = set()
 
     def write(self) -> None:
         for page in sorted(self.pages):
@@ -115,6 +116,9 @@ class Pages:
             if found["head"].startswith("!"):
                 self._copy(file)
                 return found[0]
+            if file.endswith(".ipynb"):
+                self.downloads.add(file)
+                return f'<a href="{target}" download>{found["head"][1:-1]}</a>'
             self.shown.add(file)
             shown = posixpath.relpath(f"{page_of(file)}.html", folder or ".")
             anchor = f"#L-{line[1:]}" if line else ""
@@ -192,19 +196,23 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build/site")
     out = parser.parse_args().out
     shutil.rmtree(out, ignore_errors=True)
-    Pages(out / "pages").write()
+    pages = Pages(out / "pages")
+    pages.write()
     from sphinx.cmd.build import main as sphinx
 
     os.environ["LC_ALL"] = "C.UTF-8"
     words = ["-W", "--keep-going", "-q", "-b", "html", "-c", str(HERE), "-d", str(out / "doctrees")]
     status = sphinx([*words, str(out / "pages"), str(out / "html")])
+    for file in pages.downloads:
+        (out / "html" / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / file, out / "html" / file)
     wrong = broken_links(out / "html")
     for line in wrong:
         print(f"error: {line}", file=sys.stderr)
     if status or wrong:
         return 1
-    pages = len(list((out / "html").rglob("*.html")))
-    print(f"{pages} pages: {out / 'html/index.html'}")
+    count = len(list((out / "html").rglob("*.html")))
+    print(f"{count} pages: {out / 'html/index.html'}")
     return 0
 
 
