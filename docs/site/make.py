@@ -53,7 +53,7 @@ CONTENTS = {
     "Reference": ["docs/commands/README", "api/README", "docs/formats", "docs/glossary"],
     "The project": [
         *(f"docs/{name}" for name in ("architecture", "decisions", "experiments")),
-        *("CONTRIBUTING", "CHANGELOG", "SECURITY"),
+        *("CONTRIBUTING", "CHANGELOG", "SECURITY", "docs/licences"),
     ],
     "中文": ["README.zh-CN", *(f"docs/{name}.zh-CN" for name in BOTH)],
     "预训练教程": [f"docs/guide/zh/{n}" for n in ("README", *CHAPTERS, "reading-curves")],
