@@ -128,7 +128,7 @@ $(VENV)/installed-bench: $(VENV)/installed-dev
 bench: $(VENV)/installed-bench
 	@cd benchmarks && for corpus in poems shakespeare; do \
 		../$(BIN)/python time_to_loss.py --corpus $$corpus --short; done
-	@cd benchmarks && for name in throughput prepare own_text; do ../$(BIN)/python $$name.py --short; done
+	@cd benchmarks && for name in throughput beside prepare own_text; do ../$(BIN)/python $$name.py --short; done
 	@cd benchmarks && for name in memory generate serve; do ../$(BIN)/python $$name.py; done
 
 # litgpt's needs must not decide what we test with; only the pin of torch is ours

@@ -241,6 +241,11 @@ WARNINGS = {
         "增加文本最有效；"
         "否则减少 --epochs，或加大 --weight-decay 或 --dropout。最好的检查点会保留"
     ),
+    "other programs use {share} of this machine's processors: training is slower by that or more, "
+    "since its threads wait for each other. `top` shows which they are": (
+        "其他程序占用了本机 {share} 的处理器：训练因此变慢，幅度可能更大，因为它的线程要互相等待。"
+        "用 `top` 可查看是哪些程序"
+    ),
     "training has slowed down to {now} tokens/s, from {before}: another program may use this "
     "machine, or it may be too hot. `top`, or nvidia-smi, shows which": (
         "训练慢到 {now} token/秒，原来是 {before}：可能有别的程序在用这台机器，或机器过热。"
