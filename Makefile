@@ -13,8 +13,8 @@ endif
 # the tests are independent of each other; more processes than that gain little and take memory
 SIDE_BY_SIDE := -n auto --maxprocesses 4
 
-.PHONY: help install demo demo-zh guide notebook demo-picture commands site test test-interop test-faults fuzz audit check \
-	bench bench-litgpt pictures format dist check-dist clean
+.PHONY: help install demo demo-zh demo-picture guide notebook commands site test test-interop test-faults \
+	fuzz audit check bench bench-litgpt pictures format dist check-dist clean
 
 help:
 	@echo "make demo       train a small model on Shakespeare (3 to 6 minutes on 2 cores)"
