@@ -28,8 +28,9 @@ import pyte
 from pyte.screens import Char
 
 HERE = Path(__file__).resolve().parent
-COLUMNS, ROWS = 92, 26
-CELL, LINE, MARGIN, TOP = 8.4, 19, 14, 34  # in pixels; the font is 14 pixels high
+COLUMNS, ROWS = 96, 26
+CELL, LINE, MARGIN, TOP = 8.4, 19, 14, 34  # in pixels
+FONT = 14  # its height
 SECONDS = 24.0  # of the picture, of which the last ones stand still
 LAST_S, FRAME_S, KEY_S = 5.0, 0.25, 0.05
 COLOURS = {
@@ -46,8 +47,8 @@ COLOURS = {
     "white": "#ffffff",
 }
 STYLE = (
-    "text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',"
-    "'Noto Sans Mono CJK SC',monospace;white-space:pre;dominant-baseline:hanging}"
+    f"text{{font:{FONT}px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',"
+    "'Noto Sans Mono CJK SC',monospace;white-space:pre}}"
     ".b{font-weight:700}"
 )
 LANGUAGES = {
@@ -157,7 +158,7 @@ def svg(shown: Sequence[tuple[float, tuple[Row, ...]]], title: str, note: str) -
     total = shown[-1][0] + LAST_S
     for i, (at, rows) in enumerate(shown):
         uses = [
-            f'<use href="#{names.setdefault(row, f"r{len(names)}")}" y="{y * LINE}"/>'
+            f'<use href="#{names.setdefault(row, f"r{len(names)}")}" y="{y * LINE + FONT}"/>'
             for y, row in enumerate(rows)
             if row
         ]
@@ -176,9 +177,9 @@ def svg(shown: Sequence[tuple[float, tuple[Row, ...]]], title: str, note: str) -
     )
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}"'
     inner = f'width="{width - 2 * MARGIN:.0f}" height="{ROWS * LINE}"'
-    right = f'x="{width - MARGIN:.0f}" y="10" text-anchor="end" fill="#8b96a8"'
+    right = f'x="{width - MARGIN:.0f}" y="22" text-anchor="end" fill="#8b96a8"'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" xml:space="preserve" {size} role="img">'
         f"<title>{escape(title)}</title><style>{style}</style><defs>{defined}</defs>"
         f'<rect width="100%" height="100%" rx="10" fill="#161b26"/>{dots}'
         f"<text {right}>{escape(note)}</text>"
