@@ -48,7 +48,7 @@ COLOURS = {
 }
 STYLE = (
     f"text{{font:{FONT}px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',"
-    "'Noto Sans Mono CJK SC',monospace;white-space:pre}}"
+    "'Noto Sans Mono CJK SC',monospace;white-space:pre}"
     ".b{font-weight:700}"
 )
 LANGUAGES = {
