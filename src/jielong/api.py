@@ -112,6 +112,9 @@ def generate(
 
     A `TextGenerator` does the same for many texts, and packs the weights once for all of them.
 
+    Yields:
+        Text without the prompt; a character that takes several tokens comes whole.
+
     Raises:
         ConfigError: a sampling value is unknown or out of bounds.
     """
@@ -160,7 +163,12 @@ def evaluate(
     overlap. Every byte of the texts counts.
 
     Args:
-        batch_tokens: about as many tokens are in a forward pass.
+        model, tokenizer: as `load` gives them.
+        texts: each is read once.
+        batch_tokens: about as many tokens are in a forward pass, as rows of (B, T).
+
+    Returns:
+        Loss, perplexity, bits per byte with a standard error, tokens, bytes and seconds.
 
     Raises:
         DataError: there is no text.
@@ -182,6 +190,9 @@ def train_tokenizer(
         log: called with which files are read, and what was left out of the text.
         **settings: vocab_size, text_field, text_template, text_suffixes, text_unit,
             document_separator, encoding, allow_loss, tokenizer_sample_bytes.
+
+    Returns:
+        The tokenizer; it may have fewer tokens than asked for, if the text has no more pairs.
 
     Raises:
         ConfigError: a setting is unknown, or `out_dir` already has a tokenizer, or cannot be made.
@@ -240,6 +251,9 @@ def prepare(
         **settings: text_field, text_template, text_suffixes, text_unit, document_separator,
             encoding, strict, allow_loss, validation_fraction, validation_path, max_seq_len,
             bos_token, eos_token.
+
+    Returns:
+        What is in it and what was left out; `report.lines()` is what the command prints.
 
     Raises:
         ConfigError: a setting is unknown.

@@ -67,7 +67,9 @@ def add_out_dir(parser: Parser) -> None:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the argument that names a trained model, and `--checkpoint`."""
-    parser.add_argument("model", metavar="RUN_OR_CHECKPOINT")
+    parser.add_argument(
+        "model", metavar="RUN_OR_CHECKPOINT", help="a run's folder, a checkpoint or a model folder"
+    )
     parser.add_argument(
         "--checkpoint",
         default="best",

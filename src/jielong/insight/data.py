@@ -171,6 +171,10 @@ def inspect_data(
         log: takes the lines of what has to be prepared for settings.
         **changes: settings that differ from the run's, such as `packing="pad"`.
 
+    Returns:
+        The first `rows` of the B rows of the batch, with X and Y of each of the T positions of a
+        window; and how many targets count.
+
     Raises:
         ConfigError: there is no such run, or the run has no such step.
         DataError: the text cannot be read, or is not prepared.
