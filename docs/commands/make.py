@@ -19,6 +19,7 @@ MADE = "<!-- Made by docs/commands/make.py: change the help in src/jielong/cli i
 EXAMPLES = {
     "pretrain": "jielong pretrain --data-path corpus.jsonl --minutes 10 --out-dir runs/mine",
     "plan": "jielong plan --preset base --data-path corpus.jsonl --gpu h100",
+    "clean": "jielong clean --data-path corpus.jsonl --out-dir cleaned",
     "tokenizer": "jielong tokenizer --data-path corpus.jsonl --vocab-size 6400 --out-dir tokenizer",
     "prepare": "jielong prepare --data-path corpus.jsonl --tokenizer tokenizer --out-dir dataset",
     "generate": 'jielong generate runs/mine --prompt "Once upon a time" --temperature 0.8',
@@ -34,6 +35,7 @@ EXAMPLES = {
 EXPLAINED = {
     "pretrain": ["watch-a-run", "from-minimind", "gpu"],
     "plan": ["see-inside"],
+    "clean": ["cleaning"],
     "tokenizer": ["guide/en/02-tokens"],
     "prepare": ["guide/en/01-text", "formats"],
     "generate": ["guide/en/15-sampling", "use-your-model"],

@@ -24,7 +24,7 @@ from sources import ROOT, files_of, page_of, source_page  # noqa: E402
 
 # functions of `jielong` by what they are for
 API = {
-    "Train": ["pretrain", "plan", "train_tokenizer", "prepare"],
+    "Train": ["pretrain", "plan", "clean", "train_tokenizer", "prepare"],
     "Continue texts": ["load", "generate", "TextGenerator"],
     "Measure": ["evaluate", "evaluate_suites", "report", "runs"],
     "Look inside": [
@@ -38,12 +38,13 @@ RESULTS = {  # what these functions return and raise
     "jielong.training.result": ["RunResult"],
     "jielong.evaluation.sums": ["Likelihood"],
     "jielong.data.prepare.report": ["PrepareReport"],
+    "jielong.cleaning.report": ["CleanReport"],
     "jielong.model.transformer": ["Transformer"],
     "jielong.tokenization.tokenizer": ["Tokenizer"],
     "jielong.errors": ["JielongError", "ConfigError", "DataError", "CheckpointError"],
 }
 USE = ("see-inside", "watch-a-run", "evaluate", "use-your-model", "serve", "ui", "gpu")
-BOTH = (*USE, "from-minimind", "faq")
+BOTH = ("cleaning", *USE, "from-minimind", "faq")
 CHAPTERS = sorted(path.stem for path in (ROOT / "docs/guide/en").glob("[0-9]*.md"))
 CONTENTS = {
     "How pretraining works": [

@@ -225,6 +225,9 @@ def clean(
             personal, min_chars, max_chars, min_tokens, max_tokens; text_field, text_template,
             text_suffixes, text_unit, document_separator, encoding, strict, allow_loss, tokenizer.
 
+    Returns:
+        How many texts each filter dropped or changed, with examples, and what is left.
+
     Raises:
         ConfigError: a setting is unknown, or a filter lacks its library or a tokenizer.
         DataError: the text cannot be read, none of it is left, or `out_dir` holds something else.
