@@ -26,8 +26,10 @@ from jielong.data.sources.containers import (
     open_bytes,
     open_packed,
 )
+from jielong.data.sources.document_files import SIGNATURES, is_installed
 from jielong.data.sources.file_kinds import (
     ABOUT_A_DATASET,
+    DOCUMENTS,
     PROGRAM_FILES,
     STREAMED,
     Suffixes,
@@ -52,6 +54,7 @@ PROGRAM, ABOUT = "of a program, not text", "about the dataset, not of it"
 NO_FILE = "links or no plain files"
 OUTSIDE = "with names that lead out of the archive"
 LOCKED = "encrypted"
+NOT_INSTALLED = "that pip install 'jielong[documents]' reads"
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,15 @@ def _choose(members: Iterable[tuple[str, str]], rules: MemberRules) -> _Chosen:
             chosen.not_read[HIDDEN] += 1
         elif path.name in PROGRAM_FILES:
             chosen.not_read[PROGRAM] += 1
-        elif kind not in STREAMED:
+        elif kind not in (*STREAMED, *DOCUMENTS):
             chosen.not_read[NO_TEXT] += 1
+        elif kind in DOCUMENTS and not is_installed(kind):
+            chosen.not_read[NOT_INSTALLED] += 1
         else:
             assert kind is not None
             chosen.kinds[member] = kind
     reasons = _held_out(chosen.kinds) if rules.for_training else {}
-    if set(chosen.kinds.values()) - {"text"}:
+    if set(chosen.kinds.values()) - {"text", *DOCUMENTS}:
         about = [m for m in chosen.kinds if ABOUT_A_DATASET.fullmatch(PurePosixPath(m).name)]
         reasons |= dict.fromkeys(about, ABOUT)
     for member, reason in reasons.items():
@@ -150,7 +155,8 @@ def _member(
     """Yield the documents of a member, which may be compressed by itself."""
     try:
         packed = io.BufferedReader(raw, BUFFER_BYTES)
-        yield from read_stream(open_packed(packed, name, budget), name, kind, reading)
+        plain = open_packed(packed, name, budget, SIGNATURES.get(kind, b""))
+        yield from read_stream(plain, name, kind, reading)
     except UnreadableFileError as error:
         if budget.left < 0:
             raise

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from jielong.data.sources.archives import MemberRules, read_archive
 from jielong.data.sources.containers import open_bytes
+from jielong.data.sources.document_files import SIGNATURES
 from jielong.data.sources.file_kinds import ARCHIVES, READABLE, TABLES, Suffixes, kind_of
 from jielong.data.sources.items import (
     WHOLE_FILE,
@@ -55,7 +56,7 @@ class Source:
 
     Attributes:
         name: shown in messages.
-        kind: jsonl, text, csv, tsv, parquet, arrow, zip, tar, stdin or hub.
+        kind: a value of `file_kinds.KINDS`, stdin or hub.
         size, mtime_ns: size in bytes and modification time of a file; None for other sources.
         members: which members of an archive are read.
     """
@@ -132,17 +133,20 @@ def read_documents(
     limit = 2**16 if None in sizes else min(max(known // 64, 2**12), 2**20)
     texts = RowText.of(text)
     reading = Reading(texts, limit, encoding, splitting)
-    for source in sources:
-        try:
-            items = _read(source, reading)
-            yield from texts.remarked(_split_rows(items, splitting), source.name)
-            if _has_changed(source):
-                yield Remark(source.name, "has changed while it was read: prepare it again")
-        except (UnreadableFileError, OSError) as raised:
-            error = _unreadable(source, raised)
-            if len(sources) == 1 or source.size is None:
-                raise error from None
-            yield BadLine(source.name, 0, error.reason, WHOLE_FILE, error.size or source.size)
+    try:
+        for source in sources:
+            try:
+                items = _read(source, reading)
+                yield from texts.remarked(_split_rows(items, splitting), source.name)
+                if _has_changed(source):
+                    yield Remark(source.name, "has changed while it was read: prepare it again")
+            except (UnreadableFileError, OSError) as raised:
+                error = _unreadable(source, raised)
+                if len(sources) == 1 or source.size is None:
+                    raise error from None
+                yield BadLine(source.name, 0, error.reason, WHOLE_FILE, error.size or source.size)
+    finally:
+        reading.extractor.close()
 
 
 def _has_changed(source: Source) -> bool:
@@ -236,7 +240,8 @@ def _read(source: Source, reading: Reading) -> Iterator[Item]:
         assert source.path is not None
         yield from read_archive(source.path, source.name, source.kind, source.members, reading)
     else:
-        with open_bytes(source.path, source.name) as plain:
+        own = SIGNATURES.get(source.kind, b"")
+        with open_bytes(source.path, source.name, own) as plain:
             yield from read_stream(plain, source.name, source.kind, reading)
 
 

@@ -16,6 +16,7 @@ TOO_LONG = "too long"
 NO_TEXT = "without text"
 NO_TOKENS = "without tokens"
 WHOLE_FILE = "unreadable file"
+PART = "unreadable part"  # a page or chapter of a document
 
 INVALID_UTF8 = (
     "invalid UTF-8, or invalid in the encoding given; "
@@ -51,7 +52,7 @@ class BadLine:
     """A line, row or whole file that is left out, and why.
 
     Attributes:
-        line: counted from 1; 0 for a whole file.
+        line: counted from 1; 0 for a whole file. Of a PDF the page, of an EPUB the chapter.
         reason: in words, with the fix.
         kind: the reason as the report counts it.
         size: bytes left out.

@@ -16,8 +16,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jielong.data.sources.document_files import is_installed
 from jielong.data.sources.file_kinds import (
     ABOUT_A_DATASET,
+    DOCUMENTS,
     PROGRAM_FILES,
     READABLE,
     Suffixes,
@@ -41,6 +43,7 @@ NO_TEXT, HIDDEN = "no format of text", "hidden"
 BROKEN, CLOSED = "a broken link, or no file", "cannot be opened"
 AGAIN = "a link to what is read already"
 CACHE = "a cache of the datasets library"
+NOT_INSTALLED = "read by pip install 'jielong[documents]'"
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,10 @@ def _select(
             listing.leave_out(item, BROKEN)
         elif item.name in PROGRAM_FILES:
             listing.leave_out(item, PROGRAM)
-        elif kind_of(item, suffixes) is None:
+        elif (kind := kind_of(item, suffixes)) is None:
             listing.leave_out(item, NO_TEXT)
+        elif kind in DOCUMENTS and not is_installed(kind):
+            listing.leave_out(item, NOT_INSTALLED)
         else:
             files.append(item)
     about, caches = _about_a_dataset(files, suffixes), _caches(files)
@@ -167,7 +172,8 @@ def _about_a_dataset(files: list[Path], suffixes: Suffixes) -> set[Path]:
 
     A dataset's repository has them beside its data. In a folder of notes a README is text too.
     """
-    rows = {p for file in files if kind_of(file, suffixes) != "text" for p in file.parents}
+    texts = ("text", *DOCUMENTS)
+    rows = {p for file in files if kind_of(file, suffixes) not in texts for p in file.parents}
     about = {file for file in files if ABOUT_A_DATASET.fullmatch(file.name)}
     cards = {file.parent for file in about if _is_card(file)}
     if about == set(files):
