@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jielong.data.sources.items import UnreadableFileError
+from jielong.data.sources.remote import AnyPath, RemotePath
 
 if TYPE_CHECKING:
     import zstandard
@@ -53,7 +53,7 @@ OTHER_FORMATS = {
 
 
 @contextmanager
-def open_bytes(path: Path | None, name: str, own: bytes = b"") -> Iterator[io.BufferedReader]:
+def open_bytes(path: AnyPath | None, name: str, own: bytes = b"") -> Iterator[io.BufferedReader]:
     """Open a file, or standard input for None, and decompress it while reading.
 
     Args:
@@ -63,7 +63,7 @@ def open_bytes(path: Path | None, name: str, own: bytes = b"") -> Iterator[io.Bu
         UnreadableFileError: it is of a format that holds no plain text, or a pointer to the data;
             or, when the read reaches the damage, the compressed data is damaged.
     """
-    with FileIO(path or 0, closefd=path is not None) as raw:
+    with _opened(path) as raw:
         packed: io.BufferedReader = io.BufferedReader(raw, BUFFER_BYTES)
         try:
             budget = Budget.of(path.stat().st_size if path else None, name)
@@ -112,6 +112,12 @@ def _decompressor(packed: io.BufferedReader) -> Any:
     if BZIP2.match(head):
         return SteppedReader(packed, bz2.BZ2Decompressor)
     return None
+
+
+def _opened(path: AnyPath | None) -> io.RawIOBase:
+    if isinstance(path, RemotePath):
+        return path.open_raw()
+    return FileIO(path or 0, closefd=path is not None)
 
 
 @dataclass

@@ -208,7 +208,7 @@ def read_document_file(
         UnreadableFileError: nothing of it can be read.
     """
     text = _Text(extractor.answers(stream, name, kind), name)
-    utf8 = io.BufferedReader(text, BUFFER_BYTES)
+    utf8: io.BufferedReader = io.BufferedReader(text, BUFFER_BYTES)
     if not utf8.peek(1) and (text.error or text.bad):
         reason, size = text.error or (text.bad[0].reason, sum(bad.size for bad in text.bad))
         raise UnreadableFileError(name, reason, size)
@@ -232,6 +232,6 @@ def read_html(
         raise UnreadableFileError(name, f"is HTML of more than {HTML_BYTES:,} bytes: split it")
     if not is_utf8(data):
         data, damaged = without_damage(data, name, 1)
-    source = io.BufferedReader(io.BytesIO(data))  # type: ignore[arg-type]
+    source: io.BufferedReader = io.BufferedReader(io.BytesIO(data))
     yield from read_document_file(source, name, "html", limit, splitting, extractor)
     yield from damaged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from jielong.errors import ConfigError
 
@@ -105,7 +105,7 @@ def further_suffixes(names: Sequence[str]) -> Suffixes:
     return frozenset(found)
 
 
-def kind_of(path: Path, further: Suffixes = frozenset()) -> str | None:
+def kind_of(path: PurePath, further: Suffixes = frozenset()) -> str | None:
     """Return how a file is read, by its name: a value of `KINDS`; None if it cannot be."""
     name = path
     if path.suffix.lower() in COMPRESSIONS:
@@ -116,7 +116,7 @@ def kind_of(path: Path, further: Suffixes = frozenset()) -> str | None:
     return None if is_whole and name is not path else kind
 
 
-def suggested(paths: Sequence[Path]) -> str:
+def suggested(paths: Sequence[PurePath]) -> str:
     """Return the flag that would read the files among `paths` that are often plain text."""
     found = sorted({p.suffix.lower() for p in paths} & OFTEN_TEXT)
     return f"--text-suffixes {' '.join(suffix[1:] for suffix in found[:8])}" if found else ""

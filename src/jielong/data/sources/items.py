@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 
 from jielong.errors import DataError
 
@@ -24,9 +25,10 @@ INVALID_UTF8 = (
 )
 
 
-def shown(path: Path) -> str:
+def shown(path: PurePath) -> str:
     """Return a path as a line of text: names may be in any encoding, and have line breaks."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\n", "\\n")
+    name = os.fsencode(path).decode("utf-8", "backslashreplace").replace("\n", "\\n")
+    return re.sub("^([a-z][a-z0-9]+):/(?=[^/])", r"\1://", name)  # of a remote address
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from jielong.data.sources.document_files import is_installed
 from jielong.data.sources.file_kinds import (
@@ -50,7 +50,7 @@ NOT_INSTALLED = "read by pip install 'jielong[documents]'"
 class NotRead:
     """A file or folder that is not read, and why."""
 
-    path: Path
+    path: PurePath
     reason: str
     bytes: int = 0
     is_folder: bool = False
@@ -280,21 +280,21 @@ def _glob(pattern: str) -> Iterator[Path | NotRead]:
     for item in _walk([base]) if base.is_dir() else ():
         path = item.path if isinstance(item, NotRead) else item
         names = path.relative_to(base).parts
-        if any(_matches(names[:count], wanted) for count in range(1, len(names) + 1)):
+        if any(matches(names[:count], wanted) for count in range(1, len(names) + 1)):
             yield item
         elif isinstance(item, NotRead) and item.is_folder and item.reason != HIDDEN:
             yield item  # something in it may have matched
 
 
-def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    """Whether a path's parts match a glob's, of which `**` stands for any number."""
+def matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Return whether a path's parts match a glob's, of which `**` stands for any number."""
     if not pattern:
         return not names
     if pattern[0] == "**":
         rest = pattern[1:]
-        return not rest or any(_matches(names[skip:], rest) for skip in range(len(names)))
+        return not rest or any(matches(names[skip:], rest) for skip in range(len(names)))
     return (
         bool(names)
         and fnmatch.fnmatchcase(names[0], pattern[0])
-        and _matches(names[1:], pattern[1:])
+        and matches(names[1:], pattern[1:])
     )
