@@ -102,10 +102,12 @@ def test_a_file_of_unknown_size_is_read_in_order(web: Served) -> None:
     assert texts(items_of(f"{web.address}/empty.txt")) == []
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_after_a_lost_connection_reading_goes_on_where_it_was(ranges: bool, web: Served) -> None:
+@pytest.mark.parametrize(("ranges", "lengths"), [(True, True), (False, True), (False, False)])
+def test_after_a_lost_connection_reading_goes_on_where_it_was(
+    ranges: bool, lengths: bool, web: Served
+) -> None:
     web.files["/a.jsonl"] = JSONL
-    web.ranges = ranges
+    web.ranges, web.lengths = ranges, lengths
     web.faults["/a.jsonl"] = ["drop 300", "drop 0", "none", "drop 10"]
     assert texts(items_of(f"{web.address}/a.jsonl")) == TEXTS
     if ranges:

@@ -11,7 +11,9 @@ from jielong.config.fields import option
 class DataConfig:
     """Where the text comes from and how it becomes batches."""
 
-    data_path: tuple[str, ...] = option((), "Text: files, folders, globs, '-', or sample:NAME.")
+    data_path: tuple[str, ...] = option(
+        (), "Text: files, folders, globs, remote addresses, '-', or sample:NAME."
+    )
     mixture: tuple[str, ...] = option(
         (),
         "NAME=SHARE:PATH or NAME=epochs=N:PATH of each of several texts, instead of data_path: its "

@@ -116,25 +116,26 @@ class HttpStore:
                 raise self._error(answer)
             if not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 raise RefusedError("the server sends another part of it than was asked for")
-            return self._received(answer, end - start)
+            return self._received(answer, end - start)[0]
 
     def _from_running(self, answer: Any, info: Info, start: int, end: int) -> bytes:
-        data = self._received(answer, end - start)
-        self._running = info.key, start + len(data), answer
+        data, is_lost = self._received(answer, end - start)
+        if not is_lost:
+            self._running = info.key, start + len(data), answer
         return data
 
     def _pass_over(self, answer: Any, left: int) -> None:
         while left:
-            data = self._received(answer, min(left, 2**20))
-            if not data:
-                raise PassingError("ends before what has been read", is_cut=True)
+            data, is_lost = self._received(answer, min(left, 2**20))
+            if is_lost or not data:
+                raise PassingError("the connection is lost before what has been read")
             left -= len(data)
 
-    def _received(self, answer: Any, size: int) -> bytes:
-        """Read what comes, up to `size`; where the connection is lost, what came before that."""
+    def _received(self, answer: Any, size: int) -> tuple[bytes, bool]:
+        """Read what comes, up to `size`, and whether the connection was lost after that."""
         import urllib3
 
-        parts, left = [], size
+        parts, left, is_lost = [], size, False
         try:
             while left and (part := answer.raw.read(min(left, 2**18))):
                 parts.append(part)
@@ -143,7 +144,8 @@ class HttpStore:
             answer.close()
             if not parts:
                 raise PassingError(f"the connection is lost ({type(error).__name__})") from None
-        return b"".join(parts)
+            is_lost = True
+        return b"".join(parts), is_lost
 
 
 class _Links(HTMLParser):

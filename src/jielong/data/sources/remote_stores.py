@@ -152,11 +152,10 @@ class FsspecStore:
         import fsspec
 
         self._scheme = address.partition(":")[0]
-        extra = "hub" if self._scheme == "hf" else "remote"
         try:
             self._fs = fsspec.filesystem(self._scheme)
         except ImportError:
-            fix = f"pip install 'jielong[{extra}]', or what fsspec reads {self._scheme}:// with"
+            fix = f"pip install 'jielong[remote]', or what fsspec reads {self._scheme}:// with"
             raise DataError(f"{address}: to read it: {fix}") from None
         except ValueError:
             known = "s3://, gs://, az://, hf://datasets/…, http:// and https://"
