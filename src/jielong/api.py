@@ -176,7 +176,7 @@ def train_tokenizer(
         out_dir: the folder; there must be no tokenizer in it.
         log: called with which files are read, and what was left out of the text.
         **settings: vocab_size, text_field, text_template, text_suffixes, text_unit,
-            document_separator, encoding, allow_loss, tokenizer_sample_bytes.
+            document_separator, html_text, encoding, allow_loss, tokenizer_sample_bytes.
 
     Raises:
         ConfigError: a setting is unknown, or `out_dir` already has a tokenizer, or cannot be made.
@@ -206,8 +206,8 @@ def prepare(
         out_dir: a new folder; it appears once it is complete.
         log: called with progress lines.
         **settings: text_field, text_template, text_suffixes, text_unit, document_separator,
-            encoding, strict, allow_loss, validation_fraction, validation_path, max_seq_len,
-            bos_token, eos_token.
+            html_text, encoding, strict, allow_loss, validation_fraction, validation_path,
+            max_seq_len, bos_token, eos_token.
 
     Raises:
         ConfigError: a setting is unknown.

@@ -117,7 +117,20 @@ def documents() -> dict[str, bytes]:
         "a.epub": stored(epub_of(chapters)),
         "a.docx": stored(docx_of("".join(map(paragraph, TEXTS)))),
         "a.pdf": pdf_of([*TEXTS[:9], PICTURE]),
+        "a.warc": web_archive(),
     }
+
+
+def web_archive() -> bytes:
+    body = gzip.compress(b"<p>" + TEXTS[9].encode())
+    pages = [b"<p>" + TEXTS[0].encode(), b"5\r\n<p>On\r\n1\r\ne\r\n0\r\n\r\n", body]
+    fields = [b"", b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: gzip\r\n"]
+    out = b""
+    for page, field in zip(pages, fields, strict=True):
+        block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n" + field + b"\r\n" + page
+        head = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: %d\r\n\r\n" % len(block)
+        out += head + block + b"\r\n\r\n"
+    return out
 
 
 def stored(data: bytes) -> bytes:

@@ -12,6 +12,7 @@ DATA_FIELDS = (
     *("data_path", "text_field", "text_template", "text_suffixes", "text_unit"),
     *(
         "document_separator",
+        "html_text",
         "encoding",
         "strict",
         "allow_loss",

@@ -12,7 +12,7 @@ from jielong.config.load import load_config
 
 DATA_FIELDS = (
     *("text_field", "text_template", "text_suffixes", "text_unit", "document_separator"),
-    *("encoding", "allow_loss", "tokenizer_sample_bytes"),
+    *("html_text", "encoding", "allow_loss", "tokenizer_sample_bytes"),
 )
 
 

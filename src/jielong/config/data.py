@@ -45,6 +45,12 @@ class DataConfig:
         ".txt and .md, none finds none; anything else is the separator itself, in rows too (\\n is "
         "a line break).",
     )
+    html_text: str = option(
+        "auto",
+        "What of HTML is read: all that a browser shows, or main: without menus, headers and the "
+        "like; auto: all of .html files, main of web archives (.warc).",
+        choices=("auto", "all", "main"),
+    )
     encoding: str | None = option(
         None,
         "Encoding of the text files that are not UTF-8 and have no byte order mark: gb18030, big5, "

@@ -20,7 +20,14 @@ from jielong.tokenization.tokenizer import Tokenizer
 
 SOURCES = "sources.json"
 TEXT_SETTINGS = ("text_unit", "document_separator")
-SETTINGS = ("text_field", "text_template", *TEXT_SETTINGS, "encoding", "validation_fraction")
+SETTINGS = (
+    "text_field",
+    "text_template",
+    *TEXT_SETTINGS,
+    "html_text",
+    "encoding",
+    "validation_fraction",
+)
 SAME_FILE = "given as --validation-path"
 
 
@@ -117,7 +124,7 @@ def _changes(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     for name, value in wanted["settings"].items():
         # earlier versions found no separators, which rows do not have anyway
         former = "auto" if name in TEXT_SETTINGS and only_rows else None
-        if name == "chat_template":  # earlier versions read no conversations
+        if name in ("chat_template", "html_text"):  # earlier versions read none of these
             former = value
         then = stored["settings"].get(name, former)
         if not same_setting(name, then, value):

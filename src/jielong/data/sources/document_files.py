@@ -33,7 +33,7 @@ GROWTH = 100  # more than the text of a document ever grows, beyond FREE_BYTES
 SECONDS = 120.0  # without an answer: for a page, a chapter, or a whole file of another kind
 FILE_BYTES = 2**29  # the program holds a file whole
 HTML_BYTES = 2**26  # and HTML as a tree, which takes some 30 times as much
-LIBRARIES = {"html": "resiliparse", "epub": "resiliparse", "docx": "mammoth", "pdf": "pypdfium2"}
+LIBRARIES = {"docx": "mammoth", "pdf": "pypdfium2"}
 SIGNATURES = {"epub": b"PK\x03\x04", "docx": b"PK\x03\x04", "pdf": b"%PDF-", "html": b""}
 CHARSET = re.compile(
     rb"""<(?:meta\b[^>]{0,400}?charset|\?xml\b[^>]{0,200}?encoding)\s*=\s*["']?\s*([\w.:-]{1,40})""",
@@ -45,7 +45,10 @@ HEAD_BYTES = 2**12  # in which HTML names its encoding
 @functools.cache
 def is_installed(kind: str) -> bool:
     """Whether the libraries are there that read a kind of documents."""
-    return all(importlib.util.find_spec(name) for name in ("resiliparse", LIBRARIES[kind]))
+    return all(
+        importlib.util.find_spec(name)
+        for name in ("resiliparse", LIBRARIES.get(kind, "resiliparse"))
+    )
 
 
 def declared_encoding(head: bytes) -> str | None:
@@ -59,20 +62,20 @@ def declared_encoding(head: bytes) -> str | None:
 
 
 class Extractor:
-    """Has files read by a program, which is started with the first and again where one ended it.
+    """Has files read by a program, which is started with the first and again where one ended it."""
 
-    Args:
-        main: of HTML, the main text only.
-    """
-
-    def __init__(self, main: bool = False) -> None:
-        self._main = main
+    def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = bytearray()
         self._sent = 0  # bytes of the present file
 
-    def answers(self, stream: io.BufferedReader, name: str, kind: str) -> Iterator[dict[str, Any]]:
+    def answers(
+        self, stream: io.BufferedReader, name: str, kind: str, main: bool = False
+    ) -> Iterator[dict[str, Any]]:
         """Yield the program's answers about a file.
+
+        Args:
+            main: of HTML, the main text only.
 
         Raises:
             UnreadableFileError: the library for it is missing, or file or text are too large.
@@ -85,7 +88,7 @@ class Extractor:
         is_done = False
         try:
             with contextlib.suppress(BrokenPipeError):  # its answer says why, or that it has none
-                self._send(self._process, stream, name, kind)
+                self._send(self._process, stream, name, {"kind": kind, "main": main})
             left = max(FREE_BYTES, GROWTH * self._sent)
             while not is_done:
                 answer = self._answer(self._process)
@@ -110,10 +113,14 @@ class Extractor:
         )
 
     def _send(
-        self, process: subprocess.Popen[bytes], stream: io.BufferedReader, name: str, kind: str
+        self,
+        process: subprocess.Popen[bytes],
+        stream: io.BufferedReader,
+        name: str,
+        request: dict[str, Any],
     ) -> None:
         assert process.stdin is not None
-        process.stdin.write(orjson.dumps({"kind": kind, "main": self._main}) + b"\n")
+        process.stdin.write(orjson.dumps(request) + b"\n")
         self._sent = 0
         while data := stream.read(BUFFER_BYTES):
             self._sent += len(data)
@@ -196,6 +203,7 @@ def read_document_file(
     limit: int,
     splitting: Splitting,
     extractor: Extractor,
+    main: bool = False,
 ) -> Iterator[Item]:
     """Yield the texts of a file, split as plain text is; and what of it is left out.
 
@@ -203,11 +211,12 @@ def read_document_file(
         stream: the file; HTML as UTF-8.
         kind: html, epub, docx or pdf.
         limit: bytes from which on a text is cut into pieces.
+        main: of HTML, the main text only.
 
     Raises:
         UnreadableFileError: nothing of it can be read.
     """
-    text = _Text(extractor.answers(stream, name, kind), name)
+    text = _Text(extractor.answers(stream, name, kind, main), name)
     utf8: io.BufferedReader = io.BufferedReader(text, BUFFER_BYTES)
     if not utf8.peek(1) and (text.error or text.bad):
         reason, size = text.error or (text.bad[0].reason, sum(bad.size for bad in text.bad))
@@ -233,5 +242,6 @@ def read_html(
     if not is_utf8(data):
         data, damaged = without_damage(data, name, 1)
     source: io.BufferedReader = io.BufferedReader(io.BytesIO(data))
-    yield from read_document_file(source, name, "html", limit, splitting, extractor)
+    main = splitting.html == "main"
+    yield from read_document_file(source, name, "html", limit, splitting, extractor, main)
     yield from damaged

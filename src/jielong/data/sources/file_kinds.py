@@ -20,6 +20,8 @@ KINDS = {
     ".html": "html",
     ".htm": "html",
     ".xhtml": "html",
+    ".warc": "warc",
+    ".wet": "warc",
     ".epub": "epub",
     ".docx": "docx",
     ".pdf": "pdf",
@@ -36,9 +38,12 @@ TABLES = ("parquet", "arrow")
 ARCHIVES = ("zip", "tar")
 STREAMED = ("jsonl", "text", "csv", "tsv")  # read from beginning to end, also within an archive
 PACKED_DOCUMENTS = ("epub", "docx", "pdf")
-DOCUMENTS = ("html", *PACKED_DOCUMENTS)  # read with the extra `documents`, likewise
+DOCUMENTS = ("html", "warc", *PACKED_DOCUMENTS)  # read with the extra `documents`, likewise
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
-READABLE = ", ".join(KINDS) + "; text, HTML and tar optionally followed by .gz, .zst, .xz or .bz2"
+READABLE = (
+    f"{', '.join(KINDS)}; text, HTML, web archives and tar optionally followed by "
+    ".gz, .zst, .xz or .bz2"
+)
 # further names of what is often plain text, and may be asked for
 _OFTEN_TEXT = """
     py pyi js ts jsx tsx java c h cc cpp hpp cs go rs rb php swift kt scala lua pl r jl hs ml lisp

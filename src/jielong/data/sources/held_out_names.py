@@ -18,7 +18,7 @@ HELD_OUT = {
     "evaluation": "validation",
 }
 FORMATS = re.compile(
-    r"(\.(jsonl|ndjson|json|txt|text|md|csv|tsv|html|htm|xhtml|epub|docx|pdf|parquet|arrow|feather|gz|zst|xz|bz2|zip|tar|tgz|raw|tokens))+$"
+    r"(\.(jsonl|ndjson|json|txt|text|md|csv|tsv|html|htm|xhtml|warc|wet|epub|docx|pdf|parquet|arrow|feather|gz|zst|xz|bz2|zip|tar|tgz|raw|tokens))+$"
 )
 
 # what a name without its split has in common with those of the other splits

@@ -22,6 +22,7 @@ from jielong.data.sources.json_rows import looks_like_json, read_json
 from jielong.data.sources.readers import read_text
 from jielong.data.sources.row_text import RowText
 from jielong.data.sources.text_units import Splitting
+from jielong.data.sources.web_archives import read_web_archive
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,17 @@ def read_stream(plain: io.BufferedReader, name: str, kind: str, reading: Reading
     """Yield the documents of a stream.
 
     Args:
-        kind: jsonl, text, csv, tsv, html, epub, docx, pdf, or stdin, which is told by what it
-            holds.
+        kind: jsonl, text, csv, tsv, a value of `file_kinds.DOCUMENTS`, or stdin, which is told
+            by what it holds.
 
     Raises:
         UnreadableFileError: it holds something else, or in another encoding.
     """
     how = reading.text_limit, reading.splitting, reading.extractor
+    if kind == "warc":
+        main = reading.splitting.html != "all"
+        yield from read_web_archive(plain, name, reading.encoding, main, reading.extractor)
+        return
     if kind in PACKED_DOCUMENTS:
         yield from read_document_file(plain, name, kind, *how)
         return
