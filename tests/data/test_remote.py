@@ -380,7 +380,7 @@ def test_a_command_reads_a_remote_text_and_ends(web: Served, tmp_path: Path) -> 
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,  # rather than for ever
         check=False,
     )
     assert done.returncode == 0, done.stderr
