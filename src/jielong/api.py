@@ -229,7 +229,8 @@ def clean(
         log: called with progress lines.
         **settings: filters, without, near_similarity, line_documents, languages, against, overlap,
             personal, min_chars, max_chars, min_tokens, max_tokens; text_field, text_template,
-            text_suffixes, text_unit, document_separator, encoding, strict, allow_loss, tokenizer.
+            text_suffixes, text_unit, document_separator, html_text, encoding, strict,
+            allow_loss, tokenizer.
 
     Returns:
         How many texts each filter dropped or changed, with examples, and what is left.
