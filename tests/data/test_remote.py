@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
 import subprocess
 import sys
 import tarfile
@@ -39,8 +40,8 @@ KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "very-secret"}
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(remote, "LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(remote, "LONGEST_WAIT_S", 0.002)
     monkeypatch.setattr(remote, "CONTACT_S", 0.2)
     monkeypatch.setattr(remote, "PATIENCE_S", 0.4)
     monkeypatch.setattr(remote, "BLOCK_BYTES", 1000)
@@ -111,7 +112,21 @@ def test_after_a_lost_connection_reading_goes_on_where_it_was(
     web.faults["/a.jsonl"] = ["drop 300", "drop 0", "none", "drop 10"]
     assert texts(items_of(f"{web.address}/a.jsonl")) == TEXTS
     if ranges:
-        assert web.asked[1] == ("/a.jsonl", "bytes=300-1299")
+        assert web.asked[1] == ("/a.jsonl", "bytes=300-999")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_fails_for_a_while_the_text_is_that_of_the_file(seed: int, web: Served) -> None:
+    rng = random.Random(seed)
+    web.ranges = rng.random() < 0.7
+    faults = ["none", "503", "429", "500", "drop 0", "drop 1", "drop 700"]
+    for name, data in files().items():
+        web.files[f"/{name}"] = data
+        web.faults[f"/{name}"] = [rng.choice(faults) for _ in range(16)]
+    addresses = [f"{web.address}/{name}" for name in files()]
+    items = items_of(*addresses)
+    assert [item for item in items if isinstance(item, BadLine)] == []
+    assert texts(items) == TEXTS * len(files())
 
 
 def test_a_server_that_throttles_is_waited_for(

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 MEMORY_BYTES = 2**31
 PART_BYTES = 2**27  # of a chapter, or of a part of a DOCX file; a longer one is no text
+TOO_MUCH = "takes too much memory: a decompression bomb, or no text"
 XML_BYTES = 2**24  # of what an EPUB says about itself
 END_BYTES = 2**12  # where a PDF says that it ends
 SCAN_BYTES = 2000  # of text that a page of a book has, which is taken as lost with a picture of it
@@ -84,7 +85,7 @@ def _answers(request: dict[str, Any], source: BinaryIO) -> Iterator[Answer]:
     except RefusedError as error:
         yield {"error": str(error), "bytes": error.size}
     except MemoryError:
-        yield {"error": "takes too much memory: a decompression bomb, or no text", "bytes": None}
+        yield {"error": TOO_MUCH, "bytes": None}
     except RecursionError:
         yield {"error": "is nested too deeply for a text", "bytes": None}
     except (zipfile.BadZipFile, ET.ParseError) as error:
@@ -117,8 +118,11 @@ def _text_of_html(html: str, main: bool = False) -> str:
         html = EMPTY_ELEMENT.sub(_opened, html)  # else <title/> would swallow all that follows
     wanted: dict[str, Any] = {"preserve_formatting": True, "alt_texts": False}
     wanted["skip_elements"] = NOT_SHOWN
-    text: str = extract_plain_text(html, main_content=True, **wanted) if main else ""
-    return text if text.strip() else extract_plain_text(html, **wanted)
+    try:
+        text: str = extract_plain_text(html, main_content=True, **wanted) if main else ""
+        return text if text.strip() else extract_plain_text(html, **wanted)
+    except Exception as error:  # of a class that the library does not show
+        raise RefusedError(TOO_MUCH if "Error 2)" in str(error) else str(error)) from None
 
 
 def _opened(tag: re.Match[str]) -> str:
@@ -194,6 +198,8 @@ def _epub(data: bytes, main: bool) -> Iterator[Answer]:
                     continue
                 except (UnicodeDecodeError, LookupError) as error:
                     lost = f"is not in the encoding that it declares ({error})"
+                except RefusedError as error:
+                    lost = str(error)
                 except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError) as error:
                     lost = f"is damaged ({error})"
             yield {"part": number, "lost": f"chapter {chapter[:80]} {lost}", "bytes": size}

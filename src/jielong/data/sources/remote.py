@@ -208,23 +208,35 @@ class _Stream(io.RawIOBase):
         return count
 
     def _read(self) -> bytes:
-        path, end = self._path, self._at + BLOCK_BYTES
-        if self._size is not None:
-            end = min(end, self._size)
-
-        def block() -> bytes:
-            data = path.store.read(path.info, self._at, end)
-            if not data and self._size is not None:
-                raise PassingError(f"ends after {self._at:,} of {self._size:,} bytes", is_cut=True)
-            return data
-
+        """Return a whole block, however often the connection is lost: readers look at its head."""
         if self._failure is not None:
             raise self._failure  # of every member of an archive; the server is asked no more
-        try:
-            return patiently(path.name, block, PATIENCE_S if self._at else CONTACT_S)
-        except UnreadableFileError as error:
-            self._failure = error
-            raise
+        block, end = bytearray(), self._at + BLOCK_BYTES
+        if self._size is not None:
+            end = min(end, self._size)
+        while (at := self._at + len(block)) < end:
+            try:
+                data = self._read_from(at, end)
+            except UnreadableFileError as error:
+                self._failure = error
+                if not block:
+                    raise
+                break
+            if not data:
+                break
+            block += data
+        return bytes(block)
+
+    def _read_from(self, at: int, end: int) -> bytes:
+        path = self._path
+
+        def some() -> bytes:
+            data = path.store.read(path.info, at, end)
+            if not data and self._size is not None:
+                raise PassingError(f"ends after {at:,} of {self._size:,} bytes", is_cut=True)
+            return data
+
+        return patiently(path.name, some, PATIENCE_S if at else CONTACT_S)
 
 
 def patiently(name: str, call: Callable[[], Result], patience_s: float) -> Result:
@@ -234,15 +246,15 @@ def patiently(name: str, call: Callable[[], Result], patience_s: float) -> Resul
         UnreadableFileError: the server refuses, or the file is cut short there.
         OutageError: it goes on failing, with waits of `patience_s` in all.
     """
-    wait, waited, tries = FIRST_WAIT_S, 0.0, 0
+    wait, waited, tries, cuts = FIRST_WAIT_S, 0.0, 0, 0
     while True:
         try:
             return call()
         except RefusedError as error:
             raise UnreadableFileError(name, str(error)) from None
         except PassingError as error:
-            tries += 1
-            if error.is_cut and tries >= CUT_TRIES:
+            tries, cuts = tries + 1, cuts + error.is_cut
+            if cuts >= CUT_TRIES:
                 raise UnreadableFileError(name, f"{error}: it is cut short there") from None
             pause = max(wait, error.wait_s)
             waited += wait

@@ -120,7 +120,7 @@ class HttpStore:
 
     def _from_running(self, answer: Any, info: Info, start: int, end: int) -> bytes:
         data, is_lost = self._received(answer, end - start)
-        if not is_lost:
+        if data and not is_lost:
             self._running = info.key, start + len(data), answer
         return data
 
