@@ -44,6 +44,10 @@ class Served:
     address: str = ""
 
 
+def _headers(data: bytes) -> dict[str, str]:
+    return {"ETag": f'"{hash(data)}"', "Last-Modified": "Fri, 27 Nov 2026 12:00:00 GMT"}
+
+
 def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -68,9 +72,13 @@ def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
             else:
                 self._file(path, asked, fault)
 
+        def do_HEAD(self) -> None:
+            data = served.files.get(self.path)
+            self._answer(404 if data is None else 200, data or b"", _headers(data or b""))
+
         def _file(self, path: str, asked: str, fault: str) -> None:
             data = served.files[path]
-            headers = {"ETag": f'"{hash(data)}"'}
+            headers = _headers(data)
             if path.endswith("/"):
                 headers["Content-Type"] = "text/html"
             status, place = 200, re.fullmatch(r"bytes=(\d+)-(\d+)", asked)
@@ -100,7 +108,8 @@ def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
                 data = b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
             self.end_headers()
             with contextlib.suppress(OSError):
-                self.wfile.write(data if drop is None else data[:drop])
+                if self.command != "HEAD":
+                    self.wfile.write(data if drop is None else data[:drop])
                 if drop is not None:
                     self.wfile.flush()
                     self.connection.shutdown(socket.SHUT_RDWR)

@@ -301,6 +301,20 @@ def test_an_object_of_s3_is_read_as_a_local_file(name: str, s3: str) -> None:
     assert texts(items_of(f"s3://texts/all/{name}")) == TEXTS
 
 
+def test_an_object_store_that_drops_and_throttles_is_read_to_the_end(
+    web: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("obstore")
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": web.address, "AWS_REGION": "x"}.items():
+        monkeypatch.setenv(name, value)
+    web.files["/texts/a.jsonl"] = JSONL
+    web.faults["/texts/a.jsonl"] = ["drop 300", "503", "none", "drop 0", "500", "drop 10"]
+    assert texts(items_of("s3://texts/a.jsonl")) == TEXTS
+    web.faults["/texts/a.jsonl"] = ["503"] * 999
+    with pytest.raises(OutageError, match=r"s3://texts/a\.jsonl: the server answers 503"):
+        items_of("s3://texts/a.jsonl")
+
+
 def test_a_prefix_of_s3_is_read_as_a_folder_and_globs_choose(s3: str) -> None:
     sources, not_read = find_sources(["s3://texts/all"])
     assert [source.name for source in sources] == [
