@@ -11,7 +11,7 @@ from jielong.config.load import load_config
 
 DATA_FIELDS = (
     *("data_path", "text_field", "text_template", "text_suffixes", "text_unit"),
-    *("document_separator", "encoding", "strict", "allow_loss", "tokenizer"),
+    *("document_separator", "html_text", "encoding", "strict", "allow_loss", "tokenizer"),
 )
 
 
