@@ -31,8 +31,8 @@ def add(commands: Commands) -> None:
         dest="field tokenizer",
         default=argparse.SUPPRESS,
         metavar="DIR",
-        help="folder of a tokenizer: its tokens are those of --min-tokens and --max-tokens, and its "
-        "chat template makes texts of conversations",
+        help="folder of a tokenizer, which counts --min-tokens and --max-tokens, and whose chat "
+        "template makes texts of conversations",
     )
     add_out_dir(p)
     p.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
