@@ -48,7 +48,7 @@ TEXTS = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(TEXTS)
 def test_no_filter_fails_on_any_text(text: str) -> None:
     for judge in (quality, repetition, web):
