@@ -107,11 +107,12 @@ class Pages:
             target = found["target"]
             if target is None or "://" in target or target.startswith("#"):
                 return found[0]
-            name, _, line = target.partition("#")
+            name, _, line = target.partition("#")  # or another place
             folder = posixpath.dirname(page)
             file = posixpath.normpath(posixpath.join(folder, name))
             if file == "README.md":
-                return f"{found['head']}({posixpath.relpath('index.md', folder or '.')})"
+                front = posixpath.relpath("index.md", folder or ".")
+                return f"{found['head']}({front}{'#' + line if line else ''})"
             if file in self.pages:
                 return found[0]
             if found["head"].startswith("!"):
