@@ -20,6 +20,7 @@ from jielong.reports.curves import figures
 from jielong.reports.history import RunHistory, read_history
 from jielong.reports.report import REPORT, write_report
 from jielong.runtime.device import describe
+from jielong.runtime.processors import OtherPrograms
 from jielong.runtime.run_folder import StopSignals
 from jielong.training.ranks import RankLog
 from jielong.training.state import TrainState
@@ -59,6 +60,7 @@ class Watch:
         self.told: set[str] = set()
         self.ranks = RankLog(state.folder.rank_log, state.world, self.device)
         self.goes_on = False
+        self.others = OtherPrograms()
 
     def start(self) -> None:
         """Write the `start` record, and take in what a resumed run has recorded before."""
@@ -130,6 +132,8 @@ class Watch:
             more |= self.ranks.steps(step, own_time.take())
         more |= {} if memory is None else {"memory_bytes": memory}
         more |= {} if mfu is None else {"mfu": round(mfu, 4)}
+        others = self.others.share() if self.device.type == "cpu" else None
+        more |= {} if others is None else {"others_share": round(others, 2)}
         record = state.metrics.train(
             step, means, learning_rate, result.grad_norm, state.progress.tokens, **more
         )
