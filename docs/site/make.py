@@ -24,7 +24,7 @@ from sources import ROOT, files_of, page_of, source_page  # noqa: E402
 
 # functions of `jielong` by what they are for
 API = {
-    "Train": ["pretrain", "plan", "clean", "train_tokenizer", "prepare"],
+    "Train": ["pretrain", "plan", "clean", "train_tokenizer", "prepare", "prepare_mixture"],
     "Continue texts": ["load", "generate", "TextGenerator"],
     "Measure": ["evaluate", "evaluate_suites", "report", "runs"],
     "Look inside": [

@@ -264,6 +264,11 @@ WARNINGS = {
         "训练慢到 {now} token/秒，原来是 {before}：可能有别的程序在用这台机器，或机器过热。"
         "用 `top` 或 nvidia-smi 查看"
     ),
+    "rank {n} takes {s} s for its part of a step, the others {t}, and all wait for it: another "
+    "program may use its machine, or it may be too hot. ranks.jsonl says which machine it is": (
+        "rank {n} 完成自己那部分一步要 {s} 秒，其他的 {t} 秒，大家都在等它："
+        "可能有别的程序在用它的机器，或机器过热。ranks.jsonl 里写着是哪台机器"
+    ),
     "no token is sent to expert {expert} of layer {layer}, in {n} records: its weights are of no "
     "use. Try a larger --router-aux-loss-coef, or --router-aux-loss bias": (
         "在 {n} 条记录里，没有 token 送往第 {layer} 层的专家 {expert}：它的权重没有用处。"
