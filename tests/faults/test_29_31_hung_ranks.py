@@ -65,6 +65,7 @@ def settings(corpus_file: Path, tokenizer_dir: Path, tmp_path: Path) -> dict[str
         "eval_interval": 4,
         "out_dir": tmp_path / "run",
         "rank_timeout": TIMEOUT_S,
+        "background_saves": False,  # a rank that leaves at once may leave before its writing ends
     }
     return TINY_RUN | changes | {"data_path": corpus_file, "tokenizer": tokenizer_dir}
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "".join(f"Tale {n}. The {n * 7 % 13} geese of the mill went home.\n\n" for n in range(400))
-TRAIN = "pretrain --data-path corpus.txt --text-unit paragraph --preset tiny --steps 4 --out-dir run"
+TRAIN = (
+    "pretrain --data-path corpus.txt --text-unit paragraph --preset tiny --steps 4 --out-dir run"
+)
 COMMANDS = [
     "--version",
     f"{TRAIN} --vocab-size 320 --hidden-size 32 --num-hidden-layers 2 --device cpu",
@@ -30,7 +32,9 @@ COMMANDS = [
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
     """Run a program; end with what it says if it fails."""
-    done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
     return done.stdout
