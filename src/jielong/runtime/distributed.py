@@ -148,5 +148,7 @@ def gradient_sync(model: nn.Module, wanted: bool) -> Iterator[None]:
     if isinstance(model, DistributedDataParallel) and not wanted:
         with model.no_sync():
             yield
-    else:
-        yield
+        return
+    if hasattr(model, "set_requires_gradient_sync"):  # FSDP
+        model.set_requires_gradient_sync(wanted)
+    yield

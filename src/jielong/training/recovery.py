@@ -15,6 +15,7 @@ from jielong.data.batches import Batch
 from jielong.errors import CheckpointError, TrainingError, first_line
 from jielong.model.attention_backends import MIN_MEAN_LENGTH
 from jielong.runtime.device import to_device
+from jielong.runtime.parts import shard_index
 from jielong.training import spikes
 from jielong.training.divergence import last_useful_checkpoint
 from jielong.training.memory import (
@@ -24,6 +25,7 @@ from jielong.training.memory import (
     micro_batch_that_fits,
     rows_that_fit,
 )
+from jielong.training.parallel import usable_memory
 from jielong.training.saving import restore, save
 from jielong.training.starting_point import StartingPoint, find_starting_point
 from jielong.training.state import TrainState
@@ -113,22 +115,27 @@ def _reference_load(state: TrainState) -> Tensor | None:
 def choose_micro_batch_size(state: TrainState) -> None:
     """Choose the configured micro-batch size, the one this run used before, or what fits.
 
-    On a CPU memory is estimated. With several ranks it always probes before the first step: an
-    out-of-memory error inside a step would leave the others waiting in the all-reduce.
+    On a CPU memory is estimated, and for a model that is divided among ranks. With several ranks
+    it always probes before the first step: an out-of-memory error inside a step would leave the
+    others waiting in the all-reduce.
     """
     asked, plan, ranks = state.config.training.micro_batch_size, state.plan, state.world.world_size
     if state.progress.micro_batch_size is not None:
         return
-    teacher = state.train_step.teacher
+    teacher, division = state.train_step.teacher, state.train_step.division
     chosen = plan.micro_batch_size
-    if state.model.device.type == "cpu":  # which would end the process instead of saying so
+    on_cpu = state.model.device.type == "cpu"  # which would end the process instead of saying so
+    if on_cpu or division:
         rows = math.ceil(chosen / ranks)
         window = state.config.data.max_seq_len
         masked, recompute = _masked_keys(state), state.model.model.recompute_every
         theirs = teacher.model.config if teacher else None
-        fit = rows_that_fit(plan.model, rows, window, masked, recompute, theirs)
+        has = None if on_cpu else usable_memory(state.model.device)
+        fit = rows_that_fit(plan.model, rows, window, masked, recompute, theirs, division, has)
         chosen = min(chosen, fit * ranks)
-    if asked == "auto" or ranks > 1:
+    if division:  # each pass takes all ranks, so none of them can try by itself
+        chosen = min(state.world.all_gather(chosen))
+    elif asked == "auto" or ranks > 1:
         total = min(plan.global_batch_size, state.batches.windows)
         windows = state.batches.ordered(0, np.arange(total))
         share = state.batches.load(np.array_split(windows, ranks)[0])  # the largest of any rank
@@ -149,7 +156,7 @@ def choose_micro_batch_size(state: TrainState) -> None:
 def _masked_keys(state: TrainState) -> int:
     """Keys that the mask has for each token on a CPU: those of its document, or of the window."""
     data, train = state.config.data, state.dataset.train
-    if data.packing == "pad" or not data.document_mask:
+    if data.packing == "pad" or not data.document_mask or state.model.device.type != "cpu":
         return 0
     length = len(train) // max(1, len(train.documents))
     return data.max_seq_len if length < MIN_MEAN_LENGTH else min(length, data.max_seq_len)
@@ -295,10 +302,15 @@ def _compare_ranks(state: TrainState) -> None:
     """A bit that flips in one rank's memory spreads by no gradient: it must be looked for."""
     if state.world.world_size == 1:
         return
-    sums = state.world.all_gather(state.model.checksum())
-    if len(set(sums)) > 1:
+    index = shard_index(state.model)  # only ranks with the same part can be compared
+    found = state.world.all_gather((index, state.model.checksum()))
+    odd = []
+    for part in {index for index, _ in found}:
+        sums = [value for index, value in found if index == part]
         common = max(sums, key=sums.count)
-        odd = [rank for rank, value in enumerate(sums) if value != common]
+        odd += [rank for rank, pair in enumerate(found) if pair[0] == part and pair[1] != common]
+    if odd:
+        odd.sort()
         raise TrainingError(
             f"after step {state.progress.step} the weights on rank {', '.join(map(str, odd))} are "
             "not those of rank 0 (or the other way round, with two ranks): memory of that machine "

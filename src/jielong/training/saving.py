@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from jielong.checkpoint import checkpoint as ckpt
-from jielong.checkpoint.weights import load_tensors
+from jielong.checkpoint.weights import load_tensors, named_weights
 from jielong.errors import CheckpointError
 from jielong.training.starting_point import StartingPoint
 from jielong.training.state import Progress, TrainState
@@ -23,9 +23,13 @@ STATE_FORMAT = 3
 def save(state: TrainState) -> None:
     """Write a checkpoint of this moment and drop old ones; every rank calls it, rank 0 writes."""
     rng = state.world.all_gather(base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode())
+    progress, train_step, average = state.progress, state.train_step, state.average
+    keep = state.world.is_main
+    weights = named_weights(state.model, average.weights() if average else None, keep)
+    latest = named_weights(state.model, keep=keep) if average else None
+    optimizer = train_step.optimizer.state_tensors(keep)
     if not state.world.is_main:
         return
-    progress, train_step = state.progress, state.train_step
     values = {
         "format": STATE_FORMAT,
         "progress": dataclasses.asdict(progress) | {"step": None},
@@ -42,11 +46,8 @@ def save(state: TrainState) -> None:
         "rng": rng,
     }
     saved = ckpt.SavedState(progress.step, values)
-    latest = ckpt.named_weights(state.model) if state.average else None
-    optimizer = train_step.optimizer.state_tensors()
     folder = state.folder.checkpoints
-    with state.averaged_weights():
-        ckpt.save_checkpoint(folder, state.model, state.tokenizer, optimizer, saved, latest)
+    ckpt.save_checkpoint(folder, state.model, state.tokenizer, optimizer, saved, latest, weights)
     ckpt.prune(folder, state.config.run.keep_checkpoints, progress.best_step, progress.step)
     record_best(state)
 

@@ -19,11 +19,13 @@ from jielong.model.transformer import Transformer
 from jielong.observe.console import Console
 from jielong.observe.metrics import MetricsFile
 from jielong.runtime.device import choose_dtype
-from jielong.runtime.distributed import World, data_parallel
+from jielong.runtime.distributed import World
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
+from jielong.training.memory import RECOMPUTE_EVERY
 from jielong.training.optimizer import Optimizer
+from jielong.training.parallel import spread
 from jielong.training.plan import RunPlan
 from jielong.training.profiling import StepProfiler
 from jielong.training.run_data import open_data
@@ -34,9 +36,6 @@ from jielong.training.starting_point import StartingPoint
 from jielong.training.step import TrainStep
 from jielong.training.teacher import Teacher
 from jielong.training.texts import RunTexts
-
-# of --activation-checkpointing: which layers are computed again
-RECOMPUTE_EVERY = {"none": 0, "selective": 2, "full": 1}
 
 
 @dataclass
@@ -133,8 +132,8 @@ def build(
     model = Transformer(config.model)
     if start.init_from is not None:
         ckpt.load_weights(model, start.init_from)
-    model.to(device)
     model.model.recompute_every = RECOMPUTE_EVERY[training.activation_checkpointing]
+    called, division = spread(model, config, dtype, world, device)
     teacher = None
     if training.teacher is not None:
         teacher = Teacher.load(training.teacher, tokenizer, config.model.vocab_size, device)
@@ -147,7 +146,7 @@ def build(
         texts=data.texts,
         model=model,
         train_step=TrainStep(
-            model=data_parallel(model, world),
+            model=called,
             optimizer=Optimizer(model, training, plan.learning_rate),
             grad_clip=training.grad_clip,
             dtype=dtype,
@@ -155,6 +154,7 @@ def build(
             scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
             dropout=plan.dropout,
             teacher=teacher,
+            division=division,
         ),
         average=WeightAverage(model) if training.average_weights else None,
         batches=data.batches,

@@ -17,7 +17,8 @@ from jielong.model.moe import update_router_bias
 from jielong.model.transformer import ModelOutput
 from jielong.runtime.device import autocast, to_device
 from jielong.runtime.distributed import World, gradient_sync
-from jielong.training.memory import DoesNotFitError, is_out_of_memory
+from jielong.runtime.sharding import gradient_norm, scale_gradients, sum_whole_gradients
+from jielong.training.memory import Division, DoesNotFitError, is_out_of_memory
 from jielong.training.optimizer import Optimizer
 from jielong.training.teacher import Teacher
 
@@ -139,7 +140,7 @@ class TrainStep:
     since a micro-batch cannot know what the later ones, or other ranks, will choose.
     """
 
-    model: nn.Module  # wrapped by DDP where there are several ranks
+    model: nn.Module  # wrapped by DDP, or divided by FSDP, where there are several ranks
     optimizer: Optimizer
     grad_clip: float  # largest norm of the gradient; 0 leaves it alone
     dtype: torch.dtype = torch.float32  # of the forward pass
@@ -147,6 +148,7 @@ class TrainStep:
     scaler: torch.amp.GradScaler = field(default_factory=_no_scaling)  # for float16
     dropout: float = 0.0  # rate of what each layer adds
     teacher: Teacher | None = None  # whose predictions are learnt beside the text
+    division: Division | None = None  # of the model among ranks
 
     def __call__(
         self,
@@ -176,11 +178,12 @@ class TrainStep:
         for part in optimizer.parts:
             scaler.unscale_(cast(torch.optim.Optimizer, part))  # all it asks for is param_groups
         parameters = list(model.parameters())
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        sum_whole_gradients(parameters, self.world)
+        norm = gradient_norm(parameters)
         result = totals.read(norm)
         if result.applied:
             if self.grad_clip > 0:
-                nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, norm)
+                scale_gradients(parameters, self.grad_clip, norm)
             optimizer.step(lr_scale)
             if totals.load is not None:
                 update_router_bias(model, totals.load)
@@ -197,15 +200,18 @@ class TrainStep:
     ) -> str | None:
         """Add up the micro-batches' gradients, over ranks with the last one.
 
+        What FSDP keeps of gradients that wait is whole, so for a large model none of them wait.
+
         Returns:
             None, or what the allocator said where memory ran out. Its exception is not passed on,
             since it holds on to what the pass has allocated.
         """
         device = totals.nats.device
+        at_once = self.division is not None and not self.division.waiting
         try:
             for i, batch in enumerate(micro_batches):
                 last = i == len(micro_batches) - 1
-                with gradient_sync(self.model, wanted=last):
+                with gradient_sync(self.model, wanted=last or at_once):
                     with autocast(device, self.dtype):
                         output = self.model(
                             to_device(batch.tokens, device),
@@ -215,7 +221,7 @@ class TrainStep:
                             dropout=self._dropout_of(batch, device),
                             soft_targets=self.teacher(batch, device) if self.teacher else None,
                         )
-                    # DDP averages gradients over ranks; the objective is their sum
+                    # DDP and FSDP average gradients over ranks; the objective is their sum
                     objective = totals.objective(output, batch) * self.world.world_size
                     # outside of autocast: what the forward pass did in float32 must stay so on its
                     # way back
