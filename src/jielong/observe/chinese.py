@@ -54,8 +54,8 @@ SETUP = {
     "parallel   {kind}: {n} processes share one copy of the model; gradients are added up {when}": (
         "并行       {kind}：{n} 个进程共有一份模型；梯度{when}"
     ),
-    "parallel   {kind}: each {k} of {n} processes share a copy of the model; gradients are added up "
-    "{when}": "并行       {kind}：{n} 个进程中每 {k} 个共有一份模型；梯度{when}",
+    "parallel   {kind}: each {k} of {n} processes share a copy of the model; gradients are added "
+    "up {when}": "并行       {kind}：{n} 个进程中每 {k} 个共有一份模型；梯度{when}",
     "once an update": "每次更新相加一次",
     "with each micro-batch": "每个微批次都相加",
     "budget     {steps} steps of {windows} tokens = {n} tokens ({epochs} epochs, {each} per "
