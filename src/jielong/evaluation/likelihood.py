@@ -23,7 +23,7 @@ from jielong.data.windows import Stream
 from jielong.errors import DataError
 from jielong.evaluation.sums import Likelihood, Sums
 from jielong.runtime.device import fast_products
-from jielong.runtime.parts import has_shards
+from jielong.runtime.parts import has_shards, home
 from jielong.tokenization.tokenizer import Tokenizer
 
 ENCODE_CHARS = 2**20  # most characters encoded at once
@@ -266,4 +266,4 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+    return home(next(model.parameters()))

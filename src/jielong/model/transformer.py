@@ -26,7 +26,7 @@ from jielong.model.linear import Linear
 from jielong.model.loss import SoftTargets, distillation_loss
 from jielong.model.moe import MixtureOfExperts, Routings, load_balancing_loss
 from jielong.runtime.device import compute_dtype, fast_products, to_device
-from jielong.runtime.parts import local
+from jielong.runtime.parts import home, local
 
 DEFAULT_CONTEXT = 512
 MANY_TOKENS = 64  # from which on products are large enough for `fast_products`
@@ -283,7 +283,7 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.lm_head.weight.device
+        return home(self.lm_head.weight)
 
     def num_parameters(self) -> int:
         """Count the parameters; tied embedding and head count once."""

@@ -149,6 +149,6 @@ def gradient_sync(model: nn.Module, wanted: bool) -> Iterator[None]:
         with model.no_sync():
             yield
         return
-    if hasattr(model, "set_requires_gradient_sync"):  # FSDP
-        model.set_requires_gradient_sync(wanted)
+    if (sync := getattr(model, "set_requires_gradient_sync", None)) is not None:  # FSDP
+        sync(wanted)
     yield

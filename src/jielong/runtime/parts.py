@@ -31,6 +31,14 @@ def local(tensor: Tensor) -> Tensor:
         return cast(Any, tensor).to_local()
 
 
+def home(parameter: Tensor) -> torch.device:
+    """Return the device that computes with a parameter: offloaded, it lies on the host itself."""
+    if not is_sharded(parameter) or parameter.device.type != "cpu":
+        return parameter.device
+    kind = cast(Any, parameter).device_mesh.device_type
+    return torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else parameter.device
+
+
 def gathered(parameter: Tensor, part: Tensor, keep: bool = True) -> Tensor:
     """Return the whole of a quantity of which each rank has a part; every rank calls it.
 
@@ -49,7 +57,7 @@ def gathered(parameter: Tensor, part: Tensor, keep: bool = True) -> Tensor:
 
     p = cast(Any, parameter)
     divided = DTensor.from_local(
-        part.detach().to(p.device_mesh.device_type),
+        part.detach().to(home(parameter)),
         p.device_mesh,
         p.placements,
         run_check=False,

@@ -19,7 +19,7 @@ _meshes: list[Any] = []
 def shard_model(
     model: nn.Module,
     blocks: Iterable[nn.Module],
-    whole: Iterable[nn.Parameter],
+    whole: Iterable[Tensor],
     device: torch.device,
     dtype: torch.dtype,
     world: World,

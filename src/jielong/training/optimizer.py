@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from jielong.config.settings import TrainingConfig
 from jielong.errors import CheckpointError
-from jielong.runtime.parts import gathered, is_sharded, local, part_of
+from jielong.runtime.parts import gathered, home, is_sharded, local, part_of
 from jielong.runtime.sharding import on_whole_matrices, shard_group
 
 # Quintic coefficients that bring singular values near 1 in a few steps (Jordan et al. 2024).
@@ -130,11 +130,13 @@ class Muon(_Part):
         done = 0  # matrices, so that ranks take turns in having one more
         for shape, alike in by_shape.items():
             momenta = torch.stack([self._momentum(p) for p in alike])
+            moved = momenta.to(home(alike[0]))
             if is_sharded(alike[0]) and len(shape) == 2:
-                updates = self._among_ranks(momenta, alike[0], done)
+                moved = self._among_ranks(moved, alike[0], done)
                 done += len(alike)
             else:
-                updates = orthogonalize(momenta.flatten(0, -3)).view(momenta.shape)
+                moved = orthogonalize(moved.flatten(0, -3)).view(momenta.shape)
+            updates = moved.to(momenta.device)
             scale = MATCH_ADAM_RMS * max(shape[-2:]) ** 0.5
             own = [local(p) for p in alike]
             torch._foreach_mul_(own, 1 - group["lr"] * group["weight_decay"])
@@ -142,13 +144,11 @@ class Muon(_Part):
 
     def _among_ranks(self, momenta: Tensor, parameter: Tensor, done: int) -> Tensor:
         """Orthogonalise matrices of which each rank has some rows, (N, rows, columns)."""
-        group = shard_group(parameter)
         # what `orthogonalize` would round to, so that it loses nothing
         sent = momenta.to(torch.bfloat16) if momenta.is_cuda else momenta
-        found = on_whole_matrices(
-            orthogonalize, sent, len(parameter), group, first=done % group.size()
-        )
-        return found.to(momenta.dtype)
+        group = shard_group(parameter)
+        first = done % group.size()
+        return on_whole_matrices(orthogonalize, sent, len(parameter), group, first).float()
 
     def _momentum(self, p: Tensor) -> Tensor:
         assert p.grad is not None

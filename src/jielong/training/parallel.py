@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from jielong.checkpoint.weights import model_from_tensors, named_weights
 from jielong.config.settings import Config
@@ -77,19 +77,26 @@ def spread(
         What a step calls: the model, wrapped if there are copies on several ranks. And how it is
         divided, if it is.
     """
-    t = config.training
     if not _divides(config, world, device):
         return data_parallel(model.to(device), world), None
+    return model, divide(model, config, dtype, world, device)
+
+
+def divide(
+    model: Transformer, config: Config, dtype: torch.dtype, world: World, device: torch.device
+) -> Division:
+    """Divide a model among the ranks, as `spread` does if the settings say so."""
+    t = config.training
     # a router's gradient comes from outside of its layer too, and a rounded weight of it could
     # change a choice; norms are as small
-    small = [p for p in model.parameters() if p.ndim == 1]
+    small: list[Tensor] = [p for p in model.parameters() if p.ndim == 1]
     small += [module.weight for module in model.modules() if isinstance(module, Router)]
     degree = t.shard_degree or world.world_size
     layers = model.model.layers
     shard_model(model, layers, small, device, dtype, world, degree, t.cpu_offload)
     usable, gradients = usable_memory(device), 4 * model.num_parameters()
     waiting = usable is None or gradients <= WAITING_GRADIENTS * usable
-    return model, Division(degree, waiting)
+    return Division(degree, waiting)
 
 
 def _divides(config: Config, world: World, device: torch.device) -> bool:

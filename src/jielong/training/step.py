@@ -17,6 +17,7 @@ from jielong.model.moe import update_router_bias
 from jielong.model.transformer import ModelOutput
 from jielong.runtime.device import autocast, to_device
 from jielong.runtime.distributed import World, gradient_sync
+from jielong.runtime.parts import home
 from jielong.runtime.sharding import gradient_norm, scale_gradients, sum_whole_gradients
 from jielong.training.memory import Division, DoesNotFitError, is_out_of_memory
 from jielong.training.optimizer import Optimizer
@@ -169,7 +170,7 @@ class TrainStep:
         """
         model, optimizer, scaler = self.model, self.optimizer, self.scaler
         tokens = sum(batch.target_count for batch in micro_batches)
-        totals = _Totals(next(model.parameters()).device, tokens, self.world)
+        totals = _Totals(home(next(model.parameters())), tokens, self.world)
         optimizer.zero_grad()
         if problem := self._accumulate(micro_batches, totals, reference_load):
             optimizer.zero_grad()
