@@ -90,6 +90,12 @@ def two(
     return folder, launch(2, jobs)
 
 
+def test_a_run_says_how_its_model_is_divided(two: tuple[Path, str]) -> None:
+    line = "parallel   FSDP2: 2 processes share one copy of the model; gradients are added up once"
+    assert two[1].count(line) == len(RUNS) + 1
+    assert two[1].count("resuming from") == 1
+
+
 @pytest.mark.parametrize("name", [*RUNS, "experts resumed"])
 def test_two_processes_with_a_part_each_train_what_one_does(
     name: str, two: tuple[Path, str], alone: Path
@@ -124,3 +130,12 @@ def test_one_process_goes_on_with_what_two_have_divided(
     status, said = in_this_process(words(shared | RUNS["balanced"], run))
     assert status == 0 and "resuming from" in said
     assert_same_run(run, alone / "balanced")
+
+
+def test_pairs_of_processes_with_a_copy_each_train_what_one_does(
+    alone: Path, shared: dict[str, Any], tmp_path: Path
+) -> None:
+    pairs = shared | RUNS["experts"] | {"parallel": "fsdp", "shard_degree": 2}
+    said = launch(4, [words(pairs, tmp_path / "pairs")])
+    assert "parallel   HSDP: each 2 of 4 processes share a copy of the model" in said
+    assert_same_run(tmp_path / "pairs", alone / "experts")
