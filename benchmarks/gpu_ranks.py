@@ -29,9 +29,10 @@ from jielong.config.load import load_config
 from jielong.model.transformer import Transformer
 from jielong.runtime.distributed import World
 from jielong.runtime.parts import local
+from jielong.runtime.sharding import ShardedSum
 from jielong.training.parallel import divide
 
-ONE, PAIR = World(0, 1), World(0, 2)  # the second has one member here, which wraps and sums
+ONE, PAIR = World(0, 1), World(0, 2)  # the second has one member here, which sums
 
 
 def checks() -> list[Part]:
@@ -52,10 +53,11 @@ def group_of_one(bench: Bench) -> Iterator[str]:
         dist.destroy_process_group()
 
 
-def divided(model: Transformer, bench: Bench, offload: bool = False) -> None:
+def divided(model: Transformer, bench: Bench, offload: bool = False) -> ShardedSum:
     """Divide a model as a run of several processes would, among this one alone."""
     config = load_config(parallel="fsdp", cpu_offload=offload)
-    divide(model, config, bench.half, ONE, bench.device)
+    division = divide(model, config, bench.half, ONE, bench.device)
+    return ShardedSum(model, ONE, division.waiting)
 
 
 def one_rank_of_fsdp(bench: Bench) -> dict[str, Any]:
@@ -67,10 +69,9 @@ def one_rank_of_fsdp(bench: Bench) -> dict[str, Any]:
             batches = random_batch(config.vocab_size, 4, 64).split(2)
             plain, parts = (new_model(config, torch.device("cpu")) for _ in range(2))
             plain.to(bench.device)
-            divided(parts, bench)
             results, grads, weights = [], [], []
-            for model in (plain, parts):
-                step = new_step(model, bench.half)
+            for model, gradients in ((plain, None), (parts, divided(parts, bench))):
+                step = new_step(model, bench.half, gradients=gradients)
                 results.append([step(batches) for _ in range(3)])
                 grads.append([local(p.grad) for p in model.parameters() if p.grad is not None])
                 weights.append(named_weights(model))
@@ -94,11 +95,11 @@ def _offloaded(bench: Bench) -> float:
     losses: list[float] = []
     for offload in (False, True):
         model = new_model(config, torch.device("cpu"))
-        divided(model, bench, offload)
+        gradients = divided(model, bench, offload)
         if bench.is_gpu:  # norms and routers are not offloaded
             homes = {local(p.detach()).device.type for p in model.parameters()}
             assert homes == ({"cpu", "cuda"} if offload else {"cuda"}), homes
-        step = new_step(model, bench.half)
+        step = new_step(model, bench.half, gradients=gradients)
         losses.append([step(batches).loss for _ in range(3)][-1])
     away = abs(losses[1] - losses[0]) / losses[0]
     assert away < 0.02, losses

@@ -21,7 +21,8 @@ from jielong.data.batches import Batch
 from jielong.model.transformer import Transformer
 from jielong.runtime.cards import peak_bf16_flops
 from jielong.runtime.device import autocast, to_device
-from jielong.runtime.distributed import data_parallel
+from jielong.runtime.gradients import GradientSum
+from jielong.runtime.sharding import ShardedSum
 from jielong.training.averaging import WeightAverage
 from jielong.training.compilation import compile_layers
 from jielong.training.scaling import MICRO_BATCH_TOKENS
@@ -238,14 +239,13 @@ def _ours(
     with bench.device:
         model = Transformer(config)
         _spread(model)
-    if "FSDP2" in name:
-        divided(model, bench)
+    gradients: GradientSum | ShardedSum | None = divided(model, bench) if "FSDP2" in name else None
+    if "DDP" in name:
+        gradients = GradientSum(model.parameters(), PAIR)
     rows = torch.zeros(batch.tokens.shape, dtype=torch.int32)
     batch = Batch(batch.tokens, batch.targets, rows, batch.windows)
     parts = batch.split(-(-batch.tokens.numel() // micro_batch))
-    step = new_step(model, bench.half)
-    if "DDP" in name:
-        step.model = data_parallel(model, PAIR)
+    step = new_step(model, bench.half, gradients=gradients)
     return model, step, WeightAverage(model), parts
 
 

@@ -113,8 +113,6 @@ def launch(case: dict[str, Any]) -> list[dict[str, Any]]:
 
 def work(case: dict[str, Any]) -> dict[str, Any]:
     """One rank's part of a case."""
-    import dataclasses
-
     import numpy as np
     import torch
     from gpu_bench import new_step, random_batch
@@ -129,17 +127,16 @@ def work(case: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(case["threads"])
     device = torch.device("cpu")
-    with init_world("cpu") as world, fast_products():
+    with init_world("cpu", 600.0) as world, fast_products():
         values = MODELS[case["model"]] | {"max_position_embeddings": WINDOW, "max_seq_len": WINDOW}
         values |= {"shard_degree": case["degree"]} if "degree" in case else {}
         config = load_config(parallel=case["kind"], **values)
         torch.manual_seed(0)
         model = Transformer(config.model)
-        called, division = spread(model, config, torch.float32, world, device)
-        if division is not None and case.get("at_once"):
-            division = dataclasses.replace(division, waiting=False)
-        step = new_step(model, torch.float32)
-        step.model, step.division, step.world = called, division, world
+        gradients, division = spread(model, config, torch.float32, world, device)
+        if case.get("at_once"):
+            gradients.waiting = False
+        step = new_step(model, torch.float32, gradients=gradients, division=division, world=world)
         average = WeightAverage(model)
         whole = random_batch(config.model.vocab_size, ROWS, WINDOW, documents=False)
         own = whole.rows(np.array_split(np.arange(ROWS), world.world_size)[world.rank])
@@ -178,8 +175,7 @@ def work(case: dict[str, Any]) -> dict[str, Any]:
 def counting() -> Iterator[Counter[str]]:
     """Within, count the bytes that this rank gives to each kind of collective, by torch's names.
 
-    That of an all-gather is its own part, of a reduce-scatter the whole. DDP's own are in C++: they
-    are counted as the gradients' bytes, once an update.
+    Of an all-gather that is its own part, of a reduce-scatter the whole.
     """
     import torch.distributed as dist
 

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from jielong.cli import (
+    clean,
     convert,
     evaluate,
     generate,
@@ -24,7 +25,7 @@ from jielong.cli import (
 )
 from jielong.cli.options import Commands, Parser, ShowVersion, plain_flag, unknown_flag
 from jielong.cli.terminal import as_utf8, replace_what_cannot_be_shown
-from jielong.errors import ConfigError, JielongError
+from jielong.errors import AnotherRankError, ConfigError, JielongError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(words)
         return int(arguments.command(arguments))
+    except AnotherRankError as error:  # which the other has told
+        return _report_error(words, str(error)) if "--debug" in words else 2
     except JielongError as error:
         return _report_error(words, str(error))
     except KeyboardInterrupt:
@@ -72,8 +75,8 @@ def build_parser() -> Parser:
     parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    modules = (pretrain, plan, tokenizer, prepare, generate, serve, ui, evaluate, inspect, report)
-    for module in (*modules, convert):
+    modules = (pretrain, plan, clean, tokenizer, prepare, generate, serve, ui, evaluate, inspect)
+    for module in (*modules, report, convert):
         module.add(commands)
     for command in _leaves(commands):
         command.add_argument(

@@ -24,7 +24,11 @@ GROWN = 5.0  # times the gradient norm that the run had
 WORSE = 0.005  # of the best held-out loss
 SLOWER = 2 / 3  # of the median speed
 SLOW_S = 60.0  # seconds for which a run must be slow
+SHARED = 0.25  # of the processors, used by other programs
+SHARED_S = 20.0  # seconds for which they must be
 WORN = (4, 16, 40)  # times that a text has been read
+STRAGGLER_RECORDS = 10  # in which the same rank was late, each time
+STRAGGLER_SCORE = 0.75  # the others' time over that of the slowest: below it is a straggler
 UNUSED_RECORDS = 20  # in which an expert got no token
 
 
@@ -82,7 +86,9 @@ class Health:
             lambda: growing_gradient(train),
             lambda: memorising(train, self.validations),
             lambda: slower(self.train[self.first_here :]),
+            lambda: shared(self.train[self.first_here :]),
             lambda: unused_expert(train),
+            lambda: straggler(self.train[self.first_here :]),
             lambda: read_again(train, self.epoch_tokens),
         ]
         return [finding for check in checks if (finding := check())]
@@ -202,6 +208,48 @@ def slower(train: Sequence[Record]) -> Finding | None:
         "slower",
         f"training has slowed down to {now:,.0f} tokens/s, from {median:,.0f}: another program may "
         "use this machine, or it may be too hot. `top`, or nvidia-smi, shows which",
+    )
+
+
+def straggler(train: Sequence[Record]) -> Finding | None:
+    """One of several processes takes much longer for its part than the others, record by record."""
+    named: set[tuple[int, bool]] = set()  # the slowest, and whether it was so by far
+    recent = [r.get("rank_seconds") for r in train[-STRAGGLER_RECORDS:]]
+    if len(recent) < STRAGGLER_RECORDS or not all(recent):
+        return None
+    if len({len(seconds) for seconds in recent if seconds}) > 1:
+        return None
+    for seconds in filter(None, recent):
+        slowest = max(range(len(seconds)), key=seconds.__getitem__)
+        others = statistics.median(s for rank, s in enumerate(seconds) if rank != slowest)
+        named.add((slowest, others < STRAGGLER_SCORE * seconds[slowest]))
+    if len(named) > 1 or not all(late for _, late in named):
+        return None
+    return Finding(
+        f"straggler_{slowest}",
+        f"rank {slowest} takes {seconds[slowest]:.3g} s for its part of a step, the others "
+        f"{others:.3g}, and all wait for it: another program may use its machine, or it may be too "
+        "hot. ranks.jsonl says which machine it is",
+    )
+
+
+def shared(train: Sequence[Record]) -> Finding | None:
+    """Other programs have used much of the processors for some time."""
+    seconds, used = 0.0, 0.0
+    for this, before in zip(train[:0:-1], train[-2::-1], strict=True):
+        share, speed = this.get("others_share"), this.get("tokens_per_second")
+        if share is None or not speed:
+            return None
+        spent = (this["tokens"] - before["tokens"]) / speed
+        seconds, used = seconds + spent, used + share * spent
+        if seconds >= SHARED_S:
+            break
+    if seconds < SHARED_S or used < SHARED * seconds:
+        return None
+    return Finding(
+        "shared",
+        f"other programs use {used / seconds:.0%} of this machine's processors: training is slower "
+        "by that or more, since its threads wait for each other. `top` shows which they are",
     )
 
 

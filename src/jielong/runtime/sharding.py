@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -35,8 +37,8 @@ def shard_model(
     Args:
         model: its weights equal on all ranks; they may be on the host yet.
         blocks: modules of it, each gathered as one.
-        whole: parameters that every rank keeps whole, in float32. `sum_whole_gradients` adds up
-            their gradients, since FSDP does not.
+        whole: parameters that every rank keeps whole, in float32. `ShardedSum` adds up their
+            gradients, since FSDP does not.
         dtype: that of the forward pass.
         degree: ranks that share one copy of the model; it divides the world size.
         offload: parts, their gradients and the optimizer's state stay in the host's memory.
@@ -52,8 +54,8 @@ def shard_model(
         mesh = init_device_mesh(device.type, (replicas, degree), mesh_dim_names=names)
     _meshes.append(mesh)
     kept = set(whole)
-    for p in kept:
-        p.data = p.data.to(device)
+    for tensor in (*kept, *model.buffers()):
+        tensor.data = tensor.data.to(device)
     options: dict[str, Any] = {"mesh": mesh, "ignored_params": kept}
     if offload:
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=device.type == "cuda")
@@ -61,10 +63,16 @@ def shard_model(
     # the residual stream stays float32, so inputs are not cast
     policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
     for block in blocks:
-        fully_shard(block, mp_policy=policy, **options)
+        _sums(fully_shard(block, mp_policy=policy, **options))
     policy = MixedPrecisionPolicy(None, torch.float32, cast_forward_inputs=False)
-    fully_shard(model, mp_policy=policy, **options)
+    _sums(fully_shard(model, mp_policy=policy, **options))
     model.register_forward_hook(_reshard_after_evaluation)
+
+
+def _sums(module: Any) -> None:
+    """Have a module's gradients summed over ranks, not averaged."""
+    module.set_gradient_divide_factor(1.0)
+    module.set_force_sum_reduction_for_comms(True)
 
 
 def _reshard_after_evaluation(model: nn.Module, *_: Any) -> None:
@@ -79,16 +87,40 @@ def shard_group(parameter: Tensor) -> dist.ProcessGroup:
     return mesh.get_group(mesh.ndim - 1)
 
 
-def sum_whole_gradients(parameters: Sequence[Tensor], world: World) -> None:
-    """Average the gradients of a sharded model's parameters that every rank keeps whole."""
-    if not any(is_sharded(p) for p in parameters):
-        return  # DDP has done so
-    grads = [p.grad for p in parameters if not is_sharded(p) and p.grad is not None]
-    if not grads:
-        return
-    mean = world.sum(torch.cat([g.flatten() for g in grads])) / world.world_size
-    for grad, value in zip(grads, mean.split([g.numel() for g in grads]), strict=True):
-        grad.copy_(value.view_as(grad))
+class ShardedSum:
+    """The gradients of a model that is divided among ranks, and their sum; used as `GradientSum`.
+
+    FSDP sums those of the parts, within the backward pass, and this the rest: of parameters that
+    every rank keeps whole. A rank whose memory runs out cannot take part in the passes of the
+    others, so they wait for it in vain.
+    """
+
+    def __init__(self, model: nn.Module, world: World, waiting: bool) -> None:
+        """Use the gradients of a model.
+
+        Args:
+            waiting: they wait, whole, for the end of an update; else each pass sums them.
+        """
+        self.model, self.world, self.waiting = cast(Any, model), world, waiting
+        self.whole = [p for p in model.parameters() if not is_sharded(p)]
+
+    def begin(self) -> None:
+        """Begin an update."""
+        self.model.set_requires_gradient_sync(not self.waiting)
+
+    @contextlib.contextmanager
+    def last_pass(self) -> Iterator[None]:
+        """Within, the backward pass sums what has waited."""
+        self.model.set_requires_gradient_sync(True)
+        yield
+
+    def finish(self) -> None:
+        """Sum what FSDP does not; every rank must come here."""
+        grads = [p.grad for p in self.whole if p.grad is not None]
+        if grads:
+            total = self.world.sum(torch.cat([g.flatten() for g in grads]))
+            for grad, value in zip(grads, total.split([g.numel() for g in grads]), strict=True):
+                grad.copy_(value.view_as(grad))
 
 
 def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
@@ -107,9 +139,12 @@ def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
 def scale_gradients(parameters: Sequence[Tensor], limit: float, norm: Tensor) -> None:
     """Scale all gradients so that their norm is at most `limit`, as torch clips them."""
     share = (limit / (norm + 1e-6)).clamp(max=1.0)
-    grads = [local(p.grad) for p in parameters if p.grad is not None]
-    if grads:
-        torch._foreach_mul_(grads, share.to(grads[0].device))
+    by_device: dict[torch.device, list[Tensor]] = defaultdict(list)
+    for p in parameters:
+        if p.grad is not None:
+            by_device[p.grad.device].append(local(p.grad))
+    for device, grads in by_device.items():
+        torch._foreach_mul_(grads, share.to(device))
 
 
 def on_whole_matrices(

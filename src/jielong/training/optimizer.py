@@ -57,8 +57,11 @@ class _Part:
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if params:
+            by_device: dict[torch.device, list[Tensor]] = defaultdict(list)
+            for p in group["params"]:
+                if p.grad is not None:
+                    by_device[p.device].append(p)
+            for params in by_device.values():  # one, unless some are offloaded
                 self.update(params, group)
 
     def update(self, params: list[Tensor], group: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jielong.checkpoint.weights import model_from_tensors, named_weights
 from jielong.config.settings import Config
@@ -13,9 +13,10 @@ from jielong.errors import ConfigError
 from jielong.model.moe import Router
 from jielong.model.transformer import Transformer
 from jielong.runtime.device import available_memory, dtype_of_any_width
-from jielong.runtime.distributed import World, data_parallel
+from jielong.runtime.distributed import World
+from jielong.runtime.gradients import GradientSum
 from jielong.runtime.parts import has_shards
-from jielong.runtime.sharding import shard_model
+from jielong.runtime.sharding import ShardedSum, shard_model
 from jielong.training.memory import RECOMPUTE_EVERY, Division, least_bytes
 from jielong.training.speed import Machine
 
@@ -66,7 +67,7 @@ def _fsdp_impossible(config: Config, device: torch.device) -> str | None:
 
 def spread(
     model: Transformer, config: Config, dtype: torch.dtype, world: World, device: torch.device
-) -> tuple[nn.Module, Division | None]:
+) -> tuple[GradientSum | ShardedSum | None, Division | None]:
     """Move a model to its device, a copy or a part of it on each rank; every rank calls it.
 
     Args:
@@ -74,12 +75,13 @@ def spread(
         dtype: of the forward pass.
 
     Returns:
-        What a step calls: the model, wrapped if there are copies on several ranks. And how it is
-        divided, if it is.
+        The sum of its gradients over several ranks, and how it is divided, if it is.
     """
     if not _divides(config, world, device):
-        return data_parallel(model.to(device), world), None
-    return model, divide(model, config, dtype, world, device)
+        model.to(device)
+        return GradientSum(model.parameters(), world) if world.world_size > 1 else None, None
+    division = divide(model, config, dtype, world, device)
+    return ShardedSum(model, world, division.waiting), division
 
 
 def divide(
@@ -96,7 +98,7 @@ def divide(
     shard_model(model, layers, small, device, dtype, world, degree, t.cpu_offload)
     usable, gradients = usable_memory(device), 4 * model.num_parameters()
     waiting = usable is None or gradients <= WAITING_GRADIENTS * usable
-    return Division(degree, waiting)
+    return Division(degree, all(world.all_gather(waiting)))
 
 
 def _divides(config: Config, world: World, device: torch.device) -> bool:

@@ -21,7 +21,11 @@ STATE_FORMAT = 3
 
 
 def save(state: TrainState) -> None:
-    """Write a checkpoint of this moment and drop old ones; every rank calls it, rank 0 writes."""
+    """Write a checkpoint of this moment and drop old ones; every rank calls it, rank 0 writes.
+
+    With `background_saves` it is only copied here, and written while training goes on:
+    `state.saving` says how that went. The one before must have been written.
+    """
     rng = state.world.all_gather(base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode())
     progress, train_step, average = state.progress, state.train_step, state.average
     keep = state.world.is_main
@@ -47,8 +51,20 @@ def save(state: TrainState) -> None:
     }
     saved = ckpt.SavedState(progress.step, values)
     folder = state.folder.checkpoints
-    ckpt.save_checkpoint(folder, state.model, state.tokenizer, optimizer, saved, latest, weights)
-    ckpt.prune(folder, state.config.run.keep_checkpoints, progress.best_step, progress.step)
+    kept, best = state.config.run.keep_checkpoints, progress.best_step
+
+    def write() -> None:
+        model, tokenizer = state.model, state.tokenizer
+        ckpt.save_checkpoint(folder, model, tokenizer, optimizer, saved, latest, weights)
+        ckpt.prune(folder, kept, best, saved.step)
+
+    copies = state.saving.copies
+    if state.config.run.background_saves and copies.fits(weights, optimizer, latest or {}):
+        weights, optimizer = copies.of(weights, "weights/"), copies.of(optimizer, "optimizer/")
+        latest = None if latest is None else copies.of(latest, "latest/")
+        state.saving.run(write)
+    else:
+        write()
     record_best(state)
 
 
@@ -67,9 +83,16 @@ def _teacher_checksum(state: TrainState) -> int | None:
 
 def record_best(state: TrainState) -> None:
     """Name the best checkpoint in `best.json`, once it has been saved; rank 0 alone does so."""
-    best, found = state.best_checkpoint(), state.progress.best_validation
-    if state.world.is_main and best is not None and found is not None:
-        ckpt.record_best(best, found["loss"], found["bits_per_byte"])
+    step, found = state.progress.best_step, state.progress.best_validation
+    if not state.world.is_main or step is None or found is None:
+        return
+    best = state.folder.checkpoints / ckpt.step_name(step)
+
+    def record() -> None:
+        if best.is_dir():
+            ckpt.record_best(best, found["loss"], found["bits_per_byte"])
+
+    state.saving.run(record)
 
 
 def restore(state: TrainState, start: StartingPoint) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from jielong.config.settings import Config
 from jielong.data.prepare.left_out import LeftOut, check_again
+from jielong.data.prepare.near_copies import NearCopies
 from jielong.data.prepare.provenance import (
     SOURCES,
     Sources,
@@ -131,6 +132,7 @@ def _write_splits(
     texts = RowText.of_settings(data, Chat(tokenizer))
     reading = texts, data.encoding, Splitting.of(data)
     distinct, held_out, shared = DistinctSample(), DistinctSample(), 0.0
+    near = NearCopies(vocab_size)
     if sources.validation:
         items = read_documents(sources.validation, *reading)
         for documents in encoder.run("validation", items):
@@ -145,6 +147,7 @@ def _write_splits(
     items = read_documents(sources.data, *reading)
     for documents in encoder.run("data", items):
         distinct.add(documents.hashes)
+        near.add(documents)
         shared += held_out.count_in(documents.hashes)
         split.add(documents)
     split.finish()
@@ -155,6 +158,7 @@ def _write_splits(
         "bad_lines": left_out.count,
         "duplicate_share": distinct.duplicate_share,
         "duplicates_exact": distinct.exact,
+        "near_duplicate_share": near.share,
         "shared_documents": round(shared),
         "marked_documents": encoder.had_bos_or_eos,
         "held_out_pieces": split.pieces,
