@@ -64,9 +64,10 @@ def main() -> None:
                 (4, "fsdp", {"degree": 2}),
             )
         ]
-        rows = [{**case, "ranks": launch(case)} for case in cases]
-        for row in rows:
-            print(told(row))
+        rows = []
+        for case in cases:
+            rows.append({**case, "ranks": launch(case)})
+            print(told(rows[-1]), flush=True)
         print(save("processes-count", {"rows": rows}))
         return
     kinds = [(1, 2, "ddp"), (2, 1, "ddp"), (2, 1, "fsdp")]
@@ -180,9 +181,9 @@ def counting() -> Iterator[Counter[str]]:
     import torch.distributed as dist
 
     found: Counter[str] = Counter()
-    real = {n: getattr(dist, n) for n in ("all_reduce", "all_to_all_single")}
-    for name in ("all_gather_into_tensor", "reduce_scatter_tensor"):
-        real[name] = getattr(dist, name)
+    names = ["all_reduce", "all_to_all_single", "all_gather_single", "reduce_scatter_single"]
+    names += ["all_gather_into_tensor", "reduce_scatter_tensor"]  # before torch 2.13
+    real = {name: getattr(dist, name) for name in names if hasattr(dist, name)}
 
     def counted(name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
