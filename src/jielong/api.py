@@ -41,6 +41,8 @@ from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.inputs import train_on_corpus
 from jielong.training.pretrain import pretrain as train
 from jielong.training.result import RunResult
+from jielong.training.staged import prepare_mixture as prepare_datasets
+from jielong.training.staged import tokenizer_of_mixture
 from jielong.training.suites import evaluate_suites
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "load",
     "plan",
     "prepare",
+    "prepare_mixture",
     "pretrain",
     "report",
     "runs",
@@ -177,7 +180,7 @@ def evaluate(
 
 
 def train_tokenizer(
-    data_path: str | Path | Sequence[str | Path],
+    data_path: str | Path | Sequence[str | Path] | None,
     out_dir: str | Path,
     log: Callable[[str], None] = lambda line: None,
     **settings: Any,
@@ -185,11 +188,11 @@ def train_tokenizer(
     """Train a byte-level BPE tokenizer and save it in a new folder: `jielong tokenizer`.
 
     Args:
-        data_path: text as `jielong pretrain --data-path` takes it.
+        data_path: text as `jielong pretrain --data-path` takes it; None with `mixture`.
         out_dir: the folder; there must be no tokenizer in it.
         log: called with which files are read, and what was left out of the text.
-        **settings: vocab_size, text_field, text_template, text_suffixes, text_unit,
-            document_separator, encoding, allow_loss, tokenizer_sample_bytes.
+        **settings: vocab_size, mixture, text_field, text_template, text_suffixes, text_unit,
+            document_separator, html_text, encoding, allow_loss, tokenizer_sample_bytes.
 
     Returns:
         The tokenizer; it may have fewer tokens than asked for, if the text has no more pairs.
@@ -202,7 +205,10 @@ def train_tokenizer(
         raise ConfigError(f"{out_dir} already holds a tokenizer: choose another --out-dir")
     _check_writable(Path(out_dir))
     config = load_config(data_path=_paths(data_path), **settings)
-    tokenizer = train_on_corpus(config, log=log)
+    if config.data.mixture:
+        tokenizer = tokenizer_of_mixture(config, log)
+    else:
+        tokenizer = train_on_corpus(config, log=log)
     tokenizer.save(Path(out_dir))
     return tokenizer
 
@@ -223,7 +229,8 @@ def clean(
         log: called with progress lines.
         **settings: filters, without, near_similarity, line_documents, languages, against, overlap,
             personal, min_chars, max_chars, min_tokens, max_tokens; text_field, text_template,
-            text_suffixes, text_unit, document_separator, encoding, strict, allow_loss, tokenizer.
+            text_suffixes, text_unit, document_separator, html_text, encoding, strict,
+            allow_loss, tokenizer.
 
     Returns:
         How many texts each filter dropped or changed, with examples, and what is left.
@@ -252,8 +259,8 @@ def prepare(
         out_dir: a new folder; it appears once it is complete.
         log: called with progress lines.
         **settings: text_field, text_template, text_suffixes, text_unit, document_separator,
-            encoding, strict, allow_loss, validation_fraction, validation_path, max_seq_len,
-            bos_token, eos_token.
+            html_text, encoding, strict, allow_loss, validation_fraction, validation_path,
+            max_seq_len, bos_token, eos_token.
 
     Returns:
         What is in it and what was left out; `report.lines()` is what the command prints.
@@ -267,6 +274,34 @@ def prepare(
     return prepare_dataset(config, loaded, Path(out_dir), log)
 
 
+def prepare_mixture(
+    mixture: Sequence[str],
+    tokenizer: str | Path,
+    out_dir: str | Path,
+    log: Callable[[str], None] = lambda line: None,
+    **settings: Any,
+) -> dict[str, PrepareReport]:
+    """Turn each text of a mixture into a dataset of its own: `jielong prepare --data …`.
+
+    Args:
+        mixture: NAME=SHARE:PATH of each text, as `jielong pretrain --data` takes it.
+        tokenizer: a tokenizer folder.
+        out_dir: where the datasets come to be, each in a folder of its name.
+        log: called with progress lines.
+        **settings: as `prepare` takes them, but no validation_path.
+
+    Returns:
+        A report of each dataset, by name.
+
+    Raises:
+        ConfigError: a setting is unknown, or a text is a prepared dataset.
+        DataError: a text cannot be read or is empty, or a folder holds something else.
+    """
+    config = load_config(mixture=tuple(mixture), tokenizer=str(tokenizer), **settings)
+    loaded = Tokenizer.load(tokenizer, config.data.bos_token, config.data.eos_token)
+    return prepare_datasets(config, loaded, Path(out_dir), log)
+
+
 def _check_writable(folder: Path) -> None:
     """Refuse, before any work, a folder that could not be written."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -276,6 +311,8 @@ def _check_writable(folder: Path) -> None:
         raise ConfigError(f"{folder}: {there} cannot be written: choose another --out-dir")
 
 
-def _paths(data_path: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+def _paths(data_path: str | Path | Sequence[str | Path] | None) -> tuple[str, ...]:
+    if data_path is None:
+        return ()
     several = [data_path] if isinstance(data_path, str | Path) else data_path
     return tuple(map(str, several))

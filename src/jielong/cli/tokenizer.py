@@ -11,8 +11,8 @@ from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
 from jielong.config.load import load_config
 
 DATA_FIELDS = (
-    *("text_field", "text_template", "text_suffixes", "text_unit", "document_separator"),
-    *("encoding", "allow_loss", "tokenizer_sample_bytes"),
+    *("mixture", "text_field", "text_template", "text_suffixes", "text_unit", "document_separator"),
+    *("html_text", "encoding", "allow_loss", "tokenizer_sample_bytes"),
 )
 
 
@@ -33,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = {name: getattr(config.data, name) for name in DATA_FIELDS}
     size, out = config.model.vocab_size, arguments.out_dir
     warn = functools.partial(print, file=sys.stderr)
-    tokenizer = train_tokenizer(config.data.data_path, out, warn, vocab_size=size, **settings)
+    tokenizer = train_tokenizer(
+        config.data.data_path or None, out, warn, vocab_size=size, **settings
+    )
     print(about_tokenizer(tokenizer, size, Path(out)))
     return 0

@@ -155,6 +155,11 @@ PROGRESS = {
         "── 第 {step} 步 · {of}损失 {loss} · 困惑度 {p} · {bits} 比特/字节"
     ),
     "held-out": "留出文本",
+    "whole held-out split:": "全部留出文本：",
+    "older text, held-out": "旧文本，留出部分",
+    "older text, whole held-out split:": "旧文本，全部留出部分：",
+    "{as_is}, held-out": "{as_is}，留出部分",
+    "{as_is}, whole held-out split:": "{as_is}，全部留出部分：",
     "older text": "旧文本",
     "── step {step} · training is {change} than expected: {now}M tokens instead of {before}M, to "
     "end in time": (

@@ -211,6 +211,26 @@ def slower(train: Sequence[Record]) -> Finding | None:
     )
 
 
+def shared(train: Sequence[Record]) -> Finding | None:
+    """Other programs have used much of the processors for some time."""
+    seconds, used = 0.0, 0.0
+    for this, before in zip(train[:0:-1], train[-2::-1], strict=True):
+        share, speed = this.get("others_share"), this.get("tokens_per_second")
+        if share is None or not speed:
+            return None
+        spent = (this["tokens"] - before["tokens"]) / speed
+        seconds, used = seconds + spent, used + share * spent
+        if seconds >= SHARED_S:
+            break
+    if seconds < SHARED_S or used < SHARED * seconds:
+        return None
+    return Finding(
+        "shared",
+        f"other programs use {used / seconds:.0%} of this machine's processors: training is slower "
+        "by that or more, since its threads wait for each other. `top` shows which they are",
+    )
+
+
 def straggler(train: Sequence[Record]) -> Finding | None:
     """One of several processes takes much longer for its part than the others, record by record."""
     named: set[tuple[int, bool]] = set()  # the slowest, and whether it was so by far
@@ -230,26 +250,6 @@ def straggler(train: Sequence[Record]) -> Finding | None:
         f"rank {slowest} takes {seconds[slowest]:.3g} s for its part of a step, the others "
         f"{others:.3g}, and all wait for it: another program may use its machine, or it may be too "
         "hot. ranks.jsonl says which machine it is",
-    )
-
-
-def shared(train: Sequence[Record]) -> Finding | None:
-    """Other programs have used much of the processors for some time."""
-    seconds, used = 0.0, 0.0
-    for this, before in zip(train[:0:-1], train[-2::-1], strict=True):
-        share, speed = this.get("others_share"), this.get("tokens_per_second")
-        if share is None or not speed:
-            return None
-        spent = (this["tokens"] - before["tokens"]) / speed
-        seconds, used = seconds + spent, used + share * spent
-        if seconds >= SHARED_S:
-            break
-    if seconds < SHARED_S or used < SHARED * seconds:
-        return None
-    return Finding(
-        "shared",
-        f"other programs use {used / seconds:.0%} of this machine's processors: training is slower "
-        "by that or more, since its threads wait for each other. `top` shows which they are",
     )
 
 

@@ -12,10 +12,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from jielong.data.sources.archives import MemberRules, read_archive
+from jielong.data.sources.archives import read_archive
 from jielong.data.sources.containers import open_bytes
+from jielong.data.sources.document_files import SIGNATURES
 from jielong.data.sources.file_kinds import ARCHIVES, READABLE, TABLES, Suffixes, kind_of
 from jielong.data.sources.items import (
     WHOLE_FILE,
@@ -28,7 +29,9 @@ from jielong.data.sources.items import (
 )
 from jielong.data.sources.listing import NotRead, list_files
 from jielong.data.sources.losses import Losses, TooMuchLostError
+from jielong.data.sources.names_read import MemberRules
 from jielong.data.sources.reading import Reading, read_stream
+from jielong.data.sources.remote import AnyPath, RemotePath, is_remote
 from jielong.data.sources.row_text import RowText
 from jielong.data.sources.samples import fetch_sample
 from jielong.data.sources.tables import read_hub, read_table
@@ -55,9 +58,10 @@ class Source:
 
     Attributes:
         name: shown in messages.
-        kind: jsonl, text, csv, tsv, parquet, arrow, zip, tar, stdin or hub.
+        kind: a value of `file_kinds.KINDS`, stdin or hub.
         size, mtime_ns: size in bytes and modification time of a file; None for other sources.
         members: which members of an archive are read.
+        remote: a file at a remote address, in place of `path`.
     """
 
     name: str
@@ -66,6 +70,24 @@ class Source:
     size: int | None = None
     mtime_ns: int | None = None
     members: MemberRules = field(default_factory=MemberRules)
+    remote: RemotePath | None = None
+
+    @property
+    def file(self) -> AnyPath | None:
+        """What is opened, if it is a file."""
+        return self.path or self.remote
+
+    @property
+    def identity(self) -> str | None:
+        """The same for the same file, however it is named; None if it is no file."""
+        if self.path is not None:
+            return shown(self.path.resolve())
+        return None if self.remote is None else self.remote.name
+
+    @property
+    def place(self) -> PurePath | None:
+        """Where the file is, for its name and suffixes."""
+        return self.path if self.remote is None else self.remote.pure
 
 
 def expand_sources(paths: Sequence[str], suffixes: Suffixes = frozenset()) -> list[Source]:
@@ -80,7 +102,8 @@ def find_sources(
 
     Args:
         paths: files, folders (searched recursively, in sorted order), globs, `-` for standard
-            input, `sample:NAME` or `hf://NAME[:CONFIG][@SPLIT]`.
+            input, `sample:NAME`, `hf://NAME[:CONFIG][@SPLIT]`, or remote addresses of files or
+            folders.
         for_training: leave out the test and validation splits of a folder.
         suffixes: of further files that are plain text.
 
@@ -92,6 +115,10 @@ def find_sources(
     for path in map(str, paths):
         if path == "-":
             sources.append(Source("standard input", "stdin"))
+        elif is_remote(path):
+            found, left_out = _remote_sources(path, MemberRules(suffixes, for_training))
+            sources += found
+            not_read += left_out
         elif path.startswith("hf://"):
             sources.append(Source(path, "hub"))
         elif path.startswith("sample:"):
@@ -132,20 +159,37 @@ def read_documents(
     limit = 2**16 if None in sizes else min(max(known // 64, 2**12), 2**20)
     texts = RowText.of(text)
     reading = Reading(texts, limit, encoding, splitting)
-    for source in sources:
-        try:
-            items = _read(source, reading)
-            yield from texts.remarked(_split_rows(items, splitting), source.name)
-            if _has_changed(source):
-                yield Remark(source.name, "has changed while it was read: prepare it again")
-        except (UnreadableFileError, OSError) as raised:
-            error = _unreadable(source, raised)
-            if len(sources) == 1 or source.size is None:
-                raise error from None
-            yield BadLine(source.name, 0, error.reason, WHOLE_FILE, error.size or source.size)
+    try:
+        for source in sources:
+            try:
+                items = _read(source, reading)
+                yield from texts.remarked(_split_rows(items, splitting), source.name)
+                if _has_changed(source):
+                    yield Remark(source.name, "has changed while it was read: prepare it again")
+            except (UnreadableFileError, OSError) as raised:
+                error = _unreadable(source, raised)
+                if len(sources) == 1 or source.kind in ("stdin", "hub"):
+                    raise error from None
+                yield BadLine(
+                    source.name, 0, error.reason, WHOLE_FILE, error.size or source.size or 1
+                )
+    finally:
+        reading.extractor.close()
+
+
+def _remote_sources(address: str, members: MemberRules) -> tuple[list[Source], list[NotRead]]:
+    from jielong.data.sources.remote_listing import list_remote
+
+    files, not_read = list_remote(address, members)
+    sources = [
+        Source(file.name, kind, None, file.info.size, None, members, file) for file, kind in files
+    ]
+    return sources, not_read
 
 
 def _has_changed(source: Source) -> bool:
+    if source.remote is not None:
+        return source.remote.has_changed()
     if source.path is None:
         return False
     try:
@@ -230,13 +274,14 @@ def _read(source: Source, reading: Reading) -> Iterator[Item]:
     if source.kind == "hub":
         yield from read_hub(source.name, reading.texts)
     elif source.kind in TABLES:
-        assert source.path is not None
-        yield from read_table(source.path, source.name, source.kind, reading.texts)
+        assert source.file is not None
+        yield from read_table(source.file, source.name, source.kind, reading.texts)
     elif source.kind in ARCHIVES:
-        assert source.path is not None
-        yield from read_archive(source.path, source.name, source.kind, source.members, reading)
+        assert source.file is not None
+        yield from read_archive(source.file, source.name, source.kind, source.members, reading)
     else:
-        with open_bytes(source.path, source.name) as plain:
+        own = SIGNATURES.get(source.kind, b"")
+        with open_bytes(source.file, source.name, own) as plain:
             yield from read_stream(plain, source.name, source.kind, reading)
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from jielong.data.sources.items import WHOLE_FILE, BadLine, Document, Item, Remark
+from jielong.data.sources.items import PART, WHOLE_FILE, BadLine, Document, Item, Remark
 from jielong.errors import DataError
 
 WARN_SHARE = 0.01
@@ -181,7 +181,9 @@ def _is_harmless(bad: BadLine) -> bool:
 
 def _counted(kind: str, count: int) -> str:
     many = "s" if count > 1 else ""
-    return f"{count:,} {kind}{many}" if kind == WHOLE_FILE else f"{count:,} line{many} {kind}"
+    return (
+        f"{count:,} {kind}{many}" if kind in (WHOLE_FILE, PART) else f"{count:,} line{many} {kind}"
+    )
 
 
 def _percent(share: float) -> str:
