@@ -89,8 +89,9 @@ def _chosen(
     if not chosen.kinds:
         reasons = dict.fromkeys(chosen.reasons.values())
         there = f" (there is: {'; '.join(reasons)})" if reasons else ""
-        what = "no text there" if names else "no such file or folder"
-        raise DataError(f"{shown}: {what}{there}; supported: {READABLE}")
+        if not names:
+            raise DataError(f"{shown}: no such file or folder")
+        raise DataError(f"{shown}: no text there{there}; supported: {READABLE}")
     files = [
         (RemotePath(store, below[name], shown_address(root + below[name].key)), kind)
         for name, kind in sorted(chosen.kinds.items())
