@@ -82,7 +82,7 @@ def start(
                 *("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"),
                 *(f"--rdzv-endpoint={ADDRESSES[0]}:{PORT}", "--rdzv-id=two"),
                 *(f"--local-addr={address}", "--max-restarts=0"),
-                f"--rdzv-conf=is_host={int(name == machines[0])}",
+                f"--rdzv-conf=is_host={int(name == machines[0])},read_timeout=170",
                 *(str(script), str(slowness), words),
             ],
             env=environment(GLOO_SOCKET_IFNAME=name, TORCHELASTIC_ERROR_FILE=""),
@@ -150,7 +150,7 @@ def test_a_link_that_is_cut_ends_the_run_on_both_machines_and_it_goes_on_when_it
     for rank, text in enumerate(said):
         assert f"error: rank {1 - rank} (process " in text and "has said nothing for 5 s" in text
     newest, problems = ckpt.latest_valid_checkpoint(runs[1] / "checkpoints")
-    assert newest is not None and 10 <= ckpt.step_of(newest) < 40 and not problems
+    assert newest is not None and ckpt.step_of(newest) < 40 and not problems
     again = start(machines, script, 0, json.dumps([words, whole]))  # and one that is not cut
     said = finish(again)
     assert [process.returncode for process in again] == [0, 0], said
