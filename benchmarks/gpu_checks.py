@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import gpu_ranks
 import torch
 import torch.nn.functional as F
 from gpu_bench import (
@@ -68,6 +69,7 @@ def parts() -> list[Part]:
         Part("activation checkpointing", "check", activation_checkpointing),
         Part("generation with a cache", "check", generation),
         Part("one rank of NCCL", "check", one_rank),
+        *gpu_ranks.checks(),
         Part("out of memory", "check", out_of_memory, 20, 180),
     ]
 

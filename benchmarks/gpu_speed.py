@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from gpu_bench import Bench, Part, SkipPart, new_step, random_batch
+from gpu_ranks import PAIR, divided, group_of_one
 from torch import nn
 
 from jielong.config.load import load_config
@@ -18,6 +21,8 @@ from jielong.data.batches import Batch
 from jielong.model.transformer import Transformer
 from jielong.runtime.cards import peak_bf16_flops
 from jielong.runtime.device import autocast, to_device
+from jielong.runtime.gradients import GradientSum
+from jielong.runtime.sharding import ShardedSum
 from jielong.training.averaging import WeightAverage
 from jielong.training.compilation import compile_layers
 from jielong.training.scaling import MICRO_BATCH_TOKENS
@@ -54,6 +59,8 @@ def parts(quick: bool, device: str) -> list[Part]:
         order += [("350m", 2048), ("minimind", 2048)]
         cells = [(m, T, c) for m, T in order for c in CONTENDERS]
         profiled = [("base", 512), ("minimind", 512)]
+    # what several processes do, by one
+    cells += [(m, T, f"jielong {kind}") for m, T in profiled[:1] for kind in ("DDP", "FSDP2")]
     speeds = [
         Part(
             f"speed {m} {T} {contender}",
@@ -138,7 +145,23 @@ def _measure(
     # windows of one document each, so that all contenders do the same arithmetic
     batch = random_batch(config.vocab_size, tokens // length, length, documents=False)
     make = {"plain": plain, "transformers": of_transformers}.get(name, ours)
-    contender = make(bench, config, batch, micro_batch, "compiled" in name)
+    with contextlib.ExitStack() as stack:
+        if name.endswith(("DDP", "FSDP2")):
+            contender = as_rank(bench, config, batch, micro_batch, name, stack)
+        else:
+            contender = make(bench, config, batch, micro_batch, "compiled" in name)
+        return _timed(bench, config, length, contender, tokens, micro_batch, name)
+
+
+def _timed(
+    bench: Bench,
+    config: ModelConfig,
+    length: int,
+    contender: Contender,
+    tokens: int,
+    micro_batch: int,
+    name: str,
+) -> dict[str, Any]:
     for _ in range(3):
         contender.step()
     bench.wait()
@@ -180,29 +203,50 @@ def ours(
         assert problem is None, f"it does not compile: {problem}"
         bench.wait()
         warm_up = time.perf_counter() - started
-    count = 0
+    note = model.model.describe_attention(bench.device, bench.half)
+    return Contender(_update(step, average, parts), batch.tokens.numel(), warm_up, note)
+
+
+def _update(step: TrainStep, average: WeightAverage, parts: list[Batch]) -> Callable[[], None]:
+    counted = itertools.count(1)
 
     def update() -> None:
-        nonlocal count
-        count += 1
         step(parts)
-        average.update(count, 1.0)
+        average.update(next(counted), 1.0)
 
+    return update
+
+
+def as_rank(
+    bench: Bench,
+    config: ModelConfig,
+    batch: Batch,
+    micro_batch: int,
+    name: str,
+    stack: contextlib.ExitStack,
+) -> Contender:
+    """As `ours`, in a process group of one under DDP or FSDP2, which ends with the stack."""
+    stack.enter_context(group_of_one(bench))
+    model, step, average, parts = _ours(bench, config, batch, micro_batch, name)
     note = model.model.describe_attention(bench.device, bench.half)
-    return Contender(update, batch.tokens.numel(), warm_up, note)
+    return Contender(_update(step, average, parts), batch.tokens.numel(), 0.0, note)
 
 
 def _ours(
-    bench: Bench, config: ModelConfig, batch: Batch, micro_batch: int
+    bench: Bench, config: ModelConfig, batch: Batch, micro_batch: int, name: str = ""
 ) -> tuple[Transformer, TrainStep, WeightAverage, list[Batch]]:
     torch.manual_seed(0)
     with bench.device:
         model = Transformer(config)
         _spread(model)
+    gradients: GradientSum | ShardedSum | None = divided(model, bench) if "FSDP2" in name else None
+    if "DDP" in name:
+        gradients = GradientSum(model.parameters(), PAIR)
     rows = torch.zeros(batch.tokens.shape, dtype=torch.int32)
     batch = Batch(batch.tokens, batch.targets, rows, batch.windows)
     parts = batch.split(-(-batch.tokens.numel() // micro_batch))
-    return model, new_step(model, bench.half), WeightAverage(model), parts
+    step = new_step(model, bench.half, gradients=gradients)
+    return model, step, WeightAverage(model), parts
 
 
 def _spread(model: nn.Module) -> None:

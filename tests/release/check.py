@@ -1,7 +1,7 @@
 """Check what a release would hold: `make check-dist`. Not a test: it installs torch anew.
 
-The wheel is installed alone into a new environment, and trains, continues and inspects a text there,
-in an empty folder that knows nothing of the source.
+The wheel is installed alone into a new environment, and trains, continues and inspects a text
+there, in an empty folder that knows nothing of the source.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from jielong.checkpoint.weights import (
     load_folder_tensors,
     load_tensors,
     model_from_tensors,
+    named_weights,
     save_tensors,
 )
 from jielong.errors import CheckpointError, ConfigError
@@ -59,7 +60,8 @@ def save_checkpoint(
     Args:
         weights: those of the model to save, as from `named_weights`, if not its present ones.
         training_weights: the weights to resume from, as from `named_weights`, if they differ from
-            the model's.
+            those of the folder's model.
+        weights: of the folder's model, in place of the model's own.
 
     Raises:
         CheckpointError: the disk is full or the folder is not writable; no partial files remain.
@@ -87,21 +89,18 @@ def write_model_folder(
     dtype: torch.dtype | None = None,
     weights: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write config, weights and tokenizer in transformers' format into an existing folder."""
+    """Write config, weights and tokenizer in transformers' format into an existing folder.
+
+    Args:
+        dtype: of the weights in the folder; default float32.
+        weights: by name, in place of the model's own.
+    """
     write_model_config(folder, model.config, tokenizer, dtype)
     weights = named_weights(model) if weights is None else weights
     if dtype:
         weights = {name: value.to(dtype) for name, value in weights.items()}
     save_tensors(weights, folder / "model.safetensors")
     tokenizer.save(folder)
-
-
-def named_weights(model: Transformer) -> dict[str, Tensor]:
-    """Return the weights by name, as a model folder stores them: without a tied head."""
-    weights: dict[str, Tensor] = model.state_dict()
-    if model.config.tie_word_embeddings:
-        del weights["lm_head.weight"]
-    return weights
 
 
 def load_model(folder: Path) -> tuple[Transformer, Tokenizer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError
 from jielong.model.attention import Rotary
+from jielong.model.moe import join_stack, split_stacks
 from jielong.model.transformer import Transformer, context_length
+from jielong.runtime.parts import gathered, has_shards, local, part_of
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -109,17 +112,43 @@ def model_from_tensors(config: ModelConfig, tensors: dict[str, Tensor], where: s
     return skeleton
 
 
+def named_weights(
+    model: Transformer, values: Mapping[str, Tensor] | None = None, keep: bool = True
+) -> dict[str, Tensor]:
+    """Return the weights by name, as a model folder stores them: without a tied head.
+
+    Where ranks keep parts of the model they are gathered, and every rank calls this.
+
+    Args:
+        values: in place of the model's own, by parameter name; this rank's parts.
+        keep: whether this rank wants what is gathered.
+    """
+    values = values or {}
+    named = {
+        name: gathered(own, values.get(name, local(own)), keep)
+        for name, own in _stored(model).items()
+    }
+    if keep:
+        split_stacks(named)
+    return named
+
+
 def fill_weights(model: Transformer, tensors: dict[str, Tensor], where: str) -> None:
     """Copy tensors by name into the model, cast to its dtype; all names and shapes must match.
+
+    Of a model that ranks keep parts of, each fills its own.
 
     Raises:
         CheckpointError: a tensor is missing, unexpected, or has the wrong shape; the model is then
             unchanged.
     """
-    expected = model.state_dict()
     if model.config.tie_word_embeddings:
         tensors = {name: t for name, t in tensors.items() if name != "lm_head.weight"}
-        expected.pop("lm_head.weight")
+    whole = model
+    if has_shards(model):
+        with torch.device("meta"):
+            whole = Transformer(model.config)  # for names and shapes
+    expected = named_weights(whole)
     for name in sorted(expected.keys() - tensors.keys()):
         raise CheckpointError(f"{where}: weight {name} is missing")
     for name in sorted(tensors.keys() - expected.keys()):
@@ -131,5 +160,16 @@ def fill_weights(model: Transformer, tensors: dict[str, Tensor], where: str) -> 
                 f"but the config requires {tuple(expected[name].shape)}"
             )
     with torch.no_grad():
+        if whole is not model:
+            for name, own in _stored(model).items():
+                local(own).copy_(part_of(join_stack(tensors, name), own))
+            return
         for name, value in tensors.items():
             expected[name].copy_(value)
+
+
+def _stored(model: Transformer) -> dict[str, Tensor]:
+    """Return parameters and those buffers that a model folder has."""
+    stored = model.state_dict().keys()
+    buffers = {name: value for name, value in model.named_buffers() if name in stored}
+    return {name: p.detach() for name, p in model.named_parameters()} | buffers

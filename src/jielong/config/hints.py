@@ -52,6 +52,7 @@ OTHER_NAMES = {
     "num_workers": "dataloader_num_workers workers n_workers",
     "optimizer": "optim optimizer_type optimiser",
     "out_dir": "output_dir output out save_dir save_weight run_dir ckpt_dir checkpoint_path",
+    "parallel": "distributed_strategy parallelism parallel_mode",
     "patience": "early_stopping early_stopping_patience",
     "preset": "model_name model_type model",
     "repetition_penalty": "repeat_penalty rep_pen",
@@ -61,6 +62,7 @@ OTHER_NAMES = {
     "save_interval": "save_steps save_every checkpoint_every ckpt_interval save_iters",
     "schedule": "lr_scheduler_type lr_scheduler scheduler lr_schedule decay_lr lr_decay_style",
     "seed": "random_seed manual_seed",
+    "shard_degree": "data_parallel_shard_degree hsdp_shard_size",
     "steps": "max_iters max_steps num_steps iters total_steps train_steps train_iters "
     "num_iterations n_steps max_iterations lr_decay_iters num_train_steps iterations",
     "stop": "stop_token stop_sequence stop_sequences reverse_prompt stop_words stop_strings",

@@ -156,6 +156,25 @@ class TrainingConfig:
         choices=("none", "selective", "full"),
         free=True,
     )
+    parallel: str = option(
+        "auto",
+        "With several processes: ddp, each holds the whole model; fsdp, each holds a part of "
+        "weights, gradients and optimizer state; auto: ddp where that fits in memory.",
+        choices=("auto", "ddp", "fsdp"),
+        free=True,
+    )
+    shard_degree: int | None = option(
+        None,
+        "With fsdp: processes that share one copy of the model; the next as many have another "
+        "(HSDP). Default: all share one.",
+        low=2,
+        free=True,
+    )
+    cpu_offload: bool = option(
+        False,
+        "With fsdp on GPUs: weights, gradients and optimizer state stay in the host's memory.",
+        free=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -205,6 +224,9 @@ class Config:
             check_mixture(self.data)
         if self.data.replay is not None:
             check_replay(self.data.replay, self.data.data_path)
+        for name in ("shard_degree", "cpu_offload"):
+            if getattr(t, name) and t.parallel != "fsdp":
+                raise ConfigError(f"training.{name} is for --parallel fsdp alone")
         if t.auto_size and t.minutes is None:
             raise ConfigError("training.auto_size needs a time: give --minutes")
         if self.run.on_loss_spike == "rewind" and self.run.keep_checkpoints < 2:

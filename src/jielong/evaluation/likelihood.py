@@ -23,6 +23,7 @@ from jielong.data.windows import Stream
 from jielong.errors import DataError
 from jielong.evaluation.sums import Likelihood, Sums
 from jielong.runtime.device import fast_products
+from jielong.runtime.parts import has_shards, home
 from jielong.tokenization.tokenizer import Tokenizer
 
 ENCODE_CHARS = 2**20  # most characters encoded at once
@@ -258,12 +259,14 @@ def _evenly_spaced(total: int, windows: EvaluationWindows) -> np.ndarray:
 def _evaluating(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
+    # FSDP gathers weights into tensors that training uses too, which must not be of that mode
+    no_gradients = torch.no_grad() if has_shards(model) else torch.inference_mode()
     try:
-        with torch.inference_mode(), fast_products():
+        with no_gradients, fast_products():
             yield
     finally:
         model.train(was_training)
 
 
 def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+    return home(next(model.parameters()))

@@ -8,7 +8,7 @@ import torch
 
 from jielong.errors import ConfigError
 from jielong.insight.reading import Reading, notes_of, read
-from jielong.model.moe import Routing
+from jielong.model.moe import Routing, Routings
 from jielong.model.transformer import Transformer
 from jielong.present.blocks import Block, Heatmaps, Mark, Note, Page, Panel, Strip, Table
 from jielong.present.result import Result
@@ -104,7 +104,7 @@ def inspect_experts(model: Transformer, tokenizer: Tokenizer, text: str) -> Expe
             "mixture of experts"
         )
     reading = read(model, tokenizer, text)
-    routings: list[Routing] = []
+    routings = Routings()
     model.model(reading.tokens(model.device), routings=routings)
     layers = [_routed(n, r, model.config.num_experts) for n, r in enumerate(routings, start=1)]
     return ExpertsView(reading, tuple(layers))

@@ -19,11 +19,11 @@ from jielong.insight.subject import Log, config_of, opened, silent
 from jielong.model.attention_backends import MIN_MEAN_LENGTH
 from jielong.runtime.cards import Card, card_named
 from jielong.runtime.device import available_memory, choose_device, choose_dtype, describe
+from jielong.training.memory import RECOMPUTE_EVERY
 from jielong.training.minutes import PAUSE_S, TAUGHT
 from jielong.training.run_data import RunData
 from jielong.training.scaling import EVALUATION, default_micro_batch_size
 from jielong.training.speed import Machine, Speed, measure_speed
-from jielong.training.state import RECOMPUTE_EVERY
 
 MFU = 0.3  # assumed share of a named GPU's peak: small models reach 0.2 to 0.45
 STARTING_S = 3.0  # of Python, torch and the first step

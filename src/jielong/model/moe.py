@@ -6,6 +6,8 @@ MiniMind2-MoE (`mlp.shared_experts.N`). In memory the matrices of all experts ar
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from jielong.config.model import ModelConfig
 from jielong.model.feedforward import FeedForward
 from jielong.model.grouped import combine_rows, gather_rows, grouped_linear, has_kernel
 from jielong.runtime.device import compute_dtype, without_autocast
+from jielong.runtime.parts import is_sharded
 
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")  # of an expert
 
@@ -36,6 +39,10 @@ class Routing:
     scores: Tensor
     experts: Tensor
     weights: Tensor
+
+
+# What layers append their routing to. No list: FSDP copies lists that a layer is given.
+Routings = deque[Routing]
 
 
 class Router(nn.Linear):
@@ -136,7 +143,7 @@ class MixtureOfExperts(nn.Module):
             for _ in range(config.num_shared_experts)
         )
 
-    def forward(self, x: Tensor, routings: list[Routing] | None = None) -> Tensor:
+    def forward(self, x: Tensor, routings: Routings | None = None) -> Tensor:
         """Apply the layer: x (B, T, H) → (B, T, H); append its routing to `routings`."""
         routing = self.gate(x)
         if routings is not None:
@@ -151,7 +158,7 @@ class MixtureOfExperts(nn.Module):
 
 
 def load_balancing_loss(
-    routings: list[Routing],
+    routings: Iterable[Routing],
     counted: Tensor,
     config: ModelConfig,
     reference_load: Tensor | None = None,
@@ -237,10 +244,41 @@ def update_router_bias(model: nn.Module, load: Tensor) -> None:
 
 
 def _split_experts(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """Replace each stack by a named view per expert; copying into a view fills the stack."""
+    """Replace each stack by a named view per expert; copying into a view fills the stack.
+
+    A stack of which ranks keep parts stays as it is: `split_stacks` is for when it is gathered.
+    """
+    if not is_sharded(state[prefix + PROJECTIONS[0]]):
+        _split(state, prefix)
+
+
+def _split(state: dict[str, Any], prefix: str) -> None:
     for part in PROJECTIONS:
         for expert, matrix in enumerate(state.pop(prefix + part)):
             state[f"{prefix}{expert}.{part}.weight"] = matrix
+
+
+def split_stacks(state: dict[str, Tensor]) -> None:
+    """Replace each stack of experts' matrices, by parameter name, by a named view per expert."""
+    ending = "mlp.experts." + PROJECTIONS[0]
+    for prefix in [n.removesuffix(PROJECTIONS[0]) for n in state if n.endswith(ending)]:
+        _split(state, prefix)
+
+
+def join_stack(state: Mapping[str, Tensor], name: str) -> Tensor:
+    """Return the matrices of all experts that the stack `name` is made of, one behind the other.
+
+    Args:
+        name: of a parameter; where it is no stack of experts, it is itself in `state`.
+    """
+    prefix, _, part = name.rpartition(".")
+    if not prefix.endswith("mlp.experts"):
+        return state[name]
+    matrices, expert = [], 0
+    while (found := state.get(f"{prefix}.{expert}.{part}.weight")) is not None:
+        matrices.append(found)
+        expert += 1
+    return torch.stack(matrices)
 
 
 def _join_experts(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

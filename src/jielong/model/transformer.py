@@ -24,8 +24,9 @@ from jielong.model.dropout import Dropout, LayerDropout
 from jielong.model.feedforward import FeedForward
 from jielong.model.linear import Linear
 from jielong.model.loss import SoftTargets, distillation_loss
-from jielong.model.moe import MixtureOfExperts, Routing, load_balancing_loss
+from jielong.model.moe import MixtureOfExperts, Routings, load_balancing_loss
 from jielong.runtime.device import compute_dtype, fast_products, to_device
+from jielong.runtime.parts import home, local
 
 DEFAULT_CONTEXT = 512
 MANY_TOKENS = 64  # from which on products are large enough for `fast_products`
@@ -77,7 +78,7 @@ class DecoderLayer(nn.Module):
         rotary: tuple[Tensor, Tensor],
         plan: AttentionPlan = CAUSAL,
         cache: KVCache | None = None,
-        routings: list[Routing] | None = None,
+        routings: Routings | None = None,
         dropout: LayerDropout | None = None,
     ) -> Tensor:
         compute = compute_dtype(x)
@@ -101,7 +102,7 @@ def _recomputed(
     x: Tensor,
     rotary: tuple[Tensor, Tensor],
     plan: AttentionPlan,
-    routings: list[Routing] | None,
+    routings: Routings | None,
     dropout: LayerDropout | None,
 ) -> Tensor:
     """Apply a layer; keep its input alone for the backward pass, which computes the rest again.
@@ -111,8 +112,8 @@ def _recomputed(
     """
     from torch.utils.checkpoint import checkpoint
 
-    def run(x: Tensor) -> tuple[Tensor, list[Routing]]:
-        own: list[Routing] = []  # the second time they are thrown away
+    def run(x: Tensor) -> tuple[Tensor, Routings]:
+        own = Routings()  # the second time they are thrown away
         return layer(x, rotary, plan, None, own, dropout), own
 
     x, own = checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
@@ -145,7 +146,7 @@ class Decoder(nn.Module):
         tokens: Tensor,
         document_ids: Tensor | None = None,
         cache: KVCache | None = None,
-        routings: list[Routing] | None = None,
+        routings: Routings | None = None,
         dropout: Dropout | None = None,
     ) -> Tensor:
         start = cache.length if cache is not None else 0
@@ -256,7 +257,7 @@ class Transformer(nn.Module):
         """
         if targets is None:
             return ModelOutput(logits=self.logits(self.hidden_states(tokens, document_ids, cache)))
-        routings: list[Routing] = []
+        routings = Routings()
         hidden = self.model(tokens, document_ids, cache, routings, dropout)
         loss, nats = distillation_loss(
             hidden.flatten(0, 1), self.lm_head.weight, targets.flatten(), soft_targets
@@ -282,15 +283,19 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.lm_head.weight.device
+        return home(self.lm_head.weight)
 
     def num_parameters(self) -> int:
         """Count the parameters; tied embedding and head count once."""
         return sum(p.numel() for p in self.parameters())
 
     def checksum(self) -> int:
-        """Return a sum of the weights' bits, equal for equal weights; they must be float32."""
-        return int(torch.stack([_sum_of_bits(p.detach()) for p in self.parameters()]).sum())
+        """Return a sum of the weights' bits, equal for equal weights; they must be float32.
+
+        Where ranks keep parts of the weights, it is that of this rank's.
+        """
+        parts = [local(p.detach()) for p in self.parameters()]
+        return int(torch.stack([_sum_of_bits(part) for part in parts]).sum())
 
     def num_active_parameters(self) -> int:
         """Count the parameters used by one token: of the routed experts, those it is routed to."""

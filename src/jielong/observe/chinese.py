@@ -55,6 +55,16 @@ SETUP = {
     ),
     "float32, not float16 as before: that needs a GPU": "float32，而不是之前的 float16：那需要 GPU",
     "attention  {what}": "注意力     {what}",
+    "parallel   DDP: each of {n} processes holds the whole model": (
+        "并行       DDP：{n} 个进程各有整个模型"
+    ),
+    "parallel   {kind}: {n} processes share one copy of the model; gradients are added up {when}": (
+        "并行       {kind}：{n} 个进程共有一份模型；梯度{when}"
+    ),
+    "parallel   {kind}: each {k} of {n} processes share a copy of the model; gradients are added "
+    "up {when}": "并行       {kind}：{n} 个进程中每 {k} 个共有一份模型；梯度{when}",
+    "once an update": "每次更新相加一次",
+    "with each micro-batch": "每个微批次都相加",
     "budget     {steps} steps of {windows} tokens = {n} tokens ({epochs} epochs, {each} per "
     "parameter)": (
         "预算       {steps} 步 × {windows} token = {n} token（{epochs} 轮，每参数 {each} 个）"

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from jielong.runtime.parts import local
+
 # at the peak learning rate the average reaches back over a fifteenth of the steps so far
 POWER = 14
 
@@ -25,18 +27,22 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._parameters: list[Tensor] = list(model.parameters())
+        self._names, self._parameters = zip(*model.named_parameters(), strict=True)
         self.restart()
 
     def restart(self) -> None:
         """Begins from the weights that the model has now."""
-        self._average = [p.detach().clone() for p in self._parameters]
+        self._average = [p.clone() for p in self._latest()]
 
     @torch.no_grad()
     def update(self, step: int, lr_scale: float) -> None:
         """Add the weights after `step` updates (1 or more), the last one at `lr_scale`."""
         share = min(1.0, (1 - (1 - 1 / step) ** (POWER + 1)) / lr_scale)
-        torch._foreach_lerp_(self._average, self._parameters, share)
+        torch._foreach_lerp_(self._average, self._latest(), share)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The averages by parameter name; of one that ranks keep parts of, this rank's part."""
+        return dict(zip(self._names, self._average, strict=True))
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
@@ -47,6 +53,13 @@ class WeightAverage:
         finally:
             self._swap()
 
+    def _latest(self) -> list[Tensor]:
+        """This rank's part of the weights, in their own memory."""
+        return [local(p.detach()) for p in self._parameters]
+
     def _swap(self) -> None:
-        for i, p in enumerate(self._parameters):
-            p.data, self._average[i] = self._average[i], p.data
+        # contents, not tensors, since FSDP keeps hold of its own
+        for latest, average in zip(self._latest(), self._average, strict=True):
+            kept = latest.clone()
+            latest.copy_(average)
+            average.copy_(kept)

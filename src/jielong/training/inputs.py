@@ -28,6 +28,7 @@ from jielong.training.datasets import (
     load_texts,
 )
 from jielong.training.minutes import CHOSEN, TextSize, choose_size, choose_tokens
+from jielong.training.parallel import check_parallel
 from jielong.training.precision import settle_dtype
 from jielong.training.speed import Machine
 from jielong.training.starting_point import (
@@ -84,6 +85,7 @@ def prepare_inputs(
     """
     started = time.monotonic()
     check_suites(config)
+    check_parallel(config, machine)
     start = find_starting_point(config, folder)
     if start.init_from is not None:
         check_init_from(config, load_tokenizer(config, folder, start), start, log)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,7 +23,31 @@ from jielong.training.trial import try_batch
 
 # What the allocators of torch say; only CUDA's has an exception of its own.
 _SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
+# of --activation-checkpointing: which layers are computed again
+RECOMPUTE_EVERY = {"none": 0, "selective": 2, "full": 1}
 STATE_PER_PARAMETER = 2  # floats that AdamW keeps: those are not there yet before the first step
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a model is divided among ranks.
+
+    Attributes:
+        degree: ranks that share one copy.
+        waiting: whether gradients wait, whole, for the end of an update.
+    """
+
+    degree: int
+    waiting: bool
+
+    def parameters(self, config: ModelConfig, states: int) -> int:
+        """Count the values that a rank keeps of `states` for each parameter."""
+        embeddings = config.vocab_size * config.hidden_size
+        embeddings *= 1 if config.tie_word_embeddings else 2
+        # one layer is gathered while the next one is in use
+        layers = 2 * (config.parameter_count - embeddings) // config.num_hidden_layers
+        whole = config.parameter_count if self.waiting else embeddings + layers
+        return states * config.parameter_count // self.degree + whole
 
 
 class DoesNotFitError(Exception):
@@ -82,6 +107,7 @@ def least_bytes(
     masked: int,
     recompute_every: int = 0,
     teacher: ModelConfig | None = None,
+    division: Division | None = None,
 ) -> int:
     """Estimate, from below, the memory that a pass and an update of float32 take on a CPU.
 
@@ -94,8 +120,10 @@ def least_bytes(
         masked: keys that a mask has for each token, on average; 0 without a mask.
         recompute_every: `Decoder.recompute_every`.
         teacher: the model whose predictions are learnt, if any.
+        division: of the model among ranks, if it is divided.
     """
-    states = (2 + 1 + STATE_PER_PARAMETER) * config.parameter_count
+    each = 2 + 1 + STATE_PER_PARAMETER
+    states = division.parameters(config, each) if division else each * config.parameter_count
     floats = kept_values(config, masked, recompute_every)
     if teacher is not None:
         states += teacher.parameter_count
@@ -130,18 +158,23 @@ def rows_that_fit(
     masked: int,
     recompute_every: int = 0,
     teacher: ModelConfig | None = None,
+    division: Division | None = None,
+    available: int | None = None,
 ) -> int:
-    """Halve `rows` until a pass of them fits in the host's memory by `least_bytes`.
+    """Halve `rows` until a pass of them fits by `least_bytes`.
+
+    Args:
+        available: bytes; default what the host has free.
 
     Raises:
         TrainingError: a single row does not.
     """
-    available = available_memory()
+    available = available_memory() if available is None else available
     if available is None:
         return rows
 
     def needs(rows: int) -> int:
-        return least_bytes(config, rows, window, masked, recompute_every, teacher)
+        return least_bytes(config, rows, window, masked, recompute_every, teacher, division)
 
     while rows > 1 and needs(rows) > available:
         rows = math.ceil(rows / 2)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from jielong.config.settings import TrainingConfig
 from jielong.errors import CheckpointError
+from jielong.runtime.parts import gathered, home, is_sharded, local, part_of
+from jielong.runtime.sharding import on_whole_matrices, shard_group
 
 # Quintic coefficients that bring singular values near 1 in a few steps (Jordan et al. 2024).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -55,8 +57,11 @@ class _Part:
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if params:
+            by_device: dict[torch.device, list[Tensor]] = defaultdict(list)
+            for p in group["params"]:
+                if p.grad is not None:
+                    by_device[p.device].append(p)
+            for params in by_device.values():  # one, unless some are offloaded
                 self.update(params, group)
 
     def update(self, params: list[Tensor], group: dict[str, Any]) -> None:
@@ -79,8 +84,8 @@ class AdamW(_Part):
         steps = [state["step"] for state in states]
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
-            params,
-            [p.grad for p in params if p.grad is not None],
+            [local(p) for p in params],
+            [local(p.grad) for p in params if p.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
@@ -98,8 +103,8 @@ class AdamW(_Part):
         if p not in self.state:
             self.state[p] = {
                 "step": torch.zeros((), device=p.device),
-                "exp_avg": torch.zeros_like(p),
-                "exp_avg_sq": torch.zeros_like(p),
+                "exp_avg": torch.zeros_like(local(p)),
+                "exp_avg_sq": torch.zeros_like(local(p)),
             }
         return self.state[p]
 
@@ -108,7 +113,9 @@ class Muon(_Part):
     """Momentum, orthogonalised (Jordan et al. 2024), scaled to the size of AdamW's updates.
 
     Matrices of one shape are stacked and orthogonalised in one batch. A parameter of more than two
-    dimensions is a stack of matrices (of experts), each orthogonalised by itself.
+    dimensions is a stack of matrices (of experts), each orthogonalised by itself. Where ranks keep
+    parts of the matrices, each matrix is orthogonalised once among them, by the rank that gets it
+    whole; a stack of experts is divided between matrices, so that its parts are whole.
     """
 
     quantities = ("momentum_buffer",)
@@ -123,19 +130,36 @@ class Muon(_Part):
         by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
         for p in params:
             by_shape[p.shape].append(p)
+        done = 0  # matrices, so that ranks take turns in having one more
         for shape, alike in by_shape.items():
             momenta = torch.stack([self._momentum(p) for p in alike])
-            updates = orthogonalize(momenta.flatten(0, -3)).view(momenta.shape)
+            moved = momenta.to(home(alike[0]))
+            if is_sharded(alike[0]) and len(shape) == 2:
+                moved = self._among_ranks(moved, alike[0], done)
+                done += len(alike)
+            else:
+                moved = orthogonalize(moved.flatten(0, -3)).view(momenta.shape)
+            updates = moved.to(momenta.device)
             scale = MATCH_ADAM_RMS * max(shape[-2:]) ** 0.5
-            torch._foreach_mul_(alike, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(alike, list(updates.unbind()), alpha=-group["lr"] * scale)
+            own = [local(p) for p in alike]
+            torch._foreach_mul_(own, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(own, list(updates.unbind()), alpha=-group["lr"] * scale)
+
+    def _among_ranks(self, momenta: Tensor, parameter: Tensor, done: int) -> Tensor:
+        """Orthogonalise matrices of which each rank has some rows, (N, rows, columns)."""
+        # what `orthogonalize` would round to, so that it loses nothing
+        sent = momenta.to(torch.bfloat16) if momenta.is_cuda else momenta
+        group = shard_group(parameter)
+        first = done % group.size()
+        return on_whole_matrices(orthogonalize, sent, len(parameter), group, first).float()
 
     def _momentum(self, p: Tensor) -> Tensor:
         assert p.grad is not None
         if p not in self.state:
-            self.state[p] = {"momentum_buffer": torch.zeros_like(p)}
-        buffer = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - self.momentum)
-        return p.grad.lerp(buffer, self.momentum)  # Nesterov
+            self.state[p] = {"momentum_buffer": torch.zeros_like(local(p))}
+        grad = local(p.grad)
+        buffer = self.state[p]["momentum_buffer"].lerp_(grad, 1 - self.momentum)
+        return grad.lerp(buffer, self.momentum)  # Nesterov
 
 
 class Optimizer:
@@ -171,10 +195,16 @@ class Optimizer:
         for p in self.names:
             p.grad = None
 
-    def state_tensors(self) -> dict[str, Tensor]:
-        """State as `{parameter name}/{quantity}`, e.g. `model.norm.weight/exp_avg`."""
+    def state_tensors(self, keep: bool = True) -> dict[str, Tensor]:
+        """State as `{parameter name}/{quantity}`, e.g. `model.norm.weight/exp_avg`.
+
+        Where ranks keep parts of the parameters it is gathered, and every rank calls this.
+
+        Args:
+            keep: whether this rank wants what is gathered.
+        """
         return {
-            f"{self.names[p]}/{quantity}": value
+            f"{self.names[p]}/{quantity}": value if quantity == "step" else gathered(p, value, keep)
             for part in self.parts
             for p, state in part.state.items()
             for quantity, value in state.items()
@@ -203,7 +233,8 @@ class Optimizer:
                             f"optimizer state {key} is {value.dtype} of {tuple(value.shape)}, "
                             f"the parameter {p.dtype} of {tuple(p.shape)}"
                         )
-                    state[quantity] = value.to(p.device, copy=True)
+                    own = value if quantity == "step" else part_of(value, p)
+                    state[quantity] = own.to(p.device, copy=True)
         if left:
             raise CheckpointError(
                 f"optimizer state {min(left)} belongs to no parameter of this optimizer"

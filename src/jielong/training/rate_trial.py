@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from jielong.config.settings import Config
+from jielong.runtime.parts import local
 from jielong.training.recovery import choose_micro_batch_size, step_that_fits
 from jielong.training.scaling import EVALUATION, RATE_TRIAL_SHARE
 from jielong.training.schedule import Schedule
@@ -138,7 +139,7 @@ class _Snapshot:
     @classmethod
     def of(cls, state: TrainState) -> _Snapshot:
         return cls(
-            {name: value.clone() for name, value in state.model.state_dict().items()},
+            {name: local(value).clone() for name, value in state.model.state_dict().items()},
             state.train_step.scaler.state_dict(),
             torch.get_rng_state(),
             state.train_step.optimizer.peak,
@@ -148,7 +149,7 @@ class _Snapshot:
         step = state.train_step
         with torch.no_grad():
             for name, value in state.model.state_dict().items():
-                value.copy_(self.weights[name])
+                local(value).copy_(self.weights[name])
         step.optimizer.load_state_tensors({})
         step.optimizer.zero_grad()
         step.optimizer.peak = self.peak

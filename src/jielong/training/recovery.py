@@ -24,6 +24,7 @@ from jielong.training.memory import (
     micro_batch_that_fits,
     rows_that_fit,
 )
+from jielong.training.parallel import usable_memory
 from jielong.training.save_or_warn import settle_saves
 from jielong.training.saving import restore
 from jielong.training.starting_point import StartingPoint, find_starting_point
@@ -112,22 +113,27 @@ def _reference_load(state: TrainState) -> Tensor | None:
 def choose_micro_batch_size(state: TrainState) -> None:
     """Choose the configured micro-batch size, the one this run used before, or what fits.
 
-    On a CPU memory is estimated. With several ranks it always probes before the first step: to
-    find out within a step costs that step's passes on all of them.
+    On a CPU memory is estimated, and for a model that is divided among ranks. With several ranks
+    it always probes before the first step: to find out within a step costs that step's passes on
+    all of them.
     """
     asked, plan, ranks = state.config.training.micro_batch_size, state.plan, state.world.world_size
     if state.progress.micro_batch_size is not None:
         return
-    teacher = state.train_step.teacher
+    teacher, division = state.train_step.teacher, state.train_step.division
     chosen = plan.micro_batch_size
-    if state.model.device.type == "cpu":  # which would end the process instead of saying so
+    on_cpu = state.model.device.type == "cpu"  # which would end the process instead of saying so
+    if on_cpu or division:
         rows = math.ceil(chosen / ranks)
         window = state.config.data.max_seq_len
         masked, recompute = _masked_keys(state), state.model.model.recompute_every
         theirs = teacher.model.config if teacher else None
-        fit = rows_that_fit(plan.model, rows, window, masked, recompute, theirs)
+        has = None if on_cpu else usable_memory(state.model.device)
+        fit = rows_that_fit(plan.model, rows, window, masked, recompute, theirs, division, has)
         chosen = min(chosen, fit * ranks)
-    if asked == "auto" or ranks > 1:
+    if division:  # each pass takes all ranks, so none of them can try by itself
+        chosen = min(state.world.all_gather(chosen))
+    elif asked == "auto" or ranks > 1:
         total = min(plan.global_batch_size, state.batches.windows)
         windows = state.batches.ordered(0, np.arange(total))
         share = state.batches.load(np.array_split(windows, ranks)[0])  # the largest of any rank
@@ -148,7 +154,7 @@ def choose_micro_batch_size(state: TrainState) -> None:
 def _masked_keys(state: TrainState) -> int:
     """Keys that the mask has for each token on a CPU: those of its document, or of the window."""
     data, train = state.config.data, state.dataset.train
-    if data.packing == "pad" or not data.document_mask:
+    if data.packing == "pad" or not data.document_mask or state.model.device.type != "cpu":
         return 0
     length = len(train) // max(1, len(train.documents))
     return data.max_seq_len if length < MIN_MEAN_LENGTH else min(length, data.max_seq_len)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jielong.errors import CheckpointError, TrainingError
+from jielong.runtime.parts import shard_index
 from jielong.training.saving import save
 from jielong.training.state import TrainState
 
@@ -49,10 +50,15 @@ def _compare_ranks(state: TrainState) -> None:
     """A bit that flips in one rank's memory spreads by no gradient: it must be looked for."""
     if state.world.world_size == 1:
         return
-    sums = state.world.all_gather(state.model.checksum())
-    if len(set(sums)) > 1:
+    index = shard_index(state.model)  # only ranks with the same part can be compared
+    found = state.world.all_gather((index, state.model.checksum()))
+    odd = []
+    for part in {index for index, _ in found}:
+        sums = [value for index, value in found if index == part]
         common = max(sums, key=sums.count)
-        odd = [rank for rank, value in enumerate(sums) if value != common]
+        odd += [rank for rank, pair in enumerate(found) if pair[0] == part and pair[1] != common]
+    if odd:
+        odd.sort()
         raise TrainingError(
             f"after step {state.progress.step} the weights on rank {', '.join(map(str, odd))} are "
             "not those of rank 0 (or the other way round, with two ranks): memory of that machine "

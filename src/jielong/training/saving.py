@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from jielong.checkpoint import checkpoint as ckpt
-from jielong.checkpoint.weights import load_tensors
+from jielong.checkpoint.weights import load_tensors, named_weights
 from jielong.errors import CheckpointError
 from jielong.training.starting_point import StartingPoint
 from jielong.training.state import Progress, TrainState
@@ -28,9 +27,13 @@ def save(state: TrainState) -> None:
     `state.saving` says how that went. The one before must have been written.
     """
     rng = state.world.all_gather(base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode())
+    progress, train_step, average = state.progress, state.train_step, state.average
+    keep = state.world.is_main
+    weights = named_weights(state.model, average.weights() if average else None, keep)
+    latest = named_weights(state.model, keep=keep) if average else None
+    optimizer = train_step.optimizer.state_tensors(keep)
     if not state.world.is_main:
         return
-    progress, train_step = state.progress, state.train_step
     values = {
         "format": STATE_FORMAT,
         "progress": dataclasses.asdict(progress) | {"step": None},
@@ -47,27 +50,21 @@ def save(state: TrainState) -> None:
         "rng": rng,
     }
     saved = ckpt.SavedState(progress.step, values)
-    latest = ckpt.named_weights(state.model) if state.average else None
-    optimizer = train_step.optimizer.state_tensors()
     folder = state.folder.checkpoints
-    keep, best = state.config.run.keep_checkpoints, progress.best_step
+    kept, best = state.config.run.keep_checkpoints, progress.best_step
 
-    def write(weights: dict[str, Tensor]) -> None:
+    def write() -> None:
         model, tokenizer = state.model, state.tokenizer
         ckpt.save_checkpoint(folder, model, tokenizer, optimizer, saved, latest, weights)
-        ckpt.prune(folder, keep, best, saved.step)
+        ckpt.prune(folder, kept, best, saved.step)
 
-    with state.averaged_weights():
-        weights, copies = ckpt.named_weights(state.model), state.saving.copies
-        background = state.config.run.background_saves
-        background &= copies.fits(weights, optimizer, latest or {})
-        if background:
-            weights, optimizer = copies.of(weights, "weights/"), copies.of(optimizer, "optimizer/")
-            latest = None if latest is None else copies.of(latest, "latest/")
-        else:
-            write(weights)
-    if background:
-        state.saving.run(lambda: write(weights))
+    copies = state.saving.copies
+    if state.config.run.background_saves and copies.fits(weights, optimizer, latest or {}):
+        weights, optimizer = copies.of(weights, "weights/"), copies.of(optimizer, "optimizer/")
+        latest = None if latest is None else copies.of(latest, "latest/")
+        state.saving.run(write)
+    else:
+        write()
     record_best(state)
 
 

@@ -21,13 +21,14 @@ from jielong.observe.console import Console
 from jielong.observe.metrics import MetricsFile
 from jielong.runtime.device import choose_dtype
 from jielong.runtime.distributed import World
-from jielong.runtime.gradients import GradientSum
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
 from jielong.training.background import BackgroundSave
+from jielong.training.memory import RECOMPUTE_EVERY
 from jielong.training.optimizer import Optimizer
 from jielong.training.own_time import OwnTime
+from jielong.training.parallel import spread
 from jielong.training.plan import RunPlan
 from jielong.training.profiling import StepProfiler
 from jielong.training.run_data import open_data
@@ -38,9 +39,6 @@ from jielong.training.starting_point import StartingPoint
 from jielong.training.step import TrainStep
 from jielong.training.teacher import Teacher
 from jielong.training.texts import RunTexts
-
-# of --activation-checkpointing: which layers are computed again
-RECOMPUTE_EVERY = {"none": 0, "selective": 2, "full": 1}
 
 
 @dataclass
@@ -138,12 +136,11 @@ def build(
     model = Transformer(config.model)
     if start.init_from is not None:
         ckpt.load_weights(model, start.init_from)
-    model.to(device)
     model.model.recompute_every = RECOMPUTE_EVERY[training.activation_checkpointing]
+    gradients, division = spread(model, config, dtype, world, device)
     teacher = None
     if training.teacher is not None:
         teacher = Teacher.load(training.teacher, tokenizer, config.model.vocab_size, device)
-    several = world.world_size > 1
     return TrainState(
         config=config,
         plan=plan,
@@ -158,11 +155,12 @@ def build(
             grad_clip=training.grad_clip,
             dtype=dtype,
             world=world,
-            gradients=GradientSum(model.parameters(), world) if several else None,
-            own_time=OwnTime(device) if several else None,
+            gradients=gradients,
+            own_time=OwnTime(device) if gradients else None,
             scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
             dropout=plan.dropout,
             teacher=teacher,
+            division=division,
         ),
         average=WeightAverage(model) if training.average_weights else None,
         batches=data.batches,

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from jielong.data.batches import Batch
-from jielong.errors import first_line
+from jielong.errors import TrainingError, first_line
 from jielong.model.dropout import Dropout
 from jielong.model.moe import update_router_bias
 from jielong.model.transformer import ModelOutput
 from jielong.runtime.device import autocast, to_device
 from jielong.runtime.distributed import World
 from jielong.runtime.gradients import GradientSum
-from jielong.training.memory import DoesNotFitError, free_memory, is_out_of_memory
+from jielong.runtime.parts import home
+from jielong.runtime.sharding import ShardedSum, gradient_norm, scale_gradients
+from jielong.training.memory import Division, DoesNotFitError, free_memory, is_out_of_memory
 from jielong.training.optimizer import Optimizer
 from jielong.training.own_time import OwnTime
 from jielong.training.teacher import Teacher
@@ -154,16 +156,17 @@ class TrainStep:
     since a micro-batch cannot know what the later ones, or other ranks, will choose.
     """
 
-    model: nn.Module
+    model: nn.Module  # which ranks may keep a part of each
     optimizer: Optimizer
     grad_clip: float  # largest norm of the gradient; 0 leaves it alone
     dtype: torch.dtype = torch.float32  # of the forward pass
     world: World = field(default_factory=World)
-    gradients: GradientSum | None = None  # over the ranks, where there are several
+    gradients: GradientSum | ShardedSum | None = None  # over the ranks, where there are several
     own_time: OwnTime | None = None  # of this rank, likewise
     scaler: torch.amp.GradScaler = field(default_factory=_no_scaling)  # for float16
     dropout: float = 0.0  # rate of what each layer adds
     teacher: Teacher | None = None  # whose predictions are learnt beside the text
+    division: Division | None = None  # of the model among ranks
 
     def __call__(
         self,
@@ -185,7 +188,7 @@ class TrainStep:
         model, optimizer, scaler = self.model, self.optimizer, self.scaler
         tokens = sum(batch.target_count for batch in micro_batches)
         choices = 0 if reference_load is None else reference_load.numel()
-        totals = _Totals(next(model.parameters()).device, tokens, self.world, choices)
+        totals = _Totals(home(next(model.parameters())), tokens, self.world, choices)
         optimizer.zero_grad()
         problem = self._accumulate(micro_batches, totals, reference_load)
         if problem and self.gradients is None:
@@ -195,7 +198,7 @@ class TrainStep:
         for part in optimizer.parts:
             scaler.unscale_(cast(torch.optim.Optimizer, part))  # all it asks for is param_groups
         parameters = list(model.parameters())
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = gradient_norm(parameters)
         result = totals.read(norm, failed=problem is not None)
         if result is None:
             optimizer.zero_grad()
@@ -204,7 +207,7 @@ class TrainStep:
             raise DoesNotFitError(problem or "on another rank")
         if result.applied:
             if self.grad_clip > 0:
-                nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, norm)
+                scale_gradients(parameters, self.grad_clip, norm)
             optimizer.step(lr_scale)
             if totals.load is not None:
                 update_router_bias(model, totals.load)
@@ -237,9 +240,19 @@ class TrainStep:
             problem = first_line(error)
         if gradients:
             if problem:
+                self._give_up_if_divided(problem)
                 free_memory()
             gradients.finish()  # the others wait for this rank's part, whatever it is
         return problem
+
+    def _give_up_if_divided(self, problem: str) -> None:
+        """End the run where the others are within passes that this rank is needed for."""
+        if self.division is not None:
+            raise TrainingError(
+                f"out of memory on rank {self.world.rank}, whose part of the model the others wait "
+                "for: continue with half of --micro-batch-size, or with --activation-checkpointing "
+                f"full ({problem})"
+            )
 
     def _passes(
         self, micro_batches: Sequence[Batch], totals: _Totals, reference_load: Tensor | None

@@ -9,6 +9,7 @@ from jielong.config.settings import Config
 from jielong.data.mixture import MixedWindows
 from jielong.interop.export import refusals
 from jielong.training.divergence import explain_divergence
+from jielong.training.parallel import describe_parallel
 from jielong.training.scaling import REPEATED
 from jielong.training.sources_read import read_shares
 from jielong.training.state import TrainState
@@ -48,6 +49,7 @@ def run_summary(state: TrainState) -> list[str]:
         f"{m.hidden_size}, {m.num_attention_heads} heads, {m.num_key_value_heads} kv heads, "
         f"vocabulary {m.vocab_size})",
         f"attention  {_attention(state)}",
+        *describe_parallel(state.world, state.train_step.division),
         f"budget     {plan.total_steps} steps of {windows} tokens = "
         f"{f'{tokens / 1e6:,.1f}M' if tokens >= 1e6 else f'{tokens:,}'} tokens ({scale})",
         f"optimizer  {t.optimizer}, peak learning rate {plan.learning_rate:.2g}, {t.schedule}, "

@@ -21,6 +21,7 @@ from jielong.runtime.device import autocast
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.divergence import explain_divergence
 from jielong.training.memory import free_memory, is_out_of_memory
+from jielong.training.parallel import whole_model
 from jielong.training.state import Progress, TrainState
 from jielong.training.texts import OpenText
 from jielong.training.validation_suites import measure_suites
@@ -216,11 +217,14 @@ def _sample(state: TrainState) -> None:
     total, interval = state.plan.total_steps, state.plan.eval_interval
     tenths = [10 * s // total for s in (step - interval, step)]  # of the run that is done
     seldom = tenths[0] < tenths[1] or step == total
-    if not state.world.is_main or not run.sample_tokens or not seldom:
+    if not run.sample_tokens or not seldom:
+        return
+    model = whole_model(state.model, keep=state.world.is_main)  # for which every rank is needed
+    if model is None:
         return
     prompts = list(run.sample_prompts) or openings(state.dataset, state.tokenizer)
     sampling = Sampling(seed=state.config.training.seed)
-    generator = TextGenerator(state.model, state.tokenizer)
+    generator = TextGenerator(model, state.tokenizer)
     texts = generator.batch(prompts, run.sample_tokens, sampling)
     samples = list(zip(prompts, texts, strict=True))
     state.console.samples(samples)

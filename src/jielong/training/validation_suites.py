@@ -15,6 +15,7 @@ from jielong.errors import DataError
 from jielong.evaluation.suites.results import SuiteResult, in_short
 from jielong.evaluation.suites.run import run_suites
 from jielong.evaluation.suites.subject import Options, Subject
+from jielong.training.parallel import whole_model
 from jielong.training.state import TrainState
 
 ITEMS = 100  # of each set
@@ -33,9 +34,12 @@ def measure_suites(state: TrainState, done: Mapping[str, Any]) -> None:
     """
     requests = suite_requests(state.config.run.eval_suite)
     requests = tuple(r for r in requests if f"suite_{r.name}" not in done)
-    if not requests or not state.world.is_main:
+    if not requests:
         return
-    model, step = state.model, state.progress.step
+    model = whole_model(state.model, keep=state.world.is_main)  # for which every rank is needed
+    if model is None:
+        return
+    step = state.progress.step
     window = state.config.data.max_seq_len
     subject = Subject(
         name=str(state.folder.path),
