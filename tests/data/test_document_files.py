@@ -292,7 +292,7 @@ def test_a_page_of_a_font_without_meaning_is_left_out_and_named(tmp_path: Path) 
     )
     odd = "".join(chr(0xE0) + chr(n) for n in range(0x41, 0x5B))  # two bytes each: private use
     path = file_of(tmp_path, "a.pdf", pdf_of([odd], font=font))
-    with pytest.raises(DataError, match="has 1 pages, but has a font that does not say"):
+    with pytest.raises(DataError, match="has 1 page, but has a font that does not say"):
         items_of(path)
 
 
@@ -373,4 +373,4 @@ def test_the_report_names_what_of_the_documents_is_not_read(
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         assert rows[1]["bytes"] == opened.getinfo("c.docx").file_size
     (warning,) = (line for line in report.lines() if "WARNING" in line)
-    assert "b.pdf: has 1 pages, but holds no text" in warning
+    assert "b.pdf: has 1 page, but holds no text" in warning

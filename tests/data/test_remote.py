@@ -40,6 +40,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "very-secret"}
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(remote, "LONGEST_WAIT_S", 0.002)
     monkeypatch.setattr(remote, "CONTACT_S", 0.2)

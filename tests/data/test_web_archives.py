@@ -79,6 +79,12 @@ def test_each_page_is_a_text_and_what_is_no_page_is_said(name: str, tmp_path: Pa
     assert remarks == [web_archives.NO_PAGES, web_archives.MAIN]
 
 
+@pytest.mark.parametrize("data", [b"", b"\r\n", record("request", b"GET / HTTP/1.1\r\n\r\n")])
+def test_an_archive_without_pages_is_named(data: bytes, tmp_path: Path) -> None:
+    (bad,) = lost(items_of(tmp_path / "a.warc", data))
+    assert bad.reason == "no page of text in this web archive" and bad.size == 0
+
+
 def test_menus_are_read_only_if_that_is_asked_for(tmp_path: Path) -> None:
     data = page(WITH_MENU)
     main, everything = (

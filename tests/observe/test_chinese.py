@@ -21,7 +21,7 @@ from tiny import SOURCE, TINY_RUN, flags
 ROOMS = ("observe", "training")
 SAYS = ("line", "log", "_tell", "Finding")  # the calls whose last words are shown
 # what is not said in words of ours
-LEFT = {"   7", "7", "── 7", ""}
+LEFT = {"   7", "7", "7: 7", "── 7", ""}
 
 
 def said() -> set[str]:

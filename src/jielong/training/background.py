@@ -28,8 +28,9 @@ class HostCopy:
         for name, value in tensors.items():
             copy = self.buffers.get(prefix + name)
             if copy is None or (copy.shape, copy.dtype) != (value.shape, value.dtype):
-                pinned = value.is_cuda  # what a GPU can write to by itself
-                copy = torch.empty(value.shape, dtype=value.dtype, pin_memory=pinned)
+                copy = torch.empty(value.shape, dtype=value.dtype)
+                if value.is_cuda:
+                    copy = copy.pin_memory()  # so that the GPU can write to it by itself
                 self.buffers[prefix + name] = copy
             copies[name] = copy.copy_(value.detach(), non_blocking=True)
         if any(value.is_cuda for value in tensors.values()):

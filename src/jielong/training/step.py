@@ -123,7 +123,7 @@ class _Totals:
             on_device.append(self.tokens[None])
         grad_norm, nats, balance, failures, *rest = torch.cat(on_device).cpu().tolist()
         tokens = int(rest.pop()) if isinstance(self.tokens, Tensor) else self.tokens
-        if failures:
+        if self.world.world_size > 1 and failures:
             return None
         loss = nats / max(1, tokens)
         return StepResult(

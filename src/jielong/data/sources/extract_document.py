@@ -265,7 +265,8 @@ def _pdf(data: bytes, main: bool) -> Iterator[Answer]:
     if not any_text:
         fix = "recognise its text first, for example with ocrmypdf"
         why = f"{UNREADABLE}: {fix} --force-ocr" if any_odd else f"{PICTURE}: {fix}"
-        raise RefusedError(f"has {pages:,} pages, but {why}", SCAN_BYTES * pages)
+        many = "s" if pages != 1 else ""
+        raise RefusedError(f"has {pages:,} page{many}, but {why}", SCAN_BYTES * pages)
     if b"%%EOF" not in data[-END_BYTES:]:
         raise RefusedError("is cut short, and nobody knows how much is missing; get it again", 1)
 

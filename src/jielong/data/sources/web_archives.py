@@ -121,13 +121,14 @@ def read_web_archive(
         fix = "pip install 'jielong[documents]'"
         raise UnreadableFileError(name, f"to read web archives: {fix}")
     number = 0
-    any_other = any_html = False
+    any_other = any_page = any_html = False
     record = None
     try:
         for number, record in enumerate(_records(stream), 1):
             item = None
             for item in _items(record, name, number, encoding, main, extractor):
-                any_html |= isinstance(item, Document) and main
+                any_page = True
+                any_html |= record.headers["WARC-Type"].lower() != "conversion"
                 yield item
             any_other |= item is None
     except _DamagedArchiveError:
@@ -140,7 +141,9 @@ def read_web_archive(
         raise UnreadableFileError(name, reason, max(1, lost), lost) from None
     if any_other:
         yield Remark(name, NO_PAGES)
-    if any_html:
+    if not any_page:
+        yield BadLine(name, 0, "no page of text in this web archive")
+    elif main and any_html:
         yield Remark(name, MAIN)
 
 
