@@ -70,7 +70,7 @@ def cut_short(run: Path, target: Path) -> Path:
 def launch(ranks: int, jobs: list[list[str]]) -> str:
     """Run `jielong` with each job's words in ranks, one job after the other; what rank 0 said."""
     numbered = json.dumps([(free_port(), job) for job in jobs])
-    found = python_in_ranks(ranks, ["-c", SEVERAL, numbered])
+    found = python_in_ranks(ranks, ["-c", SEVERAL, numbered], timeout=600)
     for status, said in found:
         assert status == 0, said
     assert found[1][1] == ""  # rank 1 says nothing
