@@ -104,7 +104,7 @@ def test_the_trial_leaves_nothing_behind_but_the_rate(place: Place, name: str) -
 def test_each_loss_is_that_of_a_run_as_short_as_the_trial(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "NOISE_SHARE", 1.0)  # the trial has the noise of the run's beginning
+    monkeypatch.setattr(plan, "PLAIN_SHARE", 0.0)  # the trial has the noise of the run's beginning
     _, steps, losses = tried((place.folder / "new.said").read_text())
     schedule = {"schedule": "wsd", "warmup_ratio": 0.1, "decay_ratio": 0.5, "min_lr_ratio": 0}
     short = schedule | {"steps": steps, "average_weights": False, "data_path": place.other}

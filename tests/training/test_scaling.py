@@ -88,6 +88,9 @@ def test_noise_ends_before_the_run_unless_an_earlier_version_began_it() -> None:
     assert resolve(config, stream, CPU, resumed=earlier).noise_steps == new.total_steps
     longer = resolve(config.with_values(tokens=60 * 1280), stream, CPU, resumed=earlier)
     assert new.noise_steps < longer.noise_steps < longer.total_steps
+    often = resolve(config.with_values(tokens=400 * 1280), stream, CPU)
+    epochs = 2.5 / 400 * often.total_steps  # without noise: no more than that, however often
+    assert often.total_steps - often.noise_steps == pytest.approx(epochs, abs=1)
 
 
 def test_by_default_a_cpu_takes_no_more_at_once_than_makes_it_faster() -> None:

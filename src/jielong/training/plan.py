@@ -17,7 +17,8 @@ from jielong.data.mixture import Mixture
 from jielong.data.windows import Stream
 from jielong.training.scaling import (
     MOST_EVAL_TOKENS,
-    NOISE_SHARE,
+    PLAIN_EPOCHS,
+    PLAIN_SHARE,
     REPEATED,
     Regularisation,
     default_eval_tokens,
@@ -119,7 +120,7 @@ def resolve(
         dropout=regular.dropout,
         input_noise=regular.input_noise,
         bpe_dropout=regular.bpe_dropout,
-        noise_steps=_noise_steps(total_steps, resumed),
+        noise_steps=_noise_steps(epochs, total_steps, resumed),
         total_steps=total_steps,
         warmup_steps=schedule.warmup_steps,
         decay_steps=schedule.decay_steps,
@@ -163,12 +164,13 @@ def _regularisation(
     return Regularisation(**(values | {k: v for k, v in given.items() if v is not None}))
 
 
-def _noise_steps(total_steps: int, resumed: Mapping[str, Any] | None) -> int:
+def _noise_steps(epochs: float, total_steps: int, resumed: Mapping[str, Any] | None) -> int:
     """Steps in which the text has noise: all of them in a run that an earlier version began."""
     if resumed is not None and resumed.get("total_steps") == total_steps:
         kept: int = resumed.get("noise_steps", total_steps)
         return kept
-    return round(NOISE_SHARE * total_steps)
+    plain = min(PLAIN_SHARE, PLAIN_EPOCHS / max(1.0, epochs))
+    return round((1 - plain) * total_steps)
 
 
 def _global_batch(
