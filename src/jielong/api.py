@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jielong.checkpoint.checkpoint import find_model_folder, load_model
+from jielong.config.engine import Engine
 from jielong.config.load import load_config, with_default_budget
 from jielong.config.sampling import make_sampling
 from jielong.config.settings import Config
@@ -120,6 +121,9 @@ def pretrain(
     quiet: bool = False,
     verify: bool = False,
     language: str = "auto",
+    engine: str = "local",
+    ray_address: str | None = None,
+    ray_workers: int = 1,
 ) -> RunResult:
     """Pretrain a model, or go on where the run stopped: what `jielong pretrain` does.
 
@@ -130,6 +134,9 @@ def pretrain(
         quiet: print nothing.
         verify: read the whole dataset and compare its SHA-256, also if it seems unchanged.
         language: of what is printed: en, zh, or auto, the locale's.
+        engine: local: this process, or those of torchrun; ray: processes that Ray starts.
+        ray_address: of a Ray cluster; by default Ray is started on this machine.
+        ray_workers: processes on Ray that train.
 
     Returns:
         Folder, best checkpoint, steps, and held-out likelihood of the run.
@@ -143,6 +150,11 @@ def pretrain(
         config = load_config(preset, file, **with_default_budget(given, preset, file))
     elif not isinstance(config, Config):
         config = load_config(file=config)
+    where = Engine.of(engine, ray_address)
+    if where.is_ray:
+        from jielong.training.on_ray import pretrain_on_ray
+
+        return pretrain_on_ray(config, where, ray_workers, override, quiet, verify, language)
     return train(config, override, quiet, verify, language)
 
 
@@ -167,6 +179,8 @@ def train_tokenizer(
     data_path: str | Path | Sequence[str | Path],
     out_dir: str | Path,
     log: Callable[[str], None] = lambda line: None,
+    engine: str = "local",
+    ray_address: str | None = None,
     **settings: Any,
 ) -> Tokenizer:
     """Train a byte-level BPE tokenizer and save it in a new folder: `jielong tokenizer`.
@@ -175,6 +189,8 @@ def train_tokenizer(
         data_path: text as `jielong pretrain --data-path` takes it.
         out_dir: the folder; there must be no tokenizer in it.
         log: called with which files are read, and what was left out of the text.
+        engine: where the text is read: local, or ray, which gives the same tokenizer.
+        ray_address: of a Ray cluster; by default Ray is started on this machine.
         **settings: vocab_size, text_field, text_template, text_suffixes, text_unit,
             document_separator, encoding, allow_loss, tokenizer_sample_bytes.
 
@@ -186,7 +202,7 @@ def train_tokenizer(
         raise ConfigError(f"{out_dir} already holds a tokenizer: choose another --out-dir")
     _check_writable(Path(out_dir))
     config = load_config(data_path=_paths(data_path), **settings)
-    tokenizer = train_on_corpus(config, log=log)
+    tokenizer = train_on_corpus(config, log=log, engine=Engine.of(engine, ray_address))
     tokenizer.save(Path(out_dir))
     return tokenizer
 
@@ -196,6 +212,8 @@ def prepare(
     tokenizer: str | Path,
     out_dir: str | Path,
     log: Callable[[str], None] = lambda line: None,
+    engine: str = "local",
+    ray_address: str | None = None,
     **settings: Any,
 ) -> PrepareReport:
     """Turn text into a dataset of tokens, or reuse the one in `out_dir`: `jielong prepare`.
@@ -205,6 +223,8 @@ def prepare(
         tokenizer: a tokenizer folder.
         out_dir: a new folder; it appears once it is complete.
         log: called with progress lines.
+        engine: where the text is read and encoded: local, or ray, which gives the same dataset.
+        ray_address: of a Ray cluster; by default Ray is started on this machine.
         **settings: text_field, text_template, text_suffixes, text_unit, document_separator,
             encoding, strict, allow_loss, validation_fraction, validation_path, max_seq_len,
             bos_token, eos_token.
@@ -215,7 +235,8 @@ def prepare(
     """
     config = load_config(data_path=_paths(data_path), tokenizer=str(tokenizer), **settings)
     loaded = Tokenizer.load(tokenizer, config.data.bos_token, config.data.eos_token)
-    return prepare_dataset(config, loaded, Path(out_dir), log)
+    where = Engine.of(engine, ray_address)
+    return prepare_dataset(config, loaded, Path(out_dir), log, engine=where)
 
 
 def _check_writable(folder: Path) -> None:

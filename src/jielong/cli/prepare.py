@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
+from jielong.cli.options import Commands, add_engine, add_fields, add_out_dir, field_values
 from jielong.config.load import load_config
 from jielong.errors import ConfigError
 
@@ -27,6 +27,7 @@ def add(commands: Commands) -> None:
     p = commands.add_parser("prepare", help="turn text into a dataset of tokens")
     add_fields(p, [*DATA_FIELDS, "tokenizer", *FURTHER_FIELDS])
     add_out_dir(p)
+    add_engine(p)
     p.set_defaults(command=run)
 
 
@@ -45,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         data.tokenizer,
         arguments.out_dir,
         lambda line: print(line, flush=True),
+        arguments.engine,
+        arguments.ray_address,
         **settings,
     )
     print("\n".join(report.lines()))

@@ -20,6 +20,7 @@ from jielong.errors import JielongError
 from jielong.runtime.meeting import meet
 
 TIMEOUT_MINUTES = 10
+OTHER_FAILED = "another rank failed; see its error message"
 # Keeps the last process group alive. Otherwise DDP's reducer, which outlives destroy_process_group,
 # would be its last owner and join gloo's threads while it holds the GIL. Those threads may need the
 # GIL to free a tensor: deadlock. A reference from Python releases the GIL before the join.
@@ -97,7 +98,7 @@ class World:
             dist.all_reduce(failed, dist.ReduceOp.MAX, group)
             dist.destroy_process_group(group)
         if failed:
-            raise JielongError("another rank failed; see its error message")
+            raise JielongError(OTHER_FAILED)
 
 
 def launched_by_torchrun() -> bool:
@@ -106,7 +107,16 @@ def launched_by_torchrun() -> bool:
 
 @contextlib.contextmanager
 def init_world(device_type: str) -> Iterator[World]:
-    """Join the processes that torchrun started, and leave the process group at the end."""
+    """Join the processes that torchrun started, and leave the process group at the end.
+
+    Processes that Ray started are joined already, and it ends them.
+    """
+    if dist.is_initialized():
+        local_rank = int(os.environ["LOCAL_RANK"])
+        if device_type == "cuda":
+            torch.cuda.set_device(local_rank)
+        yield World(dist.get_rank(), dist.get_world_size(), local_rank)
+        return
     if not launched_by_torchrun():
         yield World()
         return

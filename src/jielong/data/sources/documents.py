@@ -127,22 +127,57 @@ def read_documents(
     Raises:
         DataError: the only source, or standard input, or a corpus from the Hub, cannot be read.
     """
+    reading = reading_of(sources, text, encoding, splitting)
+    for source in sources:
+        yield from read_source(source, reading, alone=len(sources) == 1)
+
+
+def reading_of(
+    sources: Sequence[Source],
+    text: str | RowText,
+    encoding: str | None = None,
+    splitting: Splitting = AUTOMATIC,
+) -> Reading:
+    """Return how each of the sources is read; where plain text is cut depends on all of them."""
     sizes = [source.size for source in sources]
     known = sum(size for size in sizes if size is not None)
     limit = 2**16 if None in sizes else min(max(known // 64, 2**12), 2**20)
-    texts = RowText.of(text)
-    reading = Reading(texts, limit, encoding, splitting)
-    for source in sources:
-        try:
-            items = _read(source, reading)
-            yield from texts.remarked(_split_rows(items, splitting), source.name)
-            if _has_changed(source):
-                yield Remark(source.name, "has changed while it was read: prepare it again")
-        except (UnreadableFileError, OSError) as raised:
-            error = _unreadable(source, raised)
-            if len(sources) == 1 or source.size is None:
-                raise error from None
-            yield BadLine(source.name, 0, error.reason, WHOLE_FILE, error.size or source.size)
+    return Reading(RowText.of(text), limit, encoding, splitting)
+
+
+def read_source(source: Source, reading: Reading, alone: bool) -> Iterator[Item]:
+    """Yield the documents of a source, and a `BadLine` for everything left out.
+
+    Args:
+        alone: it is the only one.
+
+    Raises:
+        DataError: it cannot be read, and is the only one, or no file.
+    """
+    try:
+        items = split_rows(_read(source, reading), reading.splitting)
+        yield from reading.texts.remarked(items, source.name)
+        yield from end_of_file(source)
+    except (UnreadableFileError, OSError) as raised:
+        yield unreadable(source, raised, alone)
+
+
+def end_of_file(source: Source) -> Iterator[Remark]:
+    """Remark on a file that is another one than when its reading began."""
+    if _has_changed(source):
+        yield Remark(source.name, "has changed while it was read: prepare it again")
+
+
+def unreadable(source: Source, raised: UnreadableFileError | OSError, alone: bool) -> BadLine:
+    """Return what is left out with a file that cannot be read.
+
+    Raises:
+        UnreadableFileError: it is the only source, or is no file.
+    """
+    error = _unreadable(source, raised)
+    if alone or source.size is None:
+        raise error from None
+    return BadLine(source.name, 0, error.reason, WHOLE_FILE, error.size or source.size)
 
 
 def _has_changed(source: Source) -> bool:
@@ -183,6 +218,11 @@ class DocumentTexts:
         for document in self.losses.documents(read_documents(*self._arguments)):
             yield document.text
 
+    def read_elsewhere(self) -> tuple[Sequence[Source], Reading, Losses]:
+        """Begin an iteration by others; return what to read and how, and the account to keep."""
+        self.losses = Losses(self._allow_loss)
+        return self._arguments[0], reading_of(*self._arguments), self.losses
+
     @contextmanager
     def checked(self, allow_loss: bool) -> Iterator[None]:
         """Check, while and after the block reads the texts, that not too much is left out.
@@ -204,8 +244,8 @@ class DocumentTexts:
         self.losses.check()
 
 
-def _split_rows(items: Iterator[Item], splitting: Splitting) -> Iterator[Item]:
-    """Split the rows among `items` where a separator is given."""
+def split_rows(items: Iterator[Item], splitting: Splitting) -> Iterator[Item]:
+    """Split the rows among the items where a separator is given."""
     if splitting.given is None:
         yield from items
         return

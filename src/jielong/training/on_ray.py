@@ -1,0 +1,128 @@
+"""A run whose processes Ray starts, on a cluster or on this machine, instead of torchrun.
+
+Ray Train starts the processes, joins them, and starts all of them again where one is lost; the run
+then goes on from its last checkpoint, as a run does that is started by hand. The checkpoints are
+the run's own, in its folder, which all machines must share.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed as dist
+
+from jielong.config.engine import Engine
+from jielong.config.settings import Config
+from jielong.errors import ConfigError, JielongError, TrainingError, first_line
+from jielong.runtime.distributed import OTHER_FAILED, TIMEOUT_MINUTES
+from jielong.runtime.ray_tasks import connected
+from jielong.training.pretrain import pretrain
+from jielong.training.result import RunResult
+
+if TYPE_CHECKING:
+    from ray.train import ScalingConfig
+
+RESTARTS = 3  # after lost processes
+AGREE_S = 20  # within which all processes of a run meet that have failed together
+
+
+def pretrain_on_ray(
+    config: Config,
+    engine: Engine,
+    workers: int,
+    override: bool = False,
+    quiet: bool = False,
+    verify: bool = False,
+    language: str = "auto",
+) -> RunResult:
+    """Pretrain a model with processes on Ray; as `pretrain` does otherwise.
+
+    Args:
+        workers: processes that train.
+
+    Raises:
+        ConfigError: Ray is not installed, cannot be reached, or is too small.
+        JielongError: of the run itself.
+        TrainingError: processes were lost too often.
+    """
+    if "-" in config.data.data_path:
+        raise ConfigError("data.data_path=-: standard input is not read on Ray: save it as a file")
+    with connected(engine.address, shows_output=not quiet):
+        try:
+            from ray.train import FailureConfig, RunConfig
+            from ray.train.torch import TorchConfig, TorchTrainer
+        except ImportError as error:
+            raise ConfigError(
+                f"Ray Train is not complete ({first_line(error)}): pip install 'jielong[ray]'"
+            ) from None
+        logging.getLogger("ray.train").setLevel(logging.WARNING)
+        scaling = _scaling(config, workers)
+        backend = "nccl" if scaling.use_gpu else "gloo"
+        folder = Path(config.run.out_dir).absolute()
+        call = {
+            "folder": str(Path.cwd()),
+            "arguments": (config, override, quiet, verify, language),
+        }
+        trainer = TorchTrainer(
+            _train,
+            train_loop_config=call,
+            scaling_config=scaling,
+            torch_config=TorchConfig(backend, timeout_s=60 * TIMEOUT_MINUTES),
+            run_config=RunConfig(
+                name="ray",
+                storage_path=str(folder),
+                failure_config=FailureConfig(max_failures=RESTARTS),
+            ),
+        )
+        try:
+            outcome = trainer.fit().return_value
+        except Exception as error:  # Ray's own kinds, with the traceback of a process
+            raise TrainingError(
+                f"processes on Ray were lost more than {RESTARTS} times; the last error is: "
+                f"{first_line(error)}"
+            ) from None
+    if isinstance(outcome, str):
+        raise JielongError(outcome)
+    return outcome
+
+
+def _scaling(config: Config, workers: int) -> ScalingConfig:
+    """Return how Ray shall share out its machines.
+
+    Raises:
+        ConfigError: there is not enough of them.
+    """
+    import ray
+    from ray.train import ScalingConfig
+
+    there = ray.cluster_resources()
+    cores, cards = int(there.get("CPU", 0)), int(there.get("GPU", 0))
+    device = config.training.device
+    use_gpu = device == "cuda" or (device == "auto" and cards > 0)
+    if workers > (cards if use_gpu else cores):
+        there_are = f"{cards} GPUs" if use_gpu else f"{cores} cores"
+        raise ConfigError(f"ray_workers={workers}: Ray has only {there_are}: give fewer")
+    each = {"CPU": max(1, cores // workers)}
+    return ScalingConfig(workers, use_gpu=use_gpu, resources_per_worker=each | {"GPU": use_gpu})
+
+
+def _train(call: dict[str, Any]) -> RunResult | str:
+    """Train, in one of the processes; return the result, or why there is none.
+
+    An error that all processes have is the user's to mend: Ray must not start them again.
+    """
+    try:
+        os.chdir(call["folder"])  # in which paths are meant
+        return pretrain(*call["arguments"])
+    except JielongError as error:
+        try:
+            group = dist.new_group(backend="gloo", timeout=timedelta(seconds=AGREE_S))
+            said: list[str] = [""] * dist.get_world_size()
+            dist.all_gather_object(said, str(error), group)
+        except RuntimeError:  # the others are at work, or gone
+            raise error from None
+        return next((text for text in said if text != OTHER_FAILED), OTHER_FAILED)
