@@ -70,17 +70,22 @@ def test_workers_give_the_same_dataset_and_one_that_is_killed_is_replaced(
 
 
 def kill_one(killed: list[int]) -> None:
-    """Kill the first worker that is seen at work, once it has been for a moment."""
+    """Kill the first worker that is still at work after a moment."""
     deadline = time.monotonic() + 60
     while not killed and time.monotonic() < deadline:
         for place in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
-                if place.read_bytes().startswith(b"ray::_encode_part"):
-                    killed.append(int(place.parent.name))
-                    time.sleep(0.3)
-                    os.kill(killed[0], signal.SIGKILL)
-                    return
+                if is_at_work(place):
+                    time.sleep(0.1)
+                    if is_at_work(place):
+                        killed.append(int(place.parent.name))
+                        os.kill(killed[0], signal.SIGKILL)
+                        return
         time.sleep(0.01)
+
+
+def is_at_work(place: Path) -> bool:
+    return place.read_bytes().startswith(b"ray::_encode_part")
 
 
 def test_the_tokenizer_is_that_of_the_local_engine(

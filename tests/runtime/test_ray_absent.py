@@ -31,7 +31,7 @@ def test_without_ray_one_line_says_how_to_get_it(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--engine", "rai"], "engine='rai' is not one of local, ray; did you mean ray?"),
+        (["--engine", "rayy"], "engine='rayy' is not one of local, ray; did you mean ray?"),
         (["--ray-address", "auto"], "ray_address='auto' needs engine=ray: give --engine ray too"),
         (
             ["--engine", "ray", "--ray-address", "ray://head:10001"],
