@@ -19,14 +19,13 @@ STORE_BYTES_A_CPU, LEAST_STORE_BYTES = 2**27, 200 * 10**6
 
 
 @contextlib.contextmanager
-def connected(address: str | None, shows_output: bool = False) -> Iterator[None]:
+def connected(address: str | None) -> Iterator[None]:
     """Connect to a Ray cluster, or start Ray on this machine; leave it at the end.
 
     Within a process that is connected already, that connection is used and kept.
 
     Args:
         address: HOST:PORT or auto; None starts Ray on this machine.
-        shows_output: print what the workers print.
 
     Raises:
         ConfigError: Ray is not installed, or cannot be reached.
@@ -41,7 +40,7 @@ def connected(address: str | None, shows_output: bool = False) -> Iterator[None]
     if ray.is_initialized():
         yield
         return
-    quiet: dict[str, Any] = {"log_to_driver": shows_output, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
             cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
@@ -140,6 +139,10 @@ def _results(references: Iterable[Any]) -> Iterator[Any]:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, JielongError):
             raise error.cause from None
+        if isinstance(error.cause, ImportError):
+            raise JielongError(
+                f"a machine of the Ray cluster lacks a package: {error.cause}; install jielong there"
+            ) from None
         raise
     except ray.exceptions.RayError as error:
         raise JielongError(

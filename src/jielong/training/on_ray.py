@@ -7,8 +7,11 @@ the run's own, in its folder, which all machines must share.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +29,8 @@ from jielong.training.result import RunResult
 if TYPE_CHECKING:
     from ray.train import ScalingConfig
 
+STORAGE, CONSOLE = "ray", "console.txt"  # in the run's folder
+FOLLOW_S = 0.2
 RESTARTS = 3  # after lost processes
 AGREE_S = 20  # within which all processes of a run meet that have failed together
 
@@ -51,7 +56,7 @@ def pretrain_on_ray(
     """
     if "-" in config.data.data_path:
         raise ConfigError("data.data_path=-: standard input is not read on Ray: save it as a file")
-    with connected(engine.address, shows_output=not quiet):
+    with connected(engine.address):
         try:
             from ray.train import FailureConfig, RunConfig
             from ray.train.torch import TorchConfig, TorchTrainer
@@ -59,12 +64,14 @@ def pretrain_on_ray(
             raise ConfigError(
                 f"Ray Train is not complete ({first_line(error)}): pip install 'jielong[ray]'"
             ) from None
-        logging.getLogger("ray.train").setLevel(logging.WARNING)
+        logging.getLogger("ray.train").setLevel(logging.ERROR)
         scaling = _scaling(config, workers)
         backend = "nccl" if scaling.use_gpu else "gloo"
         folder = Path(config.run.out_dir).absolute()
+        console = folder / STORAGE / CONSOLE
         call = {
             "folder": str(Path.cwd()),
+            "console": str(console),
             "arguments": (config, override, quiet, verify, language),
         }
         trainer = TorchTrainer(
@@ -73,13 +80,14 @@ def pretrain_on_ray(
             scaling_config=scaling,
             torch_config=TorchConfig(backend, timeout_s=60 * TIMEOUT_MINUTES),
             run_config=RunConfig(
-                name="ray",
+                name=STORAGE,
                 storage_path=str(folder),
                 failure_config=FailureConfig(max_failures=RESTARTS),
             ),
         )
         try:
-            outcome = trainer.fit().return_value
+            with _shown(console, quiet):
+                outcome = trainer.fit().return_value
         except Exception as error:  # Ray's own kinds, with the traceback of a process
             raise TrainingError(
                 f"processes on Ray were lost more than {RESTARTS} times; the last error is: "
@@ -88,6 +96,33 @@ def pretrain_on_ray(
     if isinstance(outcome, str):
         raise JielongError(outcome)
     return outcome
+
+
+@contextlib.contextmanager
+def _shown(console: Path, quiet: bool) -> Iterator[None]:
+    """Print what the first process of the run writes to a file, as it comes."""
+    console.parent.mkdir(parents=True, exist_ok=True)
+    console.write_bytes(b"")
+    ended = threading.Event()
+
+    def follow() -> None:
+        with console.open(encoding="utf-8", errors="replace") as file:
+            while True:
+                last = ended.wait(FOLLOW_S)
+                if text := file.read():
+                    print(text, end="", flush=True)
+                if last:
+                    return
+
+    follower = threading.Thread(target=follow, daemon=True)
+    if not quiet:
+        follower.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if not quiet:
+            follower.join()
 
 
 def _scaling(config: Config, workers: int) -> ScalingConfig:
@@ -106,8 +141,8 @@ def _scaling(config: Config, workers: int) -> ScalingConfig:
     if workers > (cards if use_gpu else cores):
         there_are = f"{cards} GPUs" if use_gpu else f"{cores} cores"
         raise ConfigError(f"ray_workers={workers}: Ray has only {there_are}: give fewer")
-    each = {"CPU": max(1, cores // workers)}
-    return ScalingConfig(workers, use_gpu=use_gpu, resources_per_worker=each | {"GPU": use_gpu})
+    each = {"CPU": max(1, cores // workers), **({"GPU": 1} if use_gpu else {})}
+    return ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker=each)
 
 
 def _train(call: dict[str, Any]) -> RunResult | str:
@@ -115,9 +150,14 @@ def _train(call: dict[str, Any]) -> RunResult | str:
 
     An error that all processes have is the user's to mend: Ray must not start them again.
     """
+    os.chdir(call["folder"])  # in which paths are meant
+    place = call["console"] if dist.get_rank() == 0 else os.devnull
     try:
-        os.chdir(call["folder"])  # in which paths are meant
-        return pretrain(*call["arguments"])
+        with (
+            Path(place).open("a", encoding="utf-8", buffering=1) as file,
+            contextlib.redirect_stdout(file),
+        ):
+            return pretrain(*call["arguments"])
     except JielongError as error:
         try:
             group = dist.new_group(backend="gloo", timeout=timedelta(seconds=AGREE_S))
