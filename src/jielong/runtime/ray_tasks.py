@@ -140,9 +140,8 @@ def _results(references: Iterable[Any]) -> Iterator[Any]:
         if isinstance(error.cause, JielongError):
             raise error.cause from None
         if isinstance(error.cause, ImportError):
-            raise JielongError(
-                f"a machine of the Ray cluster lacks a package: {error.cause}; install jielong there"
-            ) from None
+            lacks = f"a machine of the Ray cluster lacks a package ({error.cause})"
+            raise JielongError(f"{lacks}: install jielong on all of them") from None
         raise
     except ray.exceptions.RayError as error:
         raise JielongError(
