@@ -74,6 +74,8 @@ def main() -> None:
                     "all_seconds": [round(run["seconds"], 1) for run in runs],
                     "mb_per_second": round(size / 1e6 / seconds, 2),
                     "start_of_ray_s": round(statistics.median(r["start"] for r in runs), 1),
+                    "own_cpu_s": round(statistics.median(r["own_cpu"] for r in runs), 1),
+                    "spilled_mb": round(max(r["spilled"] for r in runs) / 1e6),
                     "peak_own_mb": round(max(r["peak_own"] for r in runs) / 1e6),
                     "peak_with_store_mb": round(max(r["peak"] for r in runs) / 1e6),
                 }
@@ -115,7 +117,7 @@ def measure(text: str, tokenizer: str, out: str, workers: int) -> dict[str, Any]
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         here = {"num_cpus": workers, "object_store_memory": STORE_BYTES, "include_dashboard": False}
         ray.init(address="local", logging_level=logging.ERROR, log_to_driver=False, **here)
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     peak = Peak()
     report = prepare(text, tokenizer, out, engine="ray" if workers else "local")
     seconds = time.perf_counter() - begun
@@ -123,6 +125,8 @@ def measure(text: str, tokenizer: str, out: str, workers: int) -> dict[str, Any]
     return {
         "seconds": seconds,
         "start": begun - started,
+        "own_cpu": time.process_time() - used,
+        "spilled": peak.spilled,
         "peak_own": peak.own,
         "peak": peak.all,
         "fingerprint": fingerprint,
@@ -130,10 +134,10 @@ def measure(text: str, tokenizer: str, out: str, workers: int) -> dict[str, Any]
 
 
 class Peak:
-    """Watches the memory of this process: its own, and with what it shares with others."""
+    """Watches the memory of this process, its own and all, and what Ray has written to disk."""
 
     def __init__(self) -> None:
-        self.own = self.all = 0
+        self.own = self.all = self.spilled = 0
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -142,6 +146,8 @@ class Peak:
             kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if " kB" in line}
             self.own = max(self.own, kib["RssAnon"] * 1024)
             self.all = max(self.all, kib["VmRSS"] * 1024)
+            spilled = Path("/tmp/ray/session_latest").glob("*spill*/**/*")
+            self.spilled = max(self.spilled, sum(f.stat().st_size for f in spilled if f.is_file()))
             time.sleep(SAMPLED_S)
 
 

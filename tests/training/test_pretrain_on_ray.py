@@ -27,8 +27,8 @@ RUN = TINY_RUN | {
     "adam_eps": 1e-3,  # else a gradient that is nearly zero makes large steps of rounding errors
     "packing": "pad",
     "batch_size": 9,
-    "steps": 600,
-    "eval_interval": 20,
+    "steps": 100,
+    "eval_interval": 10,
     "keep_checkpoints": 2,
 }
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -66,8 +67,7 @@ def encode_batches(
     pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
     marks = TextMarks(tokenizer)
     try:
-        waiting: deque[tuple[_Read, np.ndarray, np.ndarray, Future[tuple[np.ndarray, ...]]]]
-        waiting = deque()
+        waiting: deque[tuple[_Read, np.ndarray, np.ndarray, Future[Any]]] = deque()
         for read in _batches(items):
             data = [document.text.encode() for document in read.documents]
             hashes = np.array([text_hash(text) for text in data], dtype=np.uint64)
@@ -105,7 +105,7 @@ def _encoded(
     read: _Read,
     sizes: np.ndarray,
     hashes: np.ndarray,
-    future: Future[tuple[np.ndarray, ...]],
+    future: Future[Any],
     tokenizer: Tokenizer,
     marks: TextMarks,
 ) -> EncodedBatch:

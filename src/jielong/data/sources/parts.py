@@ -194,9 +194,9 @@ class PartReader:
         with FileIO(source.path) as raw:
             raw.seek(max(0, start - 1))
             begins = start == 0 or raw.read(1) == b"\n"
-            plain = BufferedReader(raw, BUFFER_BYTES)
+            plain: BufferedReader = BufferedReader(raw, BUFFER_BYTES)
             utf8 = Utf8Stream(plain, source.name, None, start == 0, self._is_sure)
-            stream = BufferedReader(utf8, BUFFER_BYTES)
+            stream: BufferedReader = BufferedReader(utf8, BUFFER_BYTES)
             try:
                 at = start if begins else start + _pass_line(stream)
                 lines = self._lines_from(stream, at)
