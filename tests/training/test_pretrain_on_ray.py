@@ -27,7 +27,8 @@ RUN = TINY_RUN | {
     "adam_eps": 1e-3,  # else a gradient that is nearly zero makes large steps of rounding errors
     "packing": "pad",
     "batch_size": 9,
-    "steps": 100,
+    "steps": 40,
+    "patience": 0,
     "eval_interval": 10,
     "keep_checkpoints": 2,
 }
