@@ -139,9 +139,11 @@ def _results(references: Iterable[Any]) -> Iterator[Any]:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, JielongError):
             raise error.cause from None
-        if isinstance(error.cause, ImportError):
-            lacks = f"a machine of the Ray cluster lacks a package ({error.cause})"
-            raise JielongError(f"{lacks}: install jielong on all of them") from None
+        if "ModuleNotFoundError" in str(error):
+            raise JielongError(
+                "a machine of the Ray cluster lacks jielong, or a package that it needs "
+                f"({str(error).strip().splitlines()[-1]}): install it on all of them"
+            ) from None
         raise
     except ray.exceptions.RayError as error:
         raise JielongError(

@@ -88,14 +88,20 @@ def pretrain_on_ray(
         try:
             with _shown(console, quiet):
                 outcome = trainer.fit().return_value
-        except Exception as error:  # Ray's own kinds, with the traceback of a process
+        except Exception as error:  # Ray's own kinds, with the tracebacks of processes
             raise TrainingError(
-                f"processes on Ray were lost more than {RESTARTS} times; the last error is: "
-                f"{first_line(error)}"
+                f"processes on Ray failed more than {RESTARTS} times; the last error is: "
+                f"{_last_line(error)}; the same command goes on from the last checkpoint"
             ) from None
     if isinstance(outcome, str):
         raise JielongError(outcome)
     return outcome
+
+
+def _last_line(error: Exception) -> str:
+    """Return what a process said when it failed, else what Ray says."""
+    failures = list(getattr(error, "worker_failures", {}).values()) or [error]
+    return (str(failures[0]).strip().splitlines() or [type(error).__name__])[-1]
 
 
 @contextlib.contextmanager
