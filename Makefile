@@ -13,8 +13,8 @@ endif
 # the tests are independent of each other; more processes than that gain little and take memory
 SIDE_BY_SIDE := -n auto --maxprocesses 4
 
-.PHONY: help install demo demo-zh guide test test-interop test-ray test-faults fuzz audit check \
-	bench bench-litgpt pictures format dist clean
+.PHONY: help install demo demo-zh demo-picture guide notebook commands site test test-interop \
+	test-ray test-faults fuzz audit check bench bench-litgpt pictures format dist check-dist clean
 
 help:
 	@echo "make demo       train a small model on Shakespeare (3 to 6 minutes on 2 cores)"
@@ -24,7 +24,10 @@ help:
 	@echo "make test-ray   workers and runs on Ray, started on this machine (about 2 minutes)"
 	@echo "make check      ruff, mypy and all tests"
 	@echo "make guide      run docs/guide again: its output and pictures (about 8 minutes)"
-	@echo "make dist       a wheel, in dist/"
+	@echo "make notebook   run docs/notebook in Jupyter, with a small budget"
+	@echo "make site       the documentation as a site with search, in build/site/html"
+	@echo "make dist       a wheel and a source archive, in dist/"
+	@echo "make check-dist  both checked, and the wheel run alone in a new environment"
 	@echo "make pictures   the pictures of jielong ui in docs/pictures, of runs/demo (needs Chromium)"
 	@echo "make bench      short benchmarks (about 15 minutes); bench-NAME runs one whole"
 	@echo
@@ -51,7 +54,7 @@ $(VENV)/installed: pyproject.toml constraints.txt $(TORCH) | $(BIN)/python
 	@test -n "$(TORCH)" || $(BIN)/python -c 'import torch' 2>/dev/null || echo "(torch is the large" \
 		"part: as a rule 2.7 GB for Linux on x86, with CUDA, and 0.1 GB for macOS; for a CPU 0.2 GB" \
 		"will do: TORCH_BACKEND=cpu make $(MAKECMDGOALS))"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fast,plots]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[clean,fast,plots]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
@@ -104,6 +107,25 @@ guide: $(VENV)/installed
 	@OMP_NUM_THREADS=1 $(BIN)/python docs/guide/make.py
 	@OMP_NUM_THREADS=1 $(BIN)/python docs/guide/wrong.py
 
+notebook: $(VENV)/installed-dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,notebook]'
+	@$(BIN)/python -m pytest tests/test_notebook.py
+
+demo-picture: $(VENV)/installed-docs
+	@$(BIN)/python docs/pictures/demo.py en
+	@$(BIN)/python docs/pictures/demo.py zh
+
+commands: $(VENV)/installed
+	@$(BIN)/python docs/commands/make.py
+
+$(VENV)/installed-docs: $(VENV)/installed
+	@echo "installing what makes the documentation …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+site: $(VENV)/installed-docs
+	@$(BIN)/python docs/site/make.py
+
 $(VENV)/installed-bench: $(VENV)/installed-dev
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
@@ -111,7 +133,7 @@ $(VENV)/installed-bench: $(VENV)/installed-dev
 bench: $(VENV)/installed-bench
 	@cd benchmarks && for corpus in poems shakespeare; do \
 		../$(BIN)/python time_to_loss.py --corpus $$corpus --short; done
-	@cd benchmarks && for name in throughput prepare own_text; do ../$(BIN)/python $$name.py --short; done
+	@cd benchmarks && for name in throughput beside prepare own_text; do ../$(BIN)/python $$name.py --short; done
 	@cd benchmarks && for name in memory generate serve; do ../$(BIN)/python $$name.py; done
 
 # litgpt's needs must not decide what we test with; only the pin of torch is ours
@@ -131,7 +153,11 @@ pictures: $(VENV)/installed-dev
 		tests/ui/test_in_browser.py -k pictures
 
 dist: $(VENV)/installed-dev
-	@$(BIN)/python -m build --wheel --no-isolation
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+
+check-dist: dist
+	@$(BIN)/python tests/dist/check.py dist
 
 format: $(VENV)/installed-dev
 	@$(BIN)/ruff check --fix .

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "reports": {"errors", "observe", "present", "runtime"},
     "model": {"config", "errors", "runtime"},
     "data": {"config", "errors", "runtime", "tokenization"},
+    "cleaning": {"config", "data", "errors", "runtime", "tokenization"},
     "checkpoint": {"config", "errors", "model", "runtime", "tokenization"},
     "generation": {"config", "errors", "model", "tokenization"},
     "evaluation": {
@@ -43,8 +44,8 @@ MAY_IMPORT = {
         *("reports", "runtime", "serving", "tokenization"),
     },
     "api": {
-        *("checkpoint", "config", "data", "errors", "evaluation", "generation", "insight"),
-        *("interop", "model", "reports", "runtime", "tokenization", "training"),
+        *("checkpoint", "cleaning", "config", "data", "errors", "evaluation", "generation"),
+        *("insight", "interop", "model", "reports", "runtime", "tokenization", "training"),
     },
 }
 DOORS = {"cli", "__main__", "__init__"}  # may import anything; nothing imports them

@@ -24,6 +24,7 @@ READMES = ["README.md", "README.zh-CN.md"]
 GUIDES = ["docs/use-your-model.md", "docs/use-your-model.zh-CN.md"]
 SERVING = ["docs/serve.md", "docs/serve.zh-CN.md"]
 PLAYING = ["docs/ui.md", "docs/ui.zh-CN.md"]
+CLEANING = ["docs/cleaning.md", "docs/cleaning.zh-CN.md"]
 PAGES = [*READMES, "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
 SMALLER = {"head_dim": 16, "intermediate_size": 48, "steps": 2, "vocab_size": 320}
 
@@ -73,7 +74,7 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.mark.parametrize(("english", "chinese"), [READMES, GUIDES, SERVING, PLAYING])
+@pytest.mark.parametrize(("english", "chinese"), [READMES, GUIDES, SERVING, PLAYING, CLEANING])
 def test_both_languages_show_the_same_code(english: str, chinese: str) -> None:
     for language in ("bash", "sh", "python"):  # so those of one are run
         assert blocks(english, language) == blocks(chinese, language)
@@ -160,6 +161,27 @@ def test_commands_that_take_a_model_elsewhere_run(
     folder = next(Path("runs/demo/checkpoints").glob("step-*"))
     example = re.sub(r"runs/demo/checkpoints/step-\d+", str(folder), example)
     exec(compile(example.replace("max_new_tokens=100", "max_new_tokens=4"), page, "exec"), {})
+
+
+def test_the_text_of_a_newcomer_is_cleaned_as_the_page_says(
+    newcomer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("rensa", "py3langid"):
+        pytest.importorskip(name)
+    shutil.copy("corpus.jsonl", "test.jsonl")
+    lines = [words for block in blocks(CLEANING[0], "sh") for words in commands(block)]
+    assert [words[0] for words in lines] == ["clean", "clean", "clean", "pretrain"]
+    assert main(lines[0]) == 0, capsys.readouterr().err
+    assert main(lines[1]) == 2  # such texts are no pages of the web
+    assert "web dropped" in capsys.readouterr().err
+    assert main(lines[2]) == 2  # each of them is a test question
+    assert "contamination dropped" in capsys.readouterr().err
+    assert main([*lines[3], "--preset", "small"]) == 0, capsys.readouterr().err
+    (example,) = blocks(CLEANING[0], "python")
+    shutil.rmtree("cleaned")
+    exec(compile(example, CLEANING[0], "exec"), {})
+    kept, dropped = map(int, capsys.readouterr().out.splitlines()[-1].split())
+    assert dropped and kept + dropped == len(TEXTS)
 
 
 @pytest.mark.parametrize("page", PAGES)

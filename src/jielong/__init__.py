@@ -11,6 +11,7 @@ if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
 if TYPE_CHECKING:
     from jielong.api import (
         TextGenerator,
+        clean,
         evaluate,
         evaluate_suites,
         export,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TextGenerator",
+    "clean",
     "evaluate",
     "evaluate_suites",
     "export",

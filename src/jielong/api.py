@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from jielong.checkpoint.checkpoint import find_model_folder, load_model
+from jielong.cleaning.clean import clean as clean_text
+from jielong.cleaning.report import CleanReport
+from jielong.config.cleaning import FIELDS as CLEANING_FIELDS
+from jielong.config.cleaning import make_cleaning
 from jielong.config.engine import Engine
 from jielong.config.load import load_config, with_default_budget
 from jielong.config.sampling import make_sampling
@@ -42,6 +46,7 @@ from jielong.training.suites import evaluate_suites
 
 __all__ = [
     "TextGenerator",
+    "clean",
     "evaluate",
     "evaluate_suites",
     "export",
@@ -108,6 +113,9 @@ def generate(
 
     A `TextGenerator` does the same for many texts, and packs the weights once for all of them.
 
+    Yields:
+        Text without the prompt; a character that takes several tokens comes whole.
+
     Raises:
         ConfigError: a sampling value is unknown or out of bounds.
     """
@@ -167,7 +175,12 @@ def evaluate(
     overlap. Every byte of the texts counts.
 
     Args:
-        batch_tokens: about as many tokens are in a forward pass.
+        model, tokenizer: as `load` gives them.
+        texts: each is read once.
+        batch_tokens: about as many tokens are in a forward pass, as rows of (B, T).
+
+    Returns:
+        Loss, perplexity, bits per byte with a standard error, tokens, bytes and seconds.
 
     Raises:
         DataError: there is no text.
@@ -194,6 +207,9 @@ def train_tokenizer(
         **settings: vocab_size, text_field, text_template, text_suffixes, text_unit,
             document_separator, encoding, allow_loss, tokenizer_sample_bytes.
 
+    Returns:
+        The tokenizer; it may have fewer tokens than asked for, if the text has no more pairs.
+
     Raises:
         ConfigError: a setting is unknown, or `out_dir` already has a tokenizer, or cannot be made.
         DataError: the text cannot be read, or there is none.
@@ -205,6 +221,36 @@ def train_tokenizer(
     tokenizer = train_on_corpus(config, log=log, engine=Engine.of(engine, ray_address))
     tokenizer.save(Path(out_dir))
     return tokenizer
+
+
+def clean(
+    data_path: str | Path | Sequence[str | Path],
+    out_dir: str | Path,
+    log: Callable[[str], None] = lambda line: None,
+    **settings: Any,
+) -> CleanReport:
+    """Drop what is not worth learning from a text, into a new folder of JSONL: `jielong clean`.
+
+    By default only exact and near duplicates are dropped. What is dropped is listed in the folder.
+
+    Args:
+        data_path: text as `jielong pretrain --data-path` takes it.
+        out_dir: a new folder; it appears once it is complete, and is text for the other functions.
+        log: called with progress lines.
+        **settings: filters, without, near_similarity, line_documents, languages, against, overlap,
+            personal, min_chars, max_chars, min_tokens, max_tokens; text_field, text_template,
+            text_suffixes, text_unit, document_separator, encoding, strict, allow_loss, tokenizer.
+
+    Returns:
+        How many texts each filter dropped or changed, with examples, and what is left.
+
+    Raises:
+        ConfigError: a setting is unknown, or a filter lacks its library or a tokenizer.
+        DataError: the text cannot be read, none of it is left, or `out_dir` holds something else.
+    """
+    cleaning = {name: settings.pop(name) for name in list(settings) if name in CLEANING_FIELDS}
+    config = load_config(data_path=_paths(data_path), **settings)
+    return clean_text(config.data, make_cleaning(**cleaning), Path(out_dir), log)
 
 
 def prepare(
@@ -228,6 +274,9 @@ def prepare(
         **settings: text_field, text_template, text_suffixes, text_unit, document_separator,
             encoding, strict, allow_loss, validation_fraction, validation_path, max_seq_len,
             bos_token, eos_token.
+
+    Returns:
+        What is in it and what was left out; `report.lines()` is what the command prints.
 
     Raises:
         ConfigError: a setting is unknown.

@@ -9,7 +9,7 @@ from tokenizers import models
 
 from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
 from jielong.data.batches import Batch, Batches
-from jielong.data.noise import BpeDropout
+from jielong.data.noise import BpeDropout, InputNoise
 from jielong.tokenization.merges import merged_from
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 from tiny import TEXTS, ListStream
@@ -126,3 +126,18 @@ def test_no_character_is_split() -> None:
             assert "\ufffd" not in words.decode([int(part)])
     one = words.encode("海")
     assert len(one) == 1 and parts[one[0], 0] == -1
+
+
+def test_after_its_last_step_of_noise_a_run_has_the_text_as_it_is(
+    stream: ListStream, words: Tokenizer
+) -> None:
+    data, training = DataConfig(max_seq_len=WINDOW), TrainingConfig(global_batch_size=4, seed=3)
+    split = BpeDropout(0.3, words.merged_from())
+    noise = InputNoise(0.3, np.arange(10, words.vocab_size))
+    noisy = Batches(stream, data, training, (), noise, split)
+    plain = Batches(stream, data, training)
+    some = Batches(stream, data, training, (), noise, split, noise_steps=7)
+    for step in range(12):
+        expected = (noisy if step < 7 else plain).batch(step)
+        assert some.batch(step).tokens.equal(expected.tokens)
+        assert not plain.batch(step).tokens.equal(noisy.batch(step).tokens)

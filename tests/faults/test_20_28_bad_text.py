@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bad_lines import BAD
 from jielong.cli.main import main
 from jielong.config.load import load_config
 from jielong.data.prepare.prepare import prepare
@@ -26,20 +27,6 @@ from jielong.data.shards import open_dataset
 from jielong.errors import DataError
 from jielong.tokenization.tokenizer import Tokenizer
 from tiny import TEXTS, TINY_RUN, environment, flags
-
-BAD = [
-    b'{"text": "cut',
-    b'{"text": "a" "score": NaN}',
-    b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-    b'{"text": "\xff\xfe"}',
-    b'{"text": "\\ud800"}',
-    b'{"text": ""}',
-    b'{"text": null}',
-    b'{"no": "text"}',
-    b"\x00\x00\x00",
-    b"{'text': 'a'}",
-    b"-" * 10_000,
-]
 
 
 def dataset_of(lines: list[bytes], folder: Path, tokenizer: Tokenizer, **values: Any) -> Path:

@@ -146,6 +146,19 @@ def test_a_run_that_slows_down_for_a_minute_is_said_and_a_short_pause_is_not() -
     assert watched(quick) == []
 
 
+def test_other_programs_that_use_much_of_the_processors_for_some_time_are_said() -> None:
+    def with_others(share: Curve) -> list[dict[str, Any]]:
+        train = records()
+        return [dict(r, others_share=share(n / len(train))) for n, r in enumerate(train)]
+
+    told = watched(with_others(lambda done: 0.4))
+    assert names(told) == ["shared"] and "40% of this machine" in told[0][1].text
+    assert names(watched(with_others(lambda done: 0.6 if done > 0.5 else 0.0))) == ["shared"]
+    assert watched(with_others(lambda done: 0.1)) == []
+    brief = with_others(lambda done: 0.4)
+    assert watched([dict(r, tokens=r["tokens"] // 1000) for r in brief]) == []
+
+
 def test_the_speed_of_an_earlier_start_does_not_count() -> None:
     train = records(speed=lambda done: 1000.0 if done < 0.5 else 400.0)
     health = Health(VOCAB, 20, train=train[:200], first_here=200)

@@ -25,7 +25,7 @@ from jielong.evaluation.sums import Likelihood, mixed_likelihood
 from tiny import TINY_RUN, ListStream, environment, flags, in_this_process, random_documents
 
 WEIGHTS = ("model.safetensors", "training_weights.safetensors", "optimizer.safetensors")
-NOT_THE_SAME = ("time", "seconds", "tokens_per_second", "memory_bytes")
+NOT_THE_SAME = ("time", "seconds", "tokens_per_second", "memory_bytes", "others_share")
 STREAMS = [ListStream(random_documents(n, longest=20, seed=n)) for n in (60, 30, 12)]
 
 

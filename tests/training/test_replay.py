@@ -18,7 +18,7 @@ from jielong.data.shards import open_dataset
 from jielong.errors import ConfigError
 from tiny import TINY_RUN, flags, in_this_process
 
-NOT_THE_SAME = ("time", "seconds", "tokens_per_second", "memory_bytes")
+NOT_THE_SAME = ("time", "seconds", "tokens_per_second", "memory_bytes", "others_share")
 WEIGHTS = ("model.safetensors", "training_weights.safetensors", "optimizer.safetensors")
 
 

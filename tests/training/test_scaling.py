@@ -77,6 +77,19 @@ def test_a_resumed_run_keeps_its_regularisation_unless_its_budget_has_changed() 
     assert longer.weight_decay == new.weight_decay == 2 and longer.bpe_dropout > 0
 
 
+def test_noise_ends_before_the_run_unless_an_earlier_version_began_it() -> None:
+    stream = ListStream([[1, *[5] * 30, 2]] * 40)
+    config = load_config("tiny", tokens=20 * 1280, max_seq_len=32)
+    new = resolve(config, stream, CPU)
+    assert 0 < new.noise_steps < new.total_steps
+    earlier = new.to_json()
+    assert resolve(config, stream, CPU, resumed=earlier).noise_steps == new.noise_steps
+    del earlier["noise_steps"]
+    assert resolve(config, stream, CPU, resumed=earlier).noise_steps == new.total_steps
+    longer = resolve(config.with_values(tokens=60 * 1280), stream, CPU, resumed=earlier)
+    assert new.noise_steps < longer.noise_steps < longer.total_steps
+
+
 def test_by_default_a_cpu_takes_no_more_at_once_than_makes_it_faster() -> None:
     for size, window, expected in (
         (32, 4096, 1),

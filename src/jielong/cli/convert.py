@@ -12,7 +12,7 @@ FORMATS = ("hf", "gguf", "minimind")
 def add(commands: Commands) -> None:
     """Add both commands and their flags."""
     p = commands.add_parser("import", help="convert a MiniMind .pth to a model folder")
-    p.add_argument("file", metavar="FILE.pth")
+    p.add_argument("file", metavar="FILE.pth", help="a checkpoint of MiniMind")
     p.add_argument("--tokenizer", required=True, metavar="DIR", help="its tokenizer folder")
     p.add_argument(
         "--config", metavar="FILE.json", help="its settings that the weights do not show"

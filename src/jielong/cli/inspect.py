@@ -72,7 +72,7 @@ def _add_before(below: Commands) -> None:
     usage = "RUN_OR_CHECKPOINT | [--preset NAME] [settings]"
     p = _add(below, "model", "every part: shape, parameters, FLOPs", model, usage)
     p.add_argument("--rows", type=int, default=8, help="windows of the batch (default 8)")
-    p.add_argument("subject", nargs="?", metavar="RUN_OR_CHECKPOINT")
+    p.add_argument("subject", nargs="?", metavar="RUN_OR_CHECKPOINT", help="instead of settings")
     _add_settings(p, [*MODEL_FIELDS, "max_seq_len"])
 
     usage = "RUN | --data-path TEXT [settings]"

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from jielong.cli import (
+    clean,
     convert,
     evaluate,
     generate,
@@ -72,8 +73,8 @@ def build_parser() -> Parser:
     parser = Parser(prog="jielong", description="Pretrain a small language model on your own text.")
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    modules = (pretrain, plan, tokenizer, prepare, generate, serve, ui, evaluate, inspect, report)
-    for module in (*modules, convert):
+    modules = (pretrain, plan, clean, tokenizer, prepare, generate, serve, ui, evaluate, inspect)
+    for module in (*modules, report, convert):
         module.add(commands)
     for command in _leaves(commands):
         command.add_argument(

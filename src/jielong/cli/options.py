@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -79,7 +79,9 @@ def add_engine(parser: Parser) -> None:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the argument that names a trained model, and `--checkpoint`."""
-    parser.add_argument("model", metavar="RUN_OR_CHECKPOINT")
+    parser.add_argument(
+        "model", metavar="RUN_OR_CHECKPOINT", help="a run's folder, a checkpoint or a model folder"
+    )
     parser.add_argument(
         "--checkpoint",
         default="best",
@@ -103,12 +105,15 @@ def find_model(arguments: argparse.Namespace) -> Path:
     return folder
 
 
-def add_fields(parser: Parser, names: Sequence[str]) -> None:
+def add_fields(
+    parser: Parser, names: Sequence[str], fields: Mapping[str, FieldSpec] = FIELDS | BATCH_ALIASES
+) -> None:
     """Add a flag for each of the config fields `names`, grouped by section."""
-    groups = {name: parser.add_argument_group(name) for name in _sections(names)}
+    sections = dict.fromkeys(fields[name].section for name in names)
+    groups = {name: parser.add_argument_group(name) for name in sections}
     aliases = {name: alias for alias, name in ALIASES.items()}
     for name in names:
-        spec = (FIELDS | BATCH_ALIASES)[name]
+        spec = fields[name]
         flags = [_flag(n) for n in (name, aliases.get(name)) if n]
         options: dict[str, Any] = {"default": argparse.SUPPRESS, "dest": f"field {name}"}
         if spec.type is bool:
@@ -119,10 +124,6 @@ def add_fields(parser: Parser, names: Sequence[str]) -> None:
         else:
             options |= {"metavar": spec.type_name.upper().replace(" OR ", "|")}
         groups[spec.section].add_argument(*flags, help=_help(spec), **options)
-
-
-def _sections(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys((FIELDS | BATCH_ALIASES)[name].section for name in names))
 
 
 def _help(spec: FieldSpec) -> str:

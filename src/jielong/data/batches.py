@@ -16,7 +16,7 @@ from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
 from jielong.data.mixture import MixedWindows, Mixture
 from jielong.data.noise import BpeDropout, InputNoise
 from jielong.data.shuffle import random_bits
-from jielong.data.windows import Stream, Windows
+from jielong.data.windows import Row, Stream, Windows
 
 _NOISE, _DROPOUT = 2, 3  # keys that set random bits for different ends apart
 
@@ -86,6 +86,7 @@ class Batches:
         noise: InputNoise | None = None,
         bpe_dropout: BpeDropout | None = None,
         mixture: Mixture | None = None,
+        noise_steps: int | None = None,
     ) -> None:
         """Lay out the epochs.
 
@@ -95,11 +96,14 @@ class Batches:
             noise: replaces some input tokens.
             bpe_dropout: splits some tokens.
             mixture: other texts that are mixed in.
+            noise_steps: steps in which noise and BPE-dropout act; all, if not given.
         """
         self.stream, self.data, self.seed = stream, data, training.seed
-        self.noise = noise
-        main = Windows(stream, data, training.seed, bpe_dropout)
+        self.noise, self.noise_steps = noise, noise_steps
+        main = Windows(stream, data, training.seed)
+        split = Windows(stream, data, training.seed, bpe_dropout)
         self.source = main if mixture is None else MixedWindows(main, mixture)
+        self._split_source = split if mixture is None else MixedWindows(split, mixture)
         self.windows = self.source.count  # of an epoch
         self.main_windows = main.count  # those of the split itself
         self.passes = 1.0 if mixture is None else mixture.passes
@@ -176,7 +180,8 @@ class Batches:
         """
         windows = self.step_windows(step)
         share = np.array_split(windows, world_size)[rank]
-        batch = self.load(share if len(share) else windows[:1], self.span(step).epoch)
+        own = share if len(share) else windows[:1]
+        batch = self.load(own, self.span(step).epoch, self.is_noisy(step))
         return batch if len(share) else batch.rows(share)
 
     def documents_of(self, windows: np.ndarray, epoch: int) -> list[int]:
@@ -190,11 +195,19 @@ class Batches:
         parts = range(len(self.source.parts))
         return [self.source.documents_of_part(part, windows, epoch) for part in parts]
 
-    def load(self, windows: np.ndarray, epoch: int = 0) -> Batch:
-        """Return the batch of the given windows of an epoch."""
-        rows = [self.source.row(int(w), epoch) for w in windows]
+    def is_noisy(self, step: int) -> bool:
+        """Return whether noise and BPE-dropout, if there are any, act at `step`."""
+        return self.noise_steps is None or step < self.noise_steps
+
+    def row(self, window: int, epoch: int, noisy: bool) -> Row:
+        """Return a window of an epoch; where `noisy`, some tokens are split by BPE-dropout."""
+        return (self._split_source if noisy else self.source).row(window, epoch)
+
+    def load(self, windows: np.ndarray, epoch: int = 0, noisy: bool = True) -> Batch:
+        """Return the batch of the given windows of an epoch, with noise and BPE-dropout or not."""
+        rows = [self.row(int(w), epoch, noisy) for w in windows]
         tokens, targets, ids = (np.stack(column) for column in zip(*rows, strict=True))
-        if self.noise:
+        if self.noise and noisy:
             T = tokens.shape[1]
             places = windows[:, None] * T + np.arange(T)
             bits = random_bits(places, self.seed, epoch, _NOISE)

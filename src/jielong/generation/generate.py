@@ -15,6 +15,7 @@ from jielong.generation.sampling import new_generator, sample_next
 from jielong.generation.stopping import until
 from jielong.generation.threads import FEW_TOKENS, is_small, on_one_thread
 from jielong.model.attention import KVCache
+from jielong.model.prompt import read
 from jielong.model.transformer import Transformer, context_length
 from jielong.tokenization.tokenizer import Tokenizer
 
@@ -214,7 +215,7 @@ class _Generation:
         if was_training:
             self.model.eval()
         try:
-            hidden = self.model.hidden_states(tokens, cache=cache)
+            hidden = read(self.model, tokens, cache)
             return self.model.logits(hidden[:, -1]).float()
         finally:
             if was_training:

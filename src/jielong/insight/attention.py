@@ -96,6 +96,10 @@ def inspect_attention(
         text: read as a document, up to the model's context.
         layer, head: keep this layer, this head alone; from 1.
 
+    Returns:
+        The heads, and of each the weights (T, T): row t is how much token t takes from each of
+        those up to itself, and sums to 1.
+
     Raises:
         ConfigError: there is no such layer or head.
         DataError: there is no text, or the tokenizer cannot read it.

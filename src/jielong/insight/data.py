@@ -171,6 +171,10 @@ def inspect_data(
         log: takes the lines of what has to be prepared for settings.
         **changes: settings that differ from the run's, such as `packing="pad"`.
 
+    Returns:
+        The first `rows` of the B rows of the batch, with X and Y of each of the T positions of a
+        window; and how many targets count.
+
     Raises:
         ConfigError: there is no such run, or the run has no such step.
         DataError: the text cannot be read, or is not prepared.
@@ -190,7 +194,8 @@ def view(data: RunData, step: int, rows: int, positions: int) -> DataView:
     batches, epoch = data.batches, data.batches.span(step).epoch
     batch, masked = batches.batch(step), data.config.data.document_mask
     padded = _padding(batch)
-    ids = [batches.source.row(int(window), epoch)[2].tolist() for window in batch.windows]
+    noisy = batches.is_noisy(step)
+    ids = [batches.row(int(window), epoch, noisy)[2].tolist() for window in batch.windows]
     total = [_row(batch, padded, row, ids[row], data.tokenizer) for row in range(len(ids))]
     return DataView(
         step=step,
@@ -203,8 +208,8 @@ def view(data: RunData, step: int, rows: int, positions: int) -> DataView:
         counted=batch.target_count,
         padding=int(padded.sum()),
         documents=sum(row.documents for row in total),
-        input_noise=data.plan.input_noise,
-        bpe_dropout=data.plan.bpe_dropout,
+        input_noise=data.plan.input_noise if noisy else 0.0,
+        bpe_dropout=data.plan.bpe_dropout if noisy else 0.0,
         rows=tuple(total[:rows]),
         positions_shown=positions,
     )

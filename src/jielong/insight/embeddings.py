@@ -91,6 +91,10 @@ def inspect_embeddings(
         text: a token; of a text of several, the first MOST_TOKENS are taken one by one.
         nearest: how many neighbours to keep.
 
+    Returns:
+        For each token of the text its neighbours and their cosines, −1 to 1. The matrix of
+        embeddings is (V, H).
+
     Raises:
         DataError: there is no text, or the tokenizer cannot read it.
     """

@@ -91,6 +91,9 @@ def inspect_experts(model: Transformer, tokenizer: Tokenizer, text: str) -> Expe
         model, tokenizer: as `load` gives them; the model is a mixture of experts.
         text: read as a document, up to the model's context.
 
+    Returns:
+        For each layer experts and weights (T, k) of T tokens, and the load (E,) of E experts.
+
     Raises:
         ConfigError: the model is no mixture of experts.
         DataError: there is no text, or the tokenizer cannot read it.

@@ -97,6 +97,10 @@ def inspect_layers(model: Transformer, tokenizer: Tokenizer, text: str) -> Layer
         model, tokenizer: as `load` gives them.
         text: read as a document, up to the model's context.
 
+    Returns:
+        For each layer, the embedding first, T − 1 guesses (the next token after each but the last)
+        and the mean surprise, in bits.
+
     Raises:
         DataError: there is no text, or the tokenizer cannot read it.
     """

@@ -144,6 +144,10 @@ def inspect_model(
         window: tokens of a window; default the model's context.
         rows: windows of the batch.
         document: mean tokens of a document, if attention stays within documents.
+
+    Returns:
+        Parameters by part, FLOPs of a token, and the shapes in and out of each module on the way
+        of a batch (rows, window).
     """
     window = window or context_length(config)
     with torch.device("meta"):

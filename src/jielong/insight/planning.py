@@ -47,6 +47,9 @@ def plan(
         price_per_hour: of the machine, in any currency.
         log: takes the lines of what is prepared.
 
+    Returns:
+        Parameters, tokens, memory (bytes), time (seconds), tokens a second and cost.
+
     Raises:
         ConfigError: a setting is wrong, or a time is given for a GPU that is not here.
         DataError: the text cannot be read.

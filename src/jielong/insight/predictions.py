@@ -150,6 +150,10 @@ def inspect_predictions(
         text: read as a document, up to the model's context. Its end is not predicted.
         guesses: how many of the likeliest tokens to keep for each place.
 
+    Returns:
+        For each of the T tokens but the first its probability, rank and surprise (bits), and the
+        likeliest tokens.
+
     Raises:
         DataError: there is no text, or the tokenizer cannot read it.
     """

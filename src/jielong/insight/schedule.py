@@ -76,6 +76,9 @@ def inspect_schedule(what: Subject, log: Log = silent, **changes: object) -> Sch
         log: takes the lines of what has to be prepared for settings.
         **changes: settings that differ from the run's.
 
+    Returns:
+        Learning rate, tokens of a batch and weight decay at some of the steps, each counted from 0.
+
     Raises:
         ConfigError: there is no such run, or a setting is wrong.
         DataError: the text cannot be read, or is not prepared.

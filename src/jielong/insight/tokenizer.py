@@ -73,6 +73,9 @@ def inspect_tokenizer(tokenizers: Mapping[str, Tokenizer] | Tokenizer, text: str
         tokenizers: a tokenizer, or several by name.
         text: as it would stand in a document; names of special tokens become special tokens.
 
+    Returns:
+        Ids and pieces of the text, (T,), for each tokenizer, with bytes of each token.
+
     Raises:
         DataError: there is no text, or a tokenizer cannot read it.
     """

@@ -40,6 +40,7 @@ def export(
 
     Args:
         run_or_checkpoint: a run (its best checkpoint), a checkpoint or any model folder.
+        out_dir: a new folder; it appears once it is complete.
         format: hf, gguf or minimind.
         dtype: hf: bfloat16 (default), float16, float32; gguf: f16 (default), f32, q8_0.
         license: hf: license id for the model card, such as apache-2.0.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jielong.errors import first_line
+from jielong.runtime.device import onednn_is_faster, plain_products
 
 QUERY_BLOCK_SIZE = 128  # queries of a document per attention call
 MIN_MEAN_LENGTH = 192  # tokens per document above which per-document calls are faster than a mask
@@ -114,6 +116,7 @@ def per_document_attention(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, 
     grouped = q.view(B, KV, G, T, D).permute(1, 2, 0, 3, 4).reshape(KV, G, B * T, D)
     keys, values = (x.transpose(0, 1).reshape(KV, B * T, D) for x in (k, v))
     causal = torch.ones(T, T, dtype=torch.bool).tril()
+    attend = _attend_plainly if onednn_is_faster() else F.scaled_dot_product_attention
     outs = []
     documents = (grouped.split(lengths, 2), keys.split(lengths, 1), values.split(lengths, 1))
     for q, k, v in zip(*documents, strict=True):
@@ -121,11 +124,44 @@ def per_document_attention(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, 
         for start, block in zip(range(0, q.shape[2], size), q.split(size, 2), strict=True):
             rows, end = block.shape[2], start + block.shape[2]
             mask = causal[start:end, :end].repeat(G, 1)
-            out = F.scaled_dot_product_attention(
+            out = attend(
                 block.reshape(1, KV, G * rows, D), k[None, :, :end], v[None, :, :end], mask
             )
             outs.append(out.view(KV, G, rows, D))
     return torch.cat(outs, 2).view(H, B, T, D).permute(1, 2, 0, 3)
+
+
+def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """`F.scaled_dot_product_attention` by its kernel for CPUs, in float32 and without oneDNN.
+
+    oneDNN makes code for each new shape, and documents have all lengths: with it, or in bfloat16,
+    this took 2 to 4 times as long, and a run 1 to 1.5 GB more memory (docs/experiments.md).
+    """
+    bias = torch.zeros(mask.shape).masked_fill(~mask, -math.inf)
+    attended: Tensor = _PlainAttention.apply(q.float(), k.float(), v.float(), bias)
+    return attended.to(v.dtype)
+
+
+class _PlainAttention(torch.autograd.Function):
+    """Attention whose backward pass, too, runs in `plain_products`."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        with plain_products():
+            out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                q, k, v, attn_mask=bias
+            )
+        ctx.save_for_backward(q, k, v, out, logsumexp, bias)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, logsumexp, bias = ctx.saved_tensors
+        with plain_products():
+            found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                grads[0], q, k, v, out, logsumexp, 0.0, False, attn_mask=bias
+            )
+        return *found, None
 
 
 def varlen_attention(

@@ -13,6 +13,13 @@ SETUP = {
     "  files          {what}": "  文件           {what}",
     "  not read       {what}": "  未读取         {what}",
     "  documents      {n} ({share} duplicates)": "  文档           {n}（{share} 重复）",
+    "  documents      {n} ({share} duplicates, about {near} with near ones)": (
+        "  文档           {n}（{share} 重复，连同近似重复约 {near}）"
+    ),
+    "about {share} of the documents nearly repeat another one: `jielong clean` keeps one of each, "
+    "before any is held out": (
+        "约 {share} 的文档与另一篇近乎重复：`jielong clean` 在留出之前每组只保留一篇"
+    ),
     "  tokens         {n} as {kind}, vocabulary {v}": "  token          {n}（{kind}），词表 {v}",
     "  text           {n} MB, {each} bytes per token": (
         "  文本           {n} MB，每 token {each} 字节"
@@ -68,6 +75,7 @@ SETUP = {
     "weight decay {n}": "权重衰减 {n}",
     "{share} of the input tokens replaced": "替换 {share} 的输入 token",
     "{share} of the tokens split": "拆分 {share} 的 token",
+    "the text as it is from step {n} on": "第 {n} 步起使用原文",
     "a stop once the held-out loss has turned": "留出损失回升就停止",
     "causal over the whole window": "整个窗口内的因果注意力",
     "one call per document where documents are long, otherwise masked": (
@@ -240,6 +248,11 @@ WARNINGS = {
         "留出损失上升（第 {step} 步 {best}，现在 {now}），训练损失却在下降：模型在背诵文本。"
         "增加文本最有效；"
         "否则减少 --epochs，或加大 --weight-decay 或 --dropout。最好的检查点会保留"
+    ),
+    "other programs use {share} of this machine's processors: training is slower by that or more, "
+    "since its threads wait for each other. `top` shows which they are": (
+        "其他程序占用了本机 {share} 的处理器：训练因此变慢，幅度可能更大，因为它的线程要互相等待。"
+        "用 `top` 可查看是哪些程序"
     ),
     "training has slowed down to {now} tokens/s, from {before}: another program may use this "
     "machine, or it may be too hot. `top`, or nvidia-smi, shows which": (

@@ -24,6 +24,8 @@ GROWN = 5.0  # times the gradient norm that the run had
 WORSE = 0.005  # of the best held-out loss
 SLOWER = 2 / 3  # of the median speed
 SLOW_S = 60.0  # seconds for which a run must be slow
+SHARED = 0.25  # of the processors, used by other programs
+SHARED_S = 20.0  # seconds for which they must be
 WORN = (4, 16, 40)  # times that a text has been read
 UNUSED_RECORDS = 20  # in which an expert got no token
 
@@ -82,6 +84,7 @@ class Health:
             lambda: growing_gradient(train),
             lambda: memorising(train, self.validations),
             lambda: slower(self.train[self.first_here :]),
+            lambda: shared(self.train[self.first_here :]),
             lambda: unused_expert(train),
             lambda: read_again(train, self.epoch_tokens),
         ]
@@ -202,6 +205,26 @@ def slower(train: Sequence[Record]) -> Finding | None:
         "slower",
         f"training has slowed down to {now:,.0f} tokens/s, from {median:,.0f}: another program may "
         "use this machine, or it may be too hot. `top`, or nvidia-smi, shows which",
+    )
+
+
+def shared(train: Sequence[Record]) -> Finding | None:
+    """Other programs have used much of the processors for some time."""
+    seconds, used = 0.0, 0.0
+    for this, before in zip(train[:0:-1], train[-2::-1], strict=True):
+        share, speed = this.get("others_share"), this.get("tokens_per_second")
+        if share is None or not speed:
+            return None
+        spent = (this["tokens"] - before["tokens"]) / speed
+        seconds, used = seconds + spent, used + share * spent
+        if seconds >= SHARED_S:
+            break
+    if seconds < SHARED_S or used < SHARED * seconds:
+        return None
+    return Finding(
+        "shared",
+        f"other programs use {used / seconds:.0%} of this machine's processors: training is slower "
+        "by that or more, since its threads wait for each other. `top` shows which they are",
     )
 
 

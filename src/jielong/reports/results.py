@@ -180,6 +180,10 @@ def read_report(runs: str | Path | Sequence[str | Path]) -> RunReport:
     Args:
         runs: folders of runs; one that is named twice counts once.
 
+    Returns:
+        Each run with its validations (loss in nats a token, bits per byte), what differs in their
+        settings, and warnings where bits per byte may not compare.
+
     Raises:
         DataError: a folder does not exist or is not a run's, or none is named.
     """
@@ -198,6 +202,12 @@ def read_report(runs: str | Path | Sequence[str | Path]) -> RunReport:
 
 def list_runs(folder: str | Path = "runs") -> RunsTable:
     """Find all runs at and below a folder: what `jielong runs` shows.
+
+    Args:
+        folder: where to look; runs lie in it or below.
+
+    Returns:
+        A row for each run: state, step, held-out bits per byte, age (seconds) and size (bytes).
 
     Raises:
         DataError: there is no such folder.

@@ -15,6 +15,7 @@ import torch
 
 from jielong.errors import ConfigError
 
+LEAST_BFLOAT16_WIDTH = 256  # below it, conversions cost what faster products save
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -84,12 +85,11 @@ def bfloat16_width() -> float:
     with AMX; not on ARM.
     """
     if platform.machine().lower() in ("x86_64", "amd64"):
-        if torch.cpu._is_amx_tile_supported():
-            return 256
-        return 128 if torch.cpu._is_avx512_bf16_supported() else math.inf
-    # a build without oneDNN, as torch's for macOS, does not have the question
-    known = torch.backends.mkldnn.is_available()
-    return 256 if known and torch.ops.mkldnn._is_mkldnn_bf16_supported() else math.inf
+        found = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    else:  # a build without oneDNN, as torch's for macOS, does not have the question
+        found = torch.backends.mkldnn.is_available()
+        found = found and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return LEAST_BFLOAT16_WIDTH if found else math.inf
 
 
 @contextlib.contextmanager
@@ -101,10 +101,20 @@ def fast_products() -> Iterator[None]:
     bears the name of what it does on CPUs with AMX: products in bfloat16. Those are left out. Small
     products take 10 µs longer, so this is for training and for many tokens at once.
     """
+    with _products("bf16") if onednn_is_faster() else contextlib.nullcontext():
+        yield
+
+
+def plain_products() -> contextlib.AbstractContextManager[None]:
+    """Within, products run where torch has them by default, also inside of `fast_products`."""
+    return _products("ieee")
+
+
+@contextlib.contextmanager
+def _products(precision: str) -> Iterator[None]:
     switch: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = switch.fp32_precision
-    if _onednn_is_faster():
-        switch.fp32_precision = "bf16"
+    switch.fp32_precision = precision
     try:
         yield
     finally:
@@ -112,7 +122,8 @@ def fast_products() -> Iterator[None]:
 
 
 @functools.cache
-def _onednn_is_faster() -> bool:
+def onednn_is_faster() -> bool:
+    """Whether oneDNN multiplies large float32 matrices faster than MKL on this CPU."""
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()):
         return False
     wide, amx = torch.cpu._is_avx512_supported(), torch.cpu._is_amx_tile_supported()

@@ -24,6 +24,7 @@ from jielong.generation.generate import TextGenerator, suppressed_tokens
 from jielong.generation.sampling import sample_each
 from jielong.generation.threads import FEW_TOKENS, is_small, on_one_thread
 from jielong.model.attention import KVCache
+from jielong.model.prompt import read
 from jielong.model.transformer import Transformer, context_length
 from jielong.serving.errors import RequestError
 from jielong.serving.lane import Lane
@@ -187,7 +188,7 @@ class Engine:
         request = row.request
         scored = request.echo and request.top_logprobs is not None
         self.counters.prompt_tokens += len(row.context) - request.hidden
-        hidden = self._read(row) if scored or request.max_tokens else None
+        hidden = self._read(row, scored) if scored or request.max_tokens else None
         if request.echo:
             infos = []
             if scored and hidden is not None:
@@ -198,10 +199,16 @@ class Engine:
         return self._write([row], self._logits(hidden[:, -1]))
 
     @torch.inference_mode()
-    def _read(self, row: Row) -> Tensor:
-        """Read the tokens of a text that are not in the cache: their hidden states (1, n, H)."""
+    def _read(self, row: Row, scored: bool = False) -> Tensor:
+        """Read the tokens of a text that are not in the cache: their hidden states (1, n, H).
+
+        Args:
+            scored: their log-probabilities are wanted, so precision matters more than speed.
+        """
         new = torch.tensor([row.context[row.length :]], device=self.model.device)
-        return self.model.hidden_states(new, cache=row.cache)
+        if scored:
+            return self.model.hidden_states(new, cache=row.cache)
+        return read(self.model, new, row.cache)
 
     @torch.inference_mode()
     def _logits(self, hidden: Tensor) -> Tensor:

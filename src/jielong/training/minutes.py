@@ -77,22 +77,12 @@ def choose_size(
     measured = text()
     vocabulary = measured.vocabulary or vocabulary_for(measured.bytes)
     text_tokens = max(1, round(measured.bytes / BYTES_PER_TOKEN))
-    seconds = _seconds_left(config, started)
-    best: tuple[ModelSize, float] | None = None
-    smaller = 0
-    for size in MODEL_SIZES:
-        values = size.values() | {"vocab_size": vocabulary}
-        candidate = config.with_values(**values)
-        parameters = candidate.model.parameter_count
-        if best is not None and 2 * best[1] * smaller / parameters < tokens_for(parameters):
-            break  # too slow, even if the arithmetic is done twice as fast: not worth measuring
-        speed = measure_speed(candidate, machine, REPEATED)  # most texts will be read again
-        tokens = min(tokens_in(candidate, speed, seconds, text_tokens), MOST_EPOCHS * text_tokens)
-        if best is not None and tokens < tokens_for(parameters):
-            break
-        best, smaller = (size, tokens), parameters
-    assert best is not None
-    size, tokens = best
+    size, tokens = largest_size(
+        config.with_values(vocab_size=vocabulary),
+        text_tokens,
+        _seconds_left(config, started),
+        lambda candidate: measure_speed(candidate, machine, REPEATED),  # most will be read again
+    )
     log(
         f"chosen     {size.hidden_size} wide, {size.num_hidden_layers} layers, vocabulary "
         f"{vocabulary}: the largest that can see enough tokens in {config.training.minutes:g} "
@@ -101,6 +91,31 @@ def choose_size(
     values = size.values() | {"vocab_size": vocabulary}
     write_chosen(file, kept | values)
     return config.with_values(**values)
+
+
+def largest_size(
+    config: Config, text_tokens: int, seconds: float, speed_of: Callable[[Config], Speed]
+) -> tuple[ModelSize, float]:
+    """Return the largest model that sees enough tokens in the time, and how many it sees.
+
+    Args:
+        config: everything but the model's size.
+        speed_of: measures a candidate; asked from the smallest one on.
+    """
+    best: tuple[ModelSize, float] | None = None
+    smaller = 0
+    for size in MODEL_SIZES:
+        candidate = config.with_values(**size.values())
+        parameters = candidate.model.parameter_count
+        if best is not None and 2 * best[1] * smaller / parameters < tokens_for(parameters):
+            break  # too slow, even if the arithmetic is done twice as fast: not worth measuring
+        speed = speed_of(candidate)
+        tokens = min(tokens_in(candidate, speed, seconds, text_tokens), MOST_EPOCHS * text_tokens)
+        if best is not None and tokens < tokens_for(parameters):
+            break
+        best, smaller = (size, tokens), parameters
+    assert best is not None
+    return best
 
 
 def choose_tokens(

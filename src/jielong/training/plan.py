@@ -17,6 +17,7 @@ from jielong.data.mixture import Mixture
 from jielong.data.windows import Stream
 from jielong.training.scaling import (
     MOST_EVAL_TOKENS,
+    NOISE_SHARE,
     REPEATED,
     Regularisation,
     default_eval_tokens,
@@ -46,6 +47,7 @@ class RunPlan:
     dropout: float
     input_noise: float
     bpe_dropout: float
+    noise_steps: int  # in which input noise and BPE-dropout act
     total_steps: int
     warmup_steps: int
     decay_steps: int
@@ -117,6 +119,7 @@ def resolve(
         dropout=regular.dropout,
         input_noise=regular.input_noise,
         bpe_dropout=regular.bpe_dropout,
+        noise_steps=_noise_steps(total_steps, resumed),
         total_steps=total_steps,
         warmup_steps=schedule.warmup_steps,
         decay_steps=schedule.decay_steps,
@@ -158,6 +161,14 @@ def _regularisation(
         values = {name: resumed.get(name, 0.0) for name in values}
     given = {name: getattr(asked.training, name) for name in values}
     return Regularisation(**(values | {k: v for k, v in given.items() if v is not None}))
+
+
+def _noise_steps(total_steps: int, resumed: Mapping[str, Any] | None) -> int:
+    """Steps in which the text has noise: all of them in a run that an earlier version began."""
+    if resumed is not None and resumed.get("total_steps") == total_steps:
+        kept: int = resumed.get("noise_steps", total_steps)
+        return kept
+    return round(NOISE_SHARE * total_steps)
 
 
 def _global_batch(

@@ -88,7 +88,9 @@ def _batches(
         noise = InputNoise(plan.input_noise, ids)
     if plan.bpe_dropout:
         bpe_dropout = BpeDropout(plan.bpe_dropout, tokenizer.merged_from())
-    return Batches(train, config.data, config.training, sizes, noise, bpe_dropout, mixture)
+    return Batches(
+        train, config.data, config.training, sizes, noise, bpe_dropout, mixture, plan.noise_steps
+    )
 
 
 def _plan_of(checkpoint: Path | None) -> Mapping[str, Any] | None:

@@ -17,6 +17,7 @@ REPEATED = 1.5  # epochs from which on a text counts as read more than once
 UPDATE_TOKENS = 4  # that training takes as long as an update of Muon, for each unit of width
 MOST_EPOCHS = 30  # that --minutes has a text read: what more would teach, it would only memorise
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
+NOISE_SHARE = 0.8  # of a run that has noise in its text; then the text is as it will be asked about
 EVALUATION = 1 / 3  # the work of a token that is only predicted, over one that is trained on
 EVAL_SHARE = 0.05  # of the time, for validations
 FEWEST_EVAL_TOKENS, MOST_EVAL_TOKENS = 2**13, 2**16

@@ -20,6 +20,7 @@ from jielong.reports.curves import figures
 from jielong.reports.history import RunHistory, read_history
 from jielong.reports.report import REPORT, write_report
 from jielong.runtime.device import describe
+from jielong.runtime.processors import OtherPrograms
 from jielong.runtime.run_folder import StopSignals
 from jielong.training.state import TrainState
 from jielong.training.step import StepResult
@@ -56,6 +57,7 @@ class Watch:
         self.pictured: int | None = None  # the step whose curves trackers have
         self.told: set[str] = set()
         self.goes_on = False
+        self.others = OtherPrograms()
 
     def start(self) -> None:
         """Write the `start` record, and take in what a resumed run has recorded before."""
@@ -117,6 +119,8 @@ class Watch:
         more: dict[str, Any] = result.expert_metrics()
         more |= {} if memory is None else {"memory_bytes": memory}
         more |= {} if mfu is None else {"mfu": round(mfu, 4)}
+        others = self.others.share() if self.device.type == "cpu" else None
+        more |= {} if others is None else {"others_share": round(others, 2)}
         record = state.metrics.train(
             step, means, learning_rate, result.grad_norm, state.progress.tokens, **more
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from jielong.data.shard_writer import HashedFile
-from jielong.data.sources.items import BadLine, Remark
+from jielong.data.sources.items import BadLine, Document, Item, Remark
 from jielong.data.sources.losses import Losses
 from jielong.errors import DataError
 
@@ -37,6 +37,11 @@ class LeftOut:
     def begin(self, part: str) -> None:
         """Begin the account of a part of the dataset."""
         self.losses = self.accounts[part] = Losses(self._allow_loss)
+
+    def documents(self, part: str, items: Iterable[Item]) -> Iterator[Document]:
+        """Begin the account of a part of the dataset, and yield its documents."""
+        self.begin(part)
+        yield from self.losses.documents(items, self._list)
 
     def replay(self, found: Iterable[tuple[int, BadLine | Remark]], read_bytes: int) -> None:
         """Account for what was found while text was read, and list what is left out.

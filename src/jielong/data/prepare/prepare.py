@@ -16,6 +16,7 @@ from jielong.config.settings import Config
 from jielong.data.prepare.encoding import EncodedBatch
 from jielong.data.prepare.engines import encoder
 from jielong.data.prepare.left_out import LeftOut, check_again
+from jielong.data.prepare.near_copies import NearCopies
 from jielong.data.prepare.provenance import (
     SOURCES,
     Sources,
@@ -123,6 +124,7 @@ def _write_splits(
     left_out = LeftOut(folder, data.strict, data.allow_loss)
     account = _Account(left_out, log)
     distinct, held_out, shared = DistinctSample(), DistinctSample(), 0.0
+    near = NearCopies(vocab_size)
     with encoder(engine, data, tokenizer) as encoded:
         if sources.validation:
             for documents in account.take("validation", encoded(sources.validation)):
@@ -136,6 +138,7 @@ def _write_splits(
         split = Split(train, validation, share, tokenizer.token_bytes(), text_bytes)
         for documents in account.take("data", encoded(sources.data)):
             distinct.add(documents.hashes)
+            near.add(documents)
             shared += held_out.count_in(documents.hashes)
             split.add(documents)
     split.finish()
@@ -146,6 +149,7 @@ def _write_splits(
         "bad_lines": left_out.count,
         "duplicate_share": distinct.duplicate_share,
         "duplicates_exact": distinct.exact,
+        "near_duplicate_share": near.share,
         "shared_documents": round(shared),
         "marked_documents": account.marked,
         "held_out_pieces": split.pieces,

@@ -82,8 +82,8 @@ def provenance(config: Config, tokenizer: Tokenizer, sources: Sources) -> dict[s
         "tokenizer": tokenizer.fingerprint,
         "special_ids": tokenizer.special_ids,
         "settings": dataset_settings(config) | {"chat_template": _chat_template(tokenizer)},
-        "data": [_source_record(s) for s in sources.data],
-        "validation": [_source_record(s) for s in sources.validation],
+        "data": [source_record(s) for s in sources.data],
+        "validation": [source_record(s) for s in sources.validation],
     }
 
 
@@ -124,11 +124,12 @@ def _changes(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
             before, now = ("unset" if v is None else v for v in (then, value))
             found.append(f"its data.{name} is {before}, not {now}")
     for part in ("data", "validation"):
-        found += _source_changes(stored[part], wanted[part])
+        found += source_changes(stored[part], wanted[part])
     return found
 
 
-def _source_changes(stored: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> list[str]:
+def source_changes(stored: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> list[str]:
+    """List, in words, how the sources of two records differ."""
     before, now = ({source["name"]: source for source in s} for s in (stored, wanted))
     found = [f"it was made without {name}" for name in now if name not in before]
     found += [f"it was made with {name}" for name in before if name not in now]
@@ -153,6 +154,7 @@ def source_summaries(sources: Sequence[Source]) -> list[dict[str, Any]]:
     return [{"name": source.name, "bytes": source.size} for source in sources]
 
 
-def _source_record(source: Source) -> dict[str, Any]:
+def source_record(source: Source) -> dict[str, Any]:
+    """Return what tells whether a source has changed."""
     name = shown(source.path.resolve()) if source.path else source.name
     return {"name": name, "kind": source.kind, "bytes": source.size, "mtime_ns": source.mtime_ns}

@@ -20,6 +20,7 @@ from jielong.tokenization.tokenizer import Tokenizer
 CHUNK = 2**20  # documents processed at once
 PERCENTILES = (5, 25, 50, 75, 95, 100)
 SAMPLE_TOKENS = 60
+MANY_NEAR, OF_DOCUMENTS = 0.05, 50  # share of near copies that is worth a word, and of how many
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class PrepareReport:
         bad_lines: lines, rows and files left out.
         left_out: the account of them, for `data` and, with `validation_path`, for `validation`.
         length_percentiles: tokens per document, bos and eos included, accurate to 0.1%.
+        near_duplicate_share: share of the documents that repeat an earlier one, exactly or nearly,
+            by a sample; None for a dataset of an earlier version.
         padding_share: share of positions that would be padding with one document per row of
             `max_seq_len`.
         truncated_share: share of tokens that would be cut off with such rows.
@@ -50,6 +53,7 @@ class PrepareReport:
     length_percentiles: dict[int, int]
     duplicate_share: float
     duplicates_exact: bool
+    near_duplicate_share: float | None
     shared_documents: int
     marked_documents: int
     held_out_pieces: int
@@ -70,6 +74,8 @@ class PrepareReport:
         """Format the report."""
         p = self.length_percentiles
         repeats = f"{'' if self.duplicates_exact else 'about '}{self.duplicate_share:.1%}"
+        near = self.near_duplicate_share
+        with_near = "" if near is None else f", about {near:.1%} with near ones"
         kind = "pieces of documents" if self.held_out_pieces else "documents"
         if 0 < self.held_out_pieces < self.validation_documents:
             kind = "documents and pieces of long ones"
@@ -80,7 +86,7 @@ class PrepareReport:
         lines = [
             f"dataset {self.folder}" + (" (already prepared: reused)" if self.reused else ""),
             *self.about_files,
-            f"  documents      {self.documents:,} ({repeats} duplicates)",
+            f"  documents      {self.documents:,} ({repeats} duplicates{with_near})",
             *self._left_out_lines(),
             f"  tokens         {self.tokens:,} as {self.dtype}, vocabulary {self.vocab_size:,}",
             f"  text           {self.text_bytes / 1e6:,.2f} MB, "
@@ -98,6 +104,11 @@ class PrepareReport:
             lines.append(
                 f"  note           {self.shared_documents:,} training documents also occur in the "
                 "held-out text: its loss will be too low"
+            )
+        if near is not None and near >= MANY_NEAR and self.documents >= OF_DOCUMENTS:
+            lines.append(
+                f"  note           about {near:.0%} of the documents nearly repeat another one: "
+                "`jielong clean` keeps one of each, before any is held out"
             )
         if self.too_small_to_hold_out:
             lines.append(
@@ -159,6 +170,7 @@ def describe(
         length_percentiles=_percentiles(lengths),
         duplicate_share=counts["duplicate_share"],
         duplicates_exact=counts["duplicates_exact"],
+        near_duplicate_share=counts.get("near_duplicate_share"),
         shared_documents=counts["shared_documents"],
         marked_documents=counts["marked_documents"],
         held_out_pieces=counts.get("held_out_pieces", 0),

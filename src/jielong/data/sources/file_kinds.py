@@ -45,6 +45,7 @@ PROGRAM_FILES = frozenset(
         "added_tokens.json",
         "best.json",
         "chat_template.json",
+        "cleaning.json",
         "config.json",
         "dataset_dict.json",
         "dataset_info.json",

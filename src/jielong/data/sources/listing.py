@@ -41,6 +41,8 @@ NO_TEXT, HIDDEN = "no format of text", "hidden"
 BROKEN, CLOSED = "a broken link, or no file", "cannot be opened"
 AGAIN = "a link to what is read already"
 CACHE = "a cache of the datasets library"
+CLEANED, DROPPED = "cleaning.json", "dropped"  # of a folder that `jielong clean` made
+NOT_WORTH = "dropped by jielong clean"
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,8 @@ def _folder_of_a_program(folder: Path) -> str | None:
         names = {path.name for path in folder.iterdir()}
     except OSError:
         return CLOSED
+    if folder.name == DROPPED and (folder.parent / CLEANED).is_file():
+        return NOT_WORTH
     if "dataset.json" in names and any(name.endswith(".documents.bin") for name in names):
         return DATASET
     written = {"metrics.jsonl", "holder.json", ".lock", "checkpoints", "chosen.toml"}

@@ -1,0 +1,121 @@
+"""The documentation site: what its scripts make of pages, docstrings and `--help`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import jielong
+from jielong.cli.main import parse
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ROOT / "docs" / "commands"
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[ModuleType]:
+    """The script that makes the site."""
+    folder = str(ROOT / "docs" / "site")
+    sys.path.insert(0, folder)
+    yield import_module("make")
+    sys.path.remove(folder)
+    for name in ("make", "links", "sources"):
+        sys.modules.pop(name, None)
+
+
+def test_pages_of_the_commands_say_what_their_help_says() -> None:
+    import runpy
+
+    made = runpy.run_path(str(COMMANDS / "make.py"))["pages"]()
+    there = {path.name: path.read_text(encoding="utf-8") for path in COMMANDS.glob("*.md")}
+    assert there == made, "run `make commands`"
+    assert all("| |\n" not in re.sub(r"^\| \| \|$", "", text, flags=re.M) for text in made.values())
+
+
+@pytest.mark.parametrize("page", sorted(COMMANDS.glob("[a-z]*.md")), ids=lambda page: page.stem)
+def test_examples_on_the_pages_of_commands_are_commands(page: Path) -> None:
+    (line,) = re.findall(r"^```bash\njielong (.*)\n```", page.read_text(encoding="utf-8"), re.M)
+    assert line.split()[0] == page.stem
+    assert parse(shlex.split(line)).command
+
+
+@pytest.mark.parametrize("name", jielong.__all__)
+def test_docstrings_name_each_argument_what_comes_back_and_the_errors(name: str) -> None:
+    function = getattr(jielong, name)
+    if inspect.isclass(function):
+        function = function.stream
+    said = inspect.getdoc(function)
+    assert said
+    for argument in inspect.signature(function).parameters:
+        assert argument == "self" or re.search(rf"^    .*\b{argument}\b.*: ", said, re.M), argument
+    assert re.search(r"^(Returns|Yields):$", said, re.M)
+    assert re.search(r"^Raises:$", said, re.M) or name == "inspect_model"
+
+
+def test_pages_of_the_api_have_every_public_function(site: ModuleType) -> None:
+    assert sorted(name for names in site.API.values() for name in names) == sorted(jielong.__all__)
+    for module, names in site.RESULTS.items():
+        for name in names:
+            assert getattr(import_module(module), name).__doc__
+
+
+def test_the_sidebar_has_every_page(site: ModuleType) -> None:
+    listed = [name for names in site.CONTENTS.values() for name in names]
+    pages = {path.relative_to(ROOT).with_suffix("").as_posix() for path in site.markdown()}
+    below = {f"docs/commands/{path.stem}" for path in COMMANDS.glob("*.md")}
+    assert set(listed) >= pages - below - {"README"}
+    assert len(listed) == len(set(listed))
+
+
+def test_links_to_code_lead_to_pages_that_show_it(site: ModuleType, tmp_path: Path) -> None:
+    pages = site.Pages(tmp_path)
+    text = "See [`pretrain`](../src/jielong/api.py#L12), "
+    text += "[a page](formats.md) and [all](../README.md).\n"
+    code = "```text\n[`x`](../src/jielong/api.py)\n```\n`[y](../src/jielong/api.py)`\n"
+    assert pages.linked("docs/gpu.md", text + code) == (
+        'See <a href="../source/src/jielong/api.py.html#L-12">`pretrain`</a>, '
+        "[a page](formats.md) and [all](../index.md).\n" + code
+    )
+    assert pages.shown == {"src/jielong/api.py"}
+
+
+def test_links_that_lead_nowhere_are_found(site: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text('<p id="x"><a href="b.html#y"></a><a href="#x"></a>')
+    (tmp_path / "b.html").write_text('<a href="a.html#x"></a><img src="c.png">')
+    assert site.broken_links(tmp_path) == [
+        "a.html: b.html#y: there is no such place",
+        "b.html: c.png: there is no such page",
+    ]
+
+
+def test_chinese_is_found_by_pairs_of_characters_and_english_by_words(site: ModuleType) -> None:
+    pytest.importorskip("sphinx")
+    words = import_module("search").words
+    assert words("学习率 of Muon优化器") == [
+        *("学", "习", "率", "学习", "习率", "of", "Muon"),
+        *("优", "化", "器", "优化", "化器"),
+    ]
+
+
+def test_words_of_the_glossary_are_those_of_the_pages() -> None:
+    pages = {path: path.read_text(encoding="utf-8") for path in ROOT.glob("docs/**/*.md")}
+    texts = {True: "", False: ""}  # of the Chinese pages, and of the others
+    for path, text in pages.items():
+        if path.name != "glossary.md":
+            texts["zh" in path.parts or path.name.endswith(".zh-CN.md")] += text.lower()
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| .+ \| .+ \|$", pages[ROOT / "docs/glossary.md"], re.M)
+    assert len(rows) > 40
+    for english, chinese in rows[1:]:
+        for word in english.split(", "):
+            assert word.lower() in texts[False], word
+        for word in chinese.split("、"):
+            assert word.lower() in texts[True], word
+    assert [row[0].lower() for row in rows[1:]] == sorted(row[0].lower() for row in rows[1:])
