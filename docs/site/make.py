@@ -43,7 +43,7 @@ RESULTS = {  # what these functions return and raise
     "jielong.tokenization.tokenizer": ["Tokenizer"],
     "jielong.errors": ["JielongError", "ConfigError", "DataError", "CheckpointError"],
 }
-USE = ("see-inside", "watch-a-run", "evaluate", "use-your-model", "serve", "ui", "gpu")
+USE = ("see-inside", "watch-a-run", "evaluate", "use-your-model", "serve", "ui", "gpu", "ray")
 BOTH = ("cleaning", *USE, "from-minimind", "faq")
 CHAPTERS = sorted(path.stem for path in (ROOT / "docs/guide/en").glob("[0-9]*.md"))
 CONTENTS = {
