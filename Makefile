@@ -157,7 +157,7 @@ dist: $(VENV)/installed-dev
 	@$(BIN)/python -m build --no-isolation
 
 check-dist: dist
-	@$(BIN)/python tests/dist/check.py dist
+	@$(BIN)/python tests/release/check.py dist
 
 format: $(VENV)/installed-dev
 	@$(BIN)/ruff check --fix .

@@ -19,6 +19,7 @@ FEW_STEPS = TINY_RUN | {"steps": 3, "eval_interval": 2, "vocab_size": 320}
 # what only some commands need; the first three come with every installation
 USED_BY_SOME = [
     *("charset_normalizer", "pyarrow", "pypi_simple", "zstandard"),
+    *("mammoth", "obstore", "pypdfium2", "resiliparse"),
     *("awkward", "datasets", "gguf", "gigatoken", "huggingface_hub", "matplotlib", "requests"),
     *("jinja2", "mlflow", "starlette", "swanlab", "tensorboard", "trackio", "transformers"),
     *("py3langid", "ray", "rensa", "uvicorn", "wandb"),

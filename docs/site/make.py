@@ -24,7 +24,7 @@ from sources import ROOT, files_of, page_of, source_page  # noqa: E402
 
 # functions of `jielong` by what they are for
 API = {
-    "Train": ["pretrain", "plan", "clean", "train_tokenizer", "prepare"],
+    "Train": ["pretrain", "plan", "clean", "train_tokenizer", "prepare", "prepare_mixture"],
     "Continue texts": ["load", "generate", "TextGenerator"],
     "Measure": ["evaluate", "evaluate_suites", "report", "runs"],
     "Look inside": [
@@ -107,11 +107,12 @@ class Pages:
             target = found["target"]
             if target is None or "://" in target or target.startswith("#"):
                 return found[0]
-            name, _, line = target.partition("#")
+            name, _, line = target.partition("#")  # or another place
             folder = posixpath.dirname(page)
             file = posixpath.normpath(posixpath.join(folder, name))
             if file == "README.md":
-                return f"{found['head']}({posixpath.relpath('index.md', folder or '.')})"
+                front = posixpath.relpath("index.md", folder or ".")
+                return f"{found['head']}({front}{'#' + line if line else ''})"
             if file in self.pages:
                 return found[0]
             if found["head"].startswith("!"):

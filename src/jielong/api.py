@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,14 @@ from jielong.model.transformer import Transformer, context_length
 from jielong.reports.results import list_runs as runs
 from jielong.reports.results import read_report as report
 from jielong.runtime.device import choose_device
+from jielong.runtime.files import as_paths, check_writable
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.inputs import train_on_corpus
+from jielong.training.on_ray import pretrain_on_ray
 from jielong.training.pretrain import pretrain as train
 from jielong.training.result import RunResult
+from jielong.training.staged import prepare_mixture as prepare_datasets
+from jielong.training.staged import tokenizer_of_mixture
 from jielong.training.suites import evaluate_suites
 
 __all__ = [
@@ -64,6 +67,7 @@ __all__ = [
     "load",
     "plan",
     "prepare",
+    "prepare_mixture",
     "pretrain",
     "report",
     "runs",
@@ -142,9 +146,8 @@ def pretrain(
         quiet: print nothing.
         verify: read the whole dataset and compare its SHA-256, also if it seems unchanged.
         language: of what is printed: en, zh, or auto, the locale's.
-        engine: local: this process, or those of torchrun; ray: processes that Ray starts.
+        engine: local, or ray with ray_workers processes that Ray starts.
         ray_address: of a Ray cluster; by default Ray is started on this machine.
-        ray_workers: processes on Ray that train.
 
     Returns:
         Folder, best checkpoint, steps, and held-out likelihood of the run.
@@ -158,10 +161,7 @@ def pretrain(
         config = load_config(preset, file, **with_default_budget(given, preset, file))
     elif not isinstance(config, Config):
         config = load_config(file=config)
-    where = Engine.of(engine, ray_address)
-    if where.is_ray:
-        from jielong.training.on_ray import pretrain_on_ray
-
+    if (where := Engine.of(engine, ray_address)).is_ray:
         return pretrain_on_ray(config, where, ray_workers, override, quiet, verify, language)
     return train(config, override, quiet, verify, language)
 
@@ -189,7 +189,7 @@ def evaluate(
 
 
 def train_tokenizer(
-    data_path: str | Path | Sequence[str | Path],
+    data_path: str | Path | Sequence[str | Path] | None,
     out_dir: str | Path,
     log: Callable[[str], None] = lambda line: None,
     engine: str = "local",
@@ -199,13 +199,12 @@ def train_tokenizer(
     """Train a byte-level BPE tokenizer and save it in a new folder: `jielong tokenizer`.
 
     Args:
-        data_path: text as `jielong pretrain --data-path` takes it.
+        data_path: text as `jielong pretrain --data-path` takes it; None with `mixture`.
         out_dir: the folder; there must be no tokenizer in it.
         log: called with which files are read, and what was left out of the text.
-        engine: where the text is read: local, or ray, which gives the same tokenizer.
-        ray_address: of a Ray cluster; by default Ray is started on this machine.
-        **settings: vocab_size, text_field, text_template, text_suffixes, text_unit,
-            document_separator, encoding, allow_loss, tokenizer_sample_bytes.
+        engine, ray_address: as of `pretrain`; the tokenizer is the same.
+        **settings: vocab_size, mixture, text_field, text_template, text_suffixes, text_unit,
+            document_separator, html_text, encoding, allow_loss, tokenizer_sample_bytes.
 
     Returns:
         The tokenizer; it may have fewer tokens than asked for, if the text has no more pairs.
@@ -216,9 +215,14 @@ def train_tokenizer(
     """
     if (Path(out_dir) / "tokenizer.json").exists():
         raise ConfigError(f"{out_dir} already holds a tokenizer: choose another --out-dir")
-    _check_writable(Path(out_dir))
-    config = load_config(data_path=_paths(data_path), **settings)
-    tokenizer = train_on_corpus(config, log=log, engine=Engine.of(engine, ray_address))
+    check_writable(Path(out_dir))
+    config = load_config(data_path=as_paths(data_path), **settings)
+    where = Engine.of(engine, ray_address)
+    if config.data.mixture:
+        where.refuse_mixture()
+        tokenizer = tokenizer_of_mixture(config, log)
+    else:
+        tokenizer = train_on_corpus(config, log=log, engine=where)
     tokenizer.save(Path(out_dir))
     return tokenizer
 
@@ -239,7 +243,8 @@ def clean(
         log: called with progress lines.
         **settings: filters, without, near_similarity, line_documents, languages, against, overlap,
             personal, min_chars, max_chars, min_tokens, max_tokens; text_field, text_template,
-            text_suffixes, text_unit, document_separator, encoding, strict, allow_loss, tokenizer.
+            text_suffixes, text_unit, document_separator, html_text, encoding, strict,
+            allow_loss, tokenizer.
 
     Returns:
         How many texts each filter dropped or changed, with examples, and what is left.
@@ -249,7 +254,7 @@ def clean(
         DataError: the text cannot be read, none of it is left, or `out_dir` holds something else.
     """
     cleaning = {name: settings.pop(name) for name in list(settings) if name in CLEANING_FIELDS}
-    config = load_config(data_path=_paths(data_path), **settings)
+    config = load_config(data_path=as_paths(data_path), **settings)
     return clean_text(config.data, make_cleaning(**cleaning), Path(out_dir), log)
 
 
@@ -269,11 +274,10 @@ def prepare(
         tokenizer: a tokenizer folder.
         out_dir: a new folder; it appears once it is complete.
         log: called with progress lines.
-        engine: where the text is read and encoded: local, or ray, which gives the same dataset.
-        ray_address: of a Ray cluster; by default Ray is started on this machine.
+        engine, ray_address: as of `pretrain`; the dataset is the same.
         **settings: text_field, text_template, text_suffixes, text_unit, document_separator,
-            encoding, strict, allow_loss, validation_fraction, validation_path, max_seq_len,
-            bos_token, eos_token.
+            html_text, encoding, strict, allow_loss, validation_fraction, validation_path,
+            max_seq_len, bos_token, eos_token.
 
     Returns:
         What is in it and what was left out; `report.lines()` is what the command prints.
@@ -282,21 +286,35 @@ def prepare(
         ConfigError: a setting is unknown.
         DataError: the text cannot be read or is empty, or `out_dir` holds something else.
     """
-    config = load_config(data_path=_paths(data_path), tokenizer=str(tokenizer), **settings)
+    config = load_config(data_path=as_paths(data_path), tokenizer=str(tokenizer), **settings)
     loaded = Tokenizer.load(tokenizer, config.data.bos_token, config.data.eos_token)
     where = Engine.of(engine, ray_address)
     return prepare_dataset(config, loaded, Path(out_dir), log, engine=where)
 
 
-def _check_writable(folder: Path) -> None:
-    """Refuse, before any work, a folder that could not be written."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ConfigError(f"{folder}: {there} is not a folder: choose another --out-dir")
-    if not os.access(there, os.W_OK):
-        raise ConfigError(f"{folder}: {there} cannot be written: choose another --out-dir")
+def prepare_mixture(
+    mixture: Sequence[str],
+    tokenizer: str | Path,
+    out_dir: str | Path,
+    log: Callable[[str], None] = lambda line: None,
+    **settings: Any,
+) -> dict[str, PrepareReport]:
+    """Turn each text of a mixture into a dataset of its own: `jielong prepare --data …`.
 
+    Args:
+        mixture: NAME=SHARE:PATH of each text, as `jielong pretrain --data` takes it.
+        tokenizer: a tokenizer folder.
+        out_dir: where the datasets come to be, each in a folder of its name.
+        log: called with progress lines.
+        **settings: as `prepare` takes them, but no validation_path.
 
-def _paths(data_path: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
-    several = [data_path] if isinstance(data_path, str | Path) else data_path
-    return tuple(map(str, several))
+    Returns:
+        A report of each dataset, by name.
+
+    Raises:
+        ConfigError: a setting is unknown, or a text is a prepared dataset.
+        DataError: a text cannot be read or is empty, or a folder holds something else.
+    """
+    config = load_config(mixture=tuple(mixture), tokenizer=str(tokenizer), **settings)
+    loaded = Tokenizer.load(tokenizer, config.data.bos_token, config.data.eos_token)
+    return prepare_datasets(config, loaded, Path(out_dir), log)

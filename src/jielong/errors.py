@@ -24,3 +24,10 @@ class CheckpointError(JielongError):
 
 class TrainingError(JielongError):
     """Training cannot continue; the last valid checkpoint is kept."""
+
+
+class AnotherRankError(JielongError):
+    """Another process of this run has failed, and has said why: this one only ends."""
+
+    def __init__(self) -> None:
+        super().__init__("another rank failed; see its error message")

@@ -92,7 +92,7 @@ def test_a_pointer_counts_as_the_bytes_that_are_missing(tmp_path):
         (b"PAR1", r"\.parquet"),
         (b"ARROW1", r"\.arrow"),
         (b"PK\x03\x04", r"ends in \.zip"),
-        (b"%PDF-1.7", "pdftotext"),
+        (b"%PDF-1.7", "ends in .pdf"),
     ],
 )
 def test_another_format_under_the_name_of_text_is_named(tmp_path, head, fix):

@@ -245,7 +245,7 @@ def test_what_is_not_there_is_named_with_its_nearest_neighbour(write, tmp_path):
     with pytest.raises(DataError, match="no text in this folder"):
         read(write("empty/picture.png", b"").parent)
     with pytest.raises(DataError, match="unknown file type"):
-        read(write("corpus.docx", b""))
+        read(write("corpus.odt", b""))
     with pytest.raises(DataError, match="no text given"):
         read()
 

@@ -34,11 +34,14 @@ import pyarrow.parquet as pq
 import torch
 import zstandard
 
+from document_samples import PICTURE, docx_of, epub_of, paragraph, pdf_of, xhtml
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.load import load_config
 from jielong.data.prepare.prepare import prepare
 from jielong.data.shards import fingerprint_of, open_dataset
+from jielong.data.sources.document_files import is_installed
 from jielong.data.sources.documents import expand_sources, read_documents
+from jielong.data.sources.file_kinds import DOCUMENTS
 from jielong.data.sources.row_text import RowText
 from jielong.errors import JielongError
 from jielong.interop.minimind import export_minimind, import_minimind
@@ -103,6 +106,42 @@ def damaged_json(data: bytes, rng: random.Random) -> bytes:
     return json.dumps(root).encode()
 
 
+def documents() -> dict[str, bytes]:
+    """HTML, EPUB, DOCX and PDF, where what reads them is installed; parts are not compressed."""
+    if not all(map(is_installed, DOCUMENTS)):
+        return {}
+    body = "".join(f"<h2>{n}</h2><p>{text}</p>" for n, text in enumerate(TEXTS[:9]))
+    chapters = {f"{n}.xhtml": xhtml(body) for n in range(3)}
+    return {
+        "a.html": f'<meta charset="gb2312"><title>t</title>{body}'.encode(),
+        "a.epub": stored(epub_of(chapters)),
+        "a.docx": stored(docx_of("".join(map(paragraph, TEXTS)))),
+        "a.pdf": pdf_of([*TEXTS[:9], PICTURE]),
+        "a.warc": web_archive(),
+    }
+
+
+def web_archive() -> bytes:
+    body = gzip.compress(b"<p>" + TEXTS[9].encode())
+    pages = [b"<p>" + TEXTS[0].encode(), b"5\r\n<p>On\r\n1\r\ne\r\n0\r\n\r\n", body]
+    fields = [b"", b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: gzip\r\n"]
+    out = b""
+    for page, field in zip(pages, fields, strict=True):
+        block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n" + field + b"\r\n" + page
+        head = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: %d\r\n\r\n" % len(block)
+        out += head + block + b"\r\n\r\n"
+    return out
+
+
+def stored(data: bytes) -> bytes:
+    """A zip whose parts are stored as they are, so that changes reach what is in them."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(out, "w") as archive:
+        for name in source.namelist():
+            archive.writestr(name, source.read(name))
+    return out.getvalue()
+
+
 class Targets:
     """Sound inputs of every kind, and who reads them."""
 
@@ -123,6 +162,8 @@ class Targets:
             "a.jsonl.bz2": bz2.compress(jsonl),
             "a.json": json.dumps([{"messages": CHAT, "body": {"text": t}} for t in TEXTS]).encode(),
         }.items():
+            (texts / name).write_bytes(data)
+        for name, data in documents().items():
             (texts / name).write_bytes(data)
         with zipfile.ZipFile(texts / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for name in ("a.jsonl", "a.txt", "a.csv", "a.jsonl.xz"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 import string
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tiny import SOURCE, TINY_RUN, flags
 ROOMS = ("observe", "training")
 SAYS = ("line", "log", "_tell", "Finding")  # the calls whose last words are shown
 # what is not said in words of ours
-LEFT = {"   7", "7", "── 7", ""}
+LEFT = {"   7", "7", "7: 7", "── 7", ""}
 
 
 def said() -> set[str]:
@@ -117,3 +118,12 @@ def test_a_language_that_is_not_there_is_told_before_anything_is_made(
     assert main(["pretrain", *words]) == 2
     assert capsys.readouterr().err == "error: lang='fr' is not one of auto, en, zh\n"
     assert not out.exists()
+
+
+@pytest.mark.parametrize("of", ["", "older text, ", "my-source, "])
+@pytest.mark.parametrize("label", ["held-out", "whole held-out split:"])
+def test_a_validation_says_in_chinese_of_which_text_it_is(of: str, label: str) -> None:
+    line = f"── step 7 · {of}{label} loss 1.5 · perplexity 4.5 · 2.5 ± 0.1 bits/byte"
+    shown = in_chinese(line, CHINESE)
+    words = shown.replace("my-source", "")
+    assert not re.search("[a-z]", words) and ("my-source" in shown) == ("my-source" in of)

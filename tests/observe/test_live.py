@@ -94,3 +94,35 @@ def test_a_console_draws_curves_held_out_losses_and_samples_on_a_terminal_alone(
     console.terminal.file.seek(0)
     shown = console.terminal.file.read()
     assert "── step 20 · held-out loss 1.0000" in shown and "50% of the peak" in shown
+
+
+def on_screen(console: rich.console.Console) -> str:
+    """What a terminal shows of all that was written to it."""
+    pyte = pytest.importorskip("pyte")
+    screen = pyte.Screen(80, 24)
+    console.file.flush()
+    written = console.file.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    pyte.Stream(screen).feed(written.replace("\n", "\r\n"))
+    return "\n".join(line.rstrip() for line in screen.display)
+
+
+def test_a_run_whose_budget_is_corrected_leaves_no_old_view_on_the_screen() -> None:
+    console = Console()
+    console.terminal = terminal()
+    console.start(10, 100, [5.0, 4.0])
+    console.line("a line")
+    console.start(10, 50, [5.0, 4.0])
+    console.close()
+    shown = on_screen(console.terminal)
+    assert "10/50" in shown and "10/100" not in shown
+    assert shown.count("a line") == 1
+
+
+def test_a_run_that_has_ended_keeps_its_view_when_another_begins() -> None:
+    console = Console()
+    console.terminal = terminal()
+    console.start(100, 100, [5.0, 4.0])
+    console.start(0, 50)
+    console.close()
+    shown = on_screen(console.terminal)
+    assert "100/100" in shown and "0/50" in shown

@@ -48,8 +48,19 @@ def python_in_ranks(
     world_size: int, words: list[str], timeout: float = 150
 ) -> list[tuple[int, str]]:
     """Runs Python as torchrun would, once for each rank: exit statuses and what was said."""
+    processes = start_ranks(world_size, words)
+    try:
+        said = [process.communicate(timeout=timeout)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, s) for p, s in zip(processes, said, strict=True)]
+
+
+def start_ranks(world_size: int, words: list[str]) -> list[subprocess.Popen[str]]:
+    """Starts Python as torchrun would, once for each rank."""
     port = str(free_port())
-    processes = [
+    return [
         subprocess.Popen(
             [sys.executable, *words],
             env=environment(
@@ -65,12 +76,6 @@ def python_in_ranks(
         )
         for rank in range(world_size)
     ]
-    try:
-        said = [process.communicate(timeout=timeout)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(p.returncode, s) for p, s in zip(processes, said, strict=True)]
 
 
 def words_of(settings: dict[str, Any]) -> list[str]:

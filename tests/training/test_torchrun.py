@@ -44,21 +44,28 @@ from jielong.cli.main import main
 for words in json.loads(sys.argv[1]):
     assert main(words) == 0
 """
-# A process of the first start is killed within a step; the launcher starts both again.
+# In each start but the last, a process ends in another way within a step; the launcher starts both
+# again.
+FATES = ("killed", "left", "crashed")
 KILLED = """
-import json, os, signal, sys
+import ctypes, json, os, signal, sys
 from jielong.cli.main import main
 from jielong.training.step import TrainStep
-real, seen = TrainStep.__call__, []
+real, seen, fates = TrainStep.__call__, [], json.loads(sys.argv[1])
+start, rank = int(os.environ["TORCHELASTIC_RESTART_COUNT"]), int(os.environ["RANK"])
 
-def killed(*arguments, **options):
+def ends(*arguments, **options):
     seen.append(1)
-    if len(seen) == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
+    if len(seen) == 17 - 12 * (start > 0):
+        if fates[start] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fates[start] == "left":
+            os._exit(9)
+        ctypes.string_at(0)
     return real(*arguments, **options)
 
-if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
-    TrainStep.__call__ = killed
+if start < len(fates) and rank == (start + 1) % 2:
+    TrainStep.__call__ = ends
 sys.exit(main(json.loads(sys.argv[2])))
 """
 
@@ -158,17 +165,26 @@ def test_two_processes_train_what_one_does_and_go_on_with_its_runs(
     assert out.count("resuming from") == len(RESUMED)
 
 
-def test_killed_in_a_step_and_restarted_it_trains_what_one_process_does(
+def test_killed_left_and_crashed_in_steps_and_restarted_it_ends_with_the_bits_of_a_quiet_run(
     alone: Path, shared: dict[str, Any], tmp_path: Path
 ) -> None:
-    run, script = tmp_path / "run", tmp_path / "killed.py"
+    script = tmp_path / "killed.py"
     script.write_text(KILLED)
-    command = json.dumps(words(shared | DENSE, run))
-    process = start("--max-restarts=1", str(script), "17", command)
-    out, err = finish(process)
-    assert process.returncode == 0, out + err
-    assert out.count("resuming from") == 1 and f"step-{12:08}" in out
-    assert_same_run(run, alone / "dense")
+    for name, fates in (("quiet", ()), ("restarted", FATES)):
+        command = json.dumps(words(shared | DENSE, tmp_path / name))
+        process = start(f"--max-restarts={len(fates)}", str(script), json.dumps(fates), command)
+        out, err = finish(process)
+        assert process.returncode == 0, out + err
+        assert "Traceback" not in err.split("torch.distributed.elastic")[0]
+        assert out.count("resuming from") == len(fates)
+    quiet, restarted = tmp_path / "quiet", tmp_path / "restarted"
+    last = Path("checkpoints") / ckpt.step_name(DENSE["steps"])
+    for file in ("model.safetensors", ckpt.TRAINING_WEIGHTS, "optimizer.safetensors"):
+        assert (quiet / last / file).read_bytes() == (restarted / last / file).read_bytes()
+    for kind in ("train", "validation"):
+        ours, theirs = records(restarted, kind), records(quiet, kind)
+        assert {s: r["loss"] for s, r in ours.items()} == {s: r["loss"] for s, r in theirs.items()}
+    assert_same_run(restarted, alone / "dense")
 
 
 def test_sigterm_to_torchrun_saves_and_one_process_goes_on(

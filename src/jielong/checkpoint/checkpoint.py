@@ -52,10 +52,12 @@ def save_checkpoint(
     optimizer: dict[str, Tensor],
     state: SavedState,
     training_weights: dict[str, Tensor] | None = None,
+    weights: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write `folder/step-NNNNNNNN` atomically.
 
     Args:
+        weights: those of the model to save, as from `named_weights`, if not its present ones.
         training_weights: the weights to resume from, as from `named_weights`, if they differ from
             the model's.
 
@@ -68,7 +70,7 @@ def save_checkpoint(
             leftover.unlink()
         shutil.rmtree(leftover, ignore_errors=True)
     with atomic_folder(target, CheckpointError, replace=True) as new:
-        write_model_folder(new, model, tokenizer)
+        write_model_folder(new, model, tokenizer, weights=weights)
         save_tensors(optimizer, new / "optimizer.safetensors")
         if training_weights is not None:
             save_tensors(training_weights, new / TRAINING_WEIGHTS)
@@ -79,11 +81,15 @@ def save_checkpoint(
 
 
 def write_model_folder(
-    folder: Path, model: Transformer, tokenizer: Tokenizer, dtype: torch.dtype | None = None
+    folder: Path,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    dtype: torch.dtype | None = None,
+    weights: dict[str, Tensor] | None = None,
 ) -> None:
     """Write config, weights and tokenizer in transformers' format into an existing folder."""
     write_model_config(folder, model.config, tokenizer, dtype)
-    weights = named_weights(model)
+    weights = named_weights(model) if weights is None else weights
     if dtype:
         weights = {name: value.to(dtype) for name, value in weights.items()}
     save_tensors(weights, folder / "model.safetensors")

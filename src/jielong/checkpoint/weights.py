@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -23,16 +22,12 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file with the metadata that transformers expects."""
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
+        path.touch()  # as the umask says: to read that would change it for all threads
+        mode = path.stat().st_mode
         save_file(contiguous, path, metadata={"format": "pt"})
-        path.chmod(0o666 & ~_umask())  # safetensors makes it readable by its owner only
+        path.chmod(mode)  # safetensors makes it readable by its owner only
     except Exception as error:  # safetensors wraps OS errors in its own type
         raise OSError(f"{path.name}: {error}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)  # the umask can only be read by setting it
-    os.umask(mask)
-    return mask
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

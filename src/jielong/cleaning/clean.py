@@ -29,7 +29,9 @@ from jielong.runtime.files import sha256
 from jielong.tokenization.tokenizer import Tokenizer
 
 # the settings of the text that decide what its texts are
-TEXT_SETTINGS = ("text_field", "text_template", "text_unit", "document_separator", "encoding")
+TEXT_SETTINGS = (
+    *("text_field", "text_template", "text_unit", "document_separator", "html_text", "encoding"),
+)
 
 Log = Callable[[str], None]
 

@@ -11,7 +11,7 @@ from jielong.config.load import load_config
 
 DATA_FIELDS = (
     *("data_path", "text_field", "text_template", "text_suffixes", "text_unit"),
-    *("document_separator", "encoding", "strict", "allow_loss", "tokenizer"),
+    *("document_separator", "html_text", "encoding", "strict", "allow_loss"),
 )
 
 
@@ -26,6 +26,14 @@ def add(commands: Commands) -> None:
     )
     add_fields(p, DATA_FIELDS)
     add_fields(p, list(FIELDS), FIELDS)
+    p.add_argument(
+        "--tokenizer",
+        dest="field tokenizer",
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="folder of a tokenizer, which counts --min-tokens and --max-tokens, and whose chat "
+        "template makes texts of conversations",
+    )
     add_out_dir(p)
     p.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     p.set_defaults(command=run)
@@ -44,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         data.data_path,
         arguments.out_dir,
         (lambda line: None) if arguments.json else (lambda line: print(line, flush=True)),
-        **{name: getattr(data, name) for name in DATA_FIELDS[1:]},
+        **{name: getattr(data, name) for name in (*DATA_FIELDS[1:], "tokenizer")},
         **cleaning,
     )
     print(json.dumps(report.to_json()) if arguments.json else "\n".join(report.lines()))

@@ -28,6 +28,7 @@ def add(commands: Commands) -> None:
         "text_suffixes",
         "text_unit",
         "document_separator",
+        "html_text",
     )
     add_fields(p, [*names, "encoding", "allow_loss"])
     suites = p.add_argument_group("suites")

@@ -25,7 +25,7 @@ from jielong.cli import (
 )
 from jielong.cli.options import Commands, Parser, ShowVersion, plain_flag, unknown_flag
 from jielong.cli.terminal import as_utf8, replace_what_cannot_be_shown
-from jielong.errors import ConfigError, JielongError
+from jielong.errors import AnotherRankError, ConfigError, JielongError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(words)
         return int(arguments.command(arguments))
+    except AnotherRankError as error:  # which the other has told
+        return _report_error(words, str(error)) if "--debug" in words else 2
     except JielongError as error:
         return _report_error(words, str(error))
     except KeyboardInterrupt:

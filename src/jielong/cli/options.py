@@ -132,6 +132,7 @@ def _help(spec: FieldSpec) -> str:
         parts.append("one of " + ", ".join(spec.metadata["choices"]))
     if spec.default not in (None, ()):
         default = str(spec.default).lower() if spec.type is bool else spec.default
+        default = " ".join(default) if isinstance(default, tuple) else default
         parts.append(f"default {default}")
     elif "default" not in parts[0]:
         parts.append("default none")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from pathlib import Path
 
 from jielong.cli.options import Commands, add_engine, add_fields, add_out_dir, field_values
+from jielong.config.engine import Engine
 from jielong.config.load import load_config
+from jielong.config.settings import Config
 from jielong.errors import ConfigError
 
 DATA_FIELDS = (
     *("data_path", "text_field", "text_template", "text_suffixes", "text_unit"),
     *(
         "document_separator",
+        "html_text",
         "encoding",
         "strict",
         "allow_loss",
@@ -25,7 +30,7 @@ FURTHER_FIELDS = ("bos_token", "eos_token", "max_seq_len")
 def add(commands: Commands) -> None:
     """Add the command and its flags."""
     p = commands.add_parser("prepare", help="turn text into a dataset of tokens")
-    add_fields(p, [*DATA_FIELDS, "tokenizer", *FURTHER_FIELDS])
+    add_fields(p, [*DATA_FIELDS, "mixture", "tokenizer", *FURTHER_FIELDS])
     add_out_dir(p)
     add_engine(p)
     p.set_defaults(command=run)
@@ -35,20 +40,45 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from jielong.api import prepare
 
-    data = load_config(**field_values(arguments)).data
+    config = load_config(**field_values(arguments))
+    data = config.data
     if data.tokenizer is None:
         raise ConfigError(
             "data.tokenizer is missing: give --tokenizer DIR, or train one with `jielong tokenizer`"
         )
+    if data.mixture:
+        Engine.of(arguments.engine, arguments.ray_address).refuse_mixture()
+        return _run_mixture(config, arguments.out_dir)
     settings = {name: getattr(data, name) for name in (*DATA_FIELDS[1:], *FURTHER_FIELDS)}
     report = prepare(
         data.data_path,
         data.tokenizer,
         arguments.out_dir,
-        lambda line: print(line, flush=True),
+        _tell,
         arguments.engine,
         arguments.ray_address,
         **settings,
     )
     print("\n".join(report.lines()))
     return 0
+
+
+def _run_mixture(config: Config, out_dir: str) -> int:
+    """Prepare a dataset of each text, and say how a run takes them."""
+    from jielong.api import prepare_mixture
+    from jielong.training.staged import prepared_settings
+
+    data = config.data
+    names = {*DATA_FIELDS[1:], *FURTHER_FIELDS} - {"validation_path"}
+    settings = {name: getattr(data, name) for name in names}
+    assert data.tokenizer is not None
+    reports = prepare_mixture(data.mixture, data.tokenizer, out_dir, _tell, **settings)
+    for name, report in reports.items():
+        print("\n".join([f"{name}:", *report.lines()]))
+    flags = [f"--data {shlex.quote(text)}" for text in prepared_settings(config, Path(out_dir))]
+    print(f"to train on them: jielong pretrain {' '.join(flags)}")
+    return 0
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)

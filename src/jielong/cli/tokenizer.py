@@ -11,8 +11,8 @@ from jielong.cli.options import Commands, add_engine, add_fields, add_out_dir, f
 from jielong.config.load import load_config
 
 DATA_FIELDS = (
-    *("text_field", "text_template", "text_suffixes", "text_unit", "document_separator"),
-    *("encoding", "allow_loss", "tokenizer_sample_bytes"),
+    *("mixture", "text_field", "text_template", "text_suffixes", "text_unit", "document_separator"),
+    *("html_text", "encoding", "allow_loss", "tokenizer_sample_bytes"),
 )
 
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     size, out = config.model.vocab_size, arguments.out_dir
     warn = functools.partial(print, file=sys.stderr)
     engine = arguments.engine, arguments.ray_address
-    path = config.data.data_path
+    path = config.data.data_path or None
     tokenizer = train_tokenizer(path, out, warn, *engine, vocab_size=size, **settings)
     print(about_tokenizer(tokenizer, size, Path(out)))
     return 0

@@ -11,7 +11,9 @@ from jielong.config.fields import option
 class DataConfig:
     """Where the text comes from and how it becomes batches."""
 
-    data_path: tuple[str, ...] = option((), "Text: files, folders, globs, '-', or sample:NAME.")
+    data_path: tuple[str, ...] = option(
+        (), "Text: files, folders, globs, remote addresses, '-', or sample:NAME."
+    )
     mixture: tuple[str, ...] = option(
         (),
         "NAME=SHARE:PATH or NAME=epochs=N:PATH of each of several texts, instead of data_path: its "
@@ -42,6 +44,12 @@ class DataConfig:
         "Where a text ends within a file: auto finds <|endoftext|>, </s> and many lines of --- in "
         ".txt and .md, none finds none; anything else is the separator itself, in rows too (\\n is "
         "a line break).",
+    )
+    html_text: str = option(
+        "auto",
+        "What of HTML is read: all that a browser shows, or main: without menus, headers and the "
+        "like; auto: all of .html files, main of web archives (.warc).",
+        choices=("auto", "all", "main"),
     )
     encoding: str | None = option(
         None,

@@ -46,6 +46,12 @@ class RunConfig:
     save_minutes: float = option(
         10.0, "A checkpoint is at most this old, in minutes.", low=0.0, free=True
     )
+    background_saves: bool = option(
+        True,
+        "Write checkpoints while training goes on, from a copy in the host's memory, if that has "
+        "room for one.",
+        free=True,
+    )
     on_save_error: str = option(
         "stop",
         "When a checkpoint cannot be written: stop, or go on and try again at the next.",
@@ -65,6 +71,13 @@ class RunConfig:
     sample_prompts: tuple[str, ...] = option(
         (),
         "Prompts continued with each validation; default: openings of held-out texts.",
+        free=True,
+    )
+    rank_timeout: float = option(
+        120.0,
+        "Seconds without progress, or without a word, after which one of several processes ends "
+        "the run; five times as long for the first step and the first validation.",
+        low=1.0,
         free=True,
     )
     tracker: tuple[str, ...] = option(

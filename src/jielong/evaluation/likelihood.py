@@ -61,11 +61,13 @@ class Share:
         rank: this process among `world_size`.
         world_size: number of processes.
         sum: returns the sum of a number over all ranks.
+        beat: is called with each batch, since a rank that goes on does not hang.
     """
 
     rank: int = 0
     world_size: int = 1
     sum: Callable[[float], float] = float
+    beat: Callable[[], None] = lambda: None
 
 
 WHOLE = Share()
@@ -144,6 +146,7 @@ def evaluate_stream(
     sums = Sums()
     with _evaluating(model), autocast or nullcontext():
         for first in range(0, len(chosen), batch_size * share.world_size):
+            share.beat()
             start = first + share.rank * batch_size
             own = chosen[start : start + batch_size]
             batch = batches.load(np.resize(own if len(own) else chosen[:1], batch_size))

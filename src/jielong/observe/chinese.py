@@ -145,6 +145,11 @@ PROGRESS = {
         "── 第 {step} 步 · {of}损失 {loss} · 困惑度 {p} · {bits} 比特/字节"
     ),
     "held-out": "留出文本",
+    "whole held-out split:": "全部留出文本：",
+    "older text, held-out": "旧文本，留出部分",
+    "older text, whole held-out split:": "旧文本，全部留出部分：",
+    "{as_is}, held-out": "{as_is}，留出部分",
+    "{as_is}, whole held-out split:": "{as_is}，全部留出部分：",
     "older text": "旧文本",
     "── step {step} · training is {change} than expected: {now}M tokens instead of {before}M, to "
     "end in time": (
@@ -258,6 +263,11 @@ WARNINGS = {
     "machine, or it may be too hot. `top`, or nvidia-smi, shows which": (
         "训练慢到 {now} token/秒，原来是 {before}：可能有别的程序在用这台机器，或机器过热。"
         "用 `top` 或 nvidia-smi 查看"
+    ),
+    "rank {n} takes {s} s for its part of a step, the others {t}, and all wait for it: another "
+    "program may use its machine, or it may be too hot. ranks.jsonl says which machine it is": (
+        "rank {n} 完成自己那部分一步要 {s} 秒，其他的 {t} 秒，大家都在等它："
+        "可能有别的程序在用它的机器，或机器过热。ranks.jsonl 里写着是哪台机器"
     ),
     "no token is sent to expert {expert} of layer {layer}, in {n} records: its weights are of no "
     "use. Try a larger --router-aux-loss-coef, or --router-aux-loss bias": (

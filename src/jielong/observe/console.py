@@ -45,6 +45,9 @@ class Console:
         Args:
             losses, held_out: of the run before this step, in nats and in bits per byte.
         """
+        if self.live and self.live.view.step < self.live.view.total_steps:
+            self.live.wipe()  # the same run's, whose budget changed or which went back
+            self.live = None
         self.close()  # an earlier run's
         self.total_steps = total_steps
         if self.shown and self.terminal.is_terminal and not self.terminal.is_dumb_terminal:

@@ -27,6 +27,8 @@ SLOW_S = 60.0  # seconds for which a run must be slow
 SHARED = 0.25  # of the processors, used by other programs
 SHARED_S = 20.0  # seconds for which they must be
 WORN = (4, 16, 40)  # times that a text has been read
+STRAGGLER_RECORDS = 10  # in which the same rank was late, each time
+STRAGGLER_SCORE = 0.75  # the others' time over that of the slowest: below it is a straggler
 UNUSED_RECORDS = 20  # in which an expert got no token
 
 
@@ -86,6 +88,7 @@ class Health:
             lambda: slower(self.train[self.first_here :]),
             lambda: shared(self.train[self.first_here :]),
             lambda: unused_expert(train),
+            lambda: straggler(self.train[self.first_here :]),
             lambda: read_again(train, self.epoch_tokens),
         ]
         return [finding for check in checks if (finding := check())]
@@ -225,6 +228,28 @@ def shared(train: Sequence[Record]) -> Finding | None:
         "shared",
         f"other programs use {used / seconds:.0%} of this machine's processors: training is slower "
         "by that or more, since its threads wait for each other. `top` shows which they are",
+    )
+
+
+def straggler(train: Sequence[Record]) -> Finding | None:
+    """One of several processes takes much longer for its part than the others, record by record."""
+    named: set[tuple[int, bool]] = set()  # the slowest, and whether it was so by far
+    recent = [r.get("rank_seconds") for r in train[-STRAGGLER_RECORDS:]]
+    if len(recent) < STRAGGLER_RECORDS or not all(recent):
+        return None
+    if len({len(seconds) for seconds in recent if seconds}) > 1:
+        return None
+    for seconds in filter(None, recent):
+        slowest = max(range(len(seconds)), key=seconds.__getitem__)
+        others = statistics.median(s for rank, s in enumerate(seconds) if rank != slowest)
+        named.add((slowest, others < STRAGGLER_SCORE * seconds[slowest]))
+    if len(named) > 1 or not all(late for _, late in named):
+        return None
+    return Finding(
+        f"straggler_{slowest}",
+        f"rank {slowest} takes {seconds[slowest]:.3g} s for its part of a step, the others "
+        f"{others:.3g}, and all wait for it: another program may use its machine, or it may be too "
+        "hot. ranks.jsonl says which machine it is",
     )
 
 

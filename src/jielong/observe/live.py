@@ -118,6 +118,11 @@ class LiveView:
         """Draw a last time and leave the view on the screen."""
         self.live.stop()
 
+    def wipe(self) -> None:
+        """Take the view off the screen."""
+        self.live.transient = True
+        self.live.stop()
+
 
 def sparkline(values: Sequence[float], width: int = SPARK_WIDTH, blocks: str = BLOCKS) -> str:
     """Return values as a row of blocks: the mean of neighbours, from the lowest to the highest.

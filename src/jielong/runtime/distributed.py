@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
-from jielong.errors import JielongError
+from jielong.errors import AnotherRankError
 from jielong.runtime.meeting import meet
+from jielong.runtime.watchdog import Watchdog
 
-TIMEOUT_MINUTES = 10
-OTHER_FAILED = "another rank failed; see its error message"
-# Keeps the last process group alive. Otherwise DDP's reducer, which outlives destroy_process_group,
-# would be its last owner and join gloo's threads while it holds the GIL. Those threads may need the
-# GIL to free a tensor: deadlock. A reference from Python releases the GIL before the join.
+TIMEOUT_MINUTES = 10  # of a collective; the watchdog knows sooner, and which rank it was
+# Keeps the last process group alive. Otherwise what outlives destroy_process_group, as a pending
+# sum does, could be its last owner and join gloo's threads while it holds the GIL. Those threads
+# may need the GIL to free a tensor: deadlock. A reference from Python releases it before the join.
 _last_group: dist.ProcessGroup | None = None
 # If the interpreter exits while these threads wait for the GIL, the process aborts
 # (pytorch/pytorch#190489). This pause lets them finish.
 GLOO_SHUTDOWN_S = 0.1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class World:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    watchdog: Watchdog | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_main(self) -> bool:
@@ -45,6 +45,7 @@ class World:
     def sum(self, value: Tensor) -> Tensor:
         """Sum `value` over all ranks, in place."""
         if self.world_size > 1:
+            self.meets()
             dist.all_reduce(value)
         return value
 
@@ -61,6 +62,7 @@ class World:
             return list(flags)
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         flags_set = torch.tensor(flags, dtype=torch.int32, device=device)
+        self.meets()
         dist.all_reduce(flags_set, dist.ReduceOp.MAX)
         return [bool(flag) for flag in flags_set.tolist()]
 
@@ -69,8 +71,34 @@ class World:
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
+        self.meets()
         dist.all_gather_object(values, value)
         return values
+
+    def beat(self) -> None:
+        """Say that this rank goes on, from within what has a limit of time."""
+        if self.watchdog:
+            self.watchdog.beat()
+
+    def limit(self, what: str | None) -> contextlib.AbstractContextManager[None]:
+        """Within, a rank that does not go on for `rank_timeout` ends the run, with its stack."""
+        return self.watchdog.limit(what) if self.watchdog else contextlib.nullcontext()
+
+    def limited(self, items: Generator[T, None, None], what: str) -> Generator[T, None, None]:
+        """Yield the items, each of which has to come in time."""
+        with contextlib.closing(items):
+            while True:
+                with self.limit(what):
+                    try:
+                        item = next(items)
+                    except StopIteration:
+                        return
+                yield item
+
+    def meets(self) -> None:
+        """Say that a collective begins: all ranks begin the same ones."""
+        if self.watchdog:
+            self.watchdog.meets()
 
     def barrier(self) -> None:
         """Wait until every rank has reached this point."""
@@ -84,7 +112,7 @@ class World:
         Usually only rank 0 has work to do. The wait ends after 7 days at most.
 
         Raises:
-            JielongError: the block raised an error on another rank.
+            AnotherRankError: the block raised an error on another rank.
         """
         if self.world_size == 1:
             yield
@@ -92,13 +120,15 @@ class World:
         group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
         failed = torch.ones((), dtype=torch.int32)
         try:
-            yield
+            with self.limit(None):
+                yield
             failed.zero_()
         finally:
+            self.meets()
             dist.all_reduce(failed, dist.ReduceOp.MAX, group)
             dist.destroy_process_group(group)
         if failed:
-            raise JielongError(OTHER_FAILED)
+            raise AnotherRankError
 
 
 def launched_by_torchrun() -> bool:
@@ -106,10 +136,16 @@ def launched_by_torchrun() -> bool:
 
 
 @contextlib.contextmanager
-def init_world(device_type: str) -> Iterator[World]:
+def init_world(device_type: str, rank_timeout_s: float) -> Iterator[World]:
     """Join the processes that torchrun started, and leave the process group at the end.
 
     Processes that Ray started are joined already, and it ends them.
+
+    Args:
+        rank_timeout_s: after which a rank that hangs or says nothing ends the run.
+
+    Raises:
+        AnotherRankError: instead of an error of this rank that another's has caused.
     """
     if dist.is_initialized():
         local_rank = int(os.environ["LOCAL_RANK"])
@@ -132,31 +168,17 @@ def init_world(device_type: str) -> Iterator[World]:
         rank=rank,
         world_size=world_size,
     )
+    watchdog = Watchdog(store, rank, world_size, rank_timeout_s)
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), local_rank)
+        yield World(rank, world_size, local_rank, watchdog)
+    except BaseException as error:
+        first = watchdog.first_error(error)
+        if first is error:
+            raise
+        raise first from None
     finally:
+        watchdog.stop()
         global _last_group
         _last_group = dist.group.WORLD
         dist.destroy_process_group()
         time.sleep(GLOO_SHUTDOWN_S)
-
-
-def data_parallel(model: nn.Module, world: World) -> nn.Module:
-    """Wrap the model in DDP, which averages the gradients over all ranks."""
-    if world.world_size == 1:
-        return model
-    # buffers (rotary tables and router biases) are equal on all ranks: no need to sync them
-    parameters = inspect.signature(DistributedDataParallel.__init__).parameters
-    sync = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
-    options: dict[str, Any] = {"gradient_as_bucket_view": True, sync: False}
-    return DistributedDataParallel(model, **options)
-
-
-@contextlib.contextmanager
-def gradient_sync(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Average gradients over ranks only if `wanted`: once per update, in the last micro-batch."""
-    if isinstance(model, DistributedDataParallel) and not wanted:
-        with model.no_sync():
-            yield
-    else:
-        yield

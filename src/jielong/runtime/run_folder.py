@@ -34,6 +34,7 @@ class RunFolder:
         self.data = self.path / "data"
         self.teachers = self.path / "teachers"  # runs of their own, by number
         self.replay = self.path / "replay"
+        self.rank_log = self.path / "ranks.jsonl"  # of several processes
         self.profile = self.path / "profile"
 
     @property

@@ -98,6 +98,7 @@ def _yardsticks(state: TrainState) -> str:
 
 def last_useful_checkpoint(state: TrainState) -> str:
     """Name the last checkpoint that is better than knowing how frequent each token is."""
+    state.saving.rest()  # what is being written counts
     there = {ckpt.step_of(path): path for path in ckpt.checkpoints(state.folder.checkpoints)}
     if not there:
         return "there is no checkpoint"

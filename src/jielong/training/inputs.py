@@ -177,7 +177,7 @@ def ensure_tokenizer(
         )
     log(f"training a tokenizer of {config.model.vocab_size} tokens …")
     if config.data.mixture:
-        tokenizer = _train_on_mixture(config, texts, found)
+        tokenizer = train_on_mixture(config, texts, found)
     else:
         tokenizer = train_on_corpus(config, found[""])
     tokenizer.save(folder.tokenizer)
@@ -228,10 +228,14 @@ def train_on_corpus(
             tokenizer = _train_on_pieces(pieces, size)
         else:
             tokenizer = train_tokenizer(iter(texts), size, data.tokenizer_sample_bytes)
-    about_files = describe_files(found.data, found.not_read)
-    for line in (*(line.removeprefix("  ") for line in about_files), *texts.losses.lines()):
+    for line in _about(found, texts):
         log(line)
     return tokenizer
+
+
+def _about(sources: Sources, texts: DocumentTexts) -> list[str]:
+    files = describe_files(sources.data, sources.not_read)
+    return [*(line.removeprefix("  ") for line in files), *texts.losses.lines()]
 
 
 def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:
@@ -270,10 +274,17 @@ def _bytes_of(sources: Sources) -> int:
     return sum(UNKNOWN_BYTES if s.size is None else s.size for s in sources.data)
 
 
-def _train_on_mixture(
-    config: Config, texts: Sequence[Text], sources: Mapping[str, Sources]
+def train_on_mixture(
+    config: Config,
+    texts: Sequence[Text],
+    sources: Mapping[str, Sources],
+    log: Callable[[str], None] = lambda line: None,
 ) -> Tokenizer:
-    """A tokenizer of all sources of a mixture, each with its share of the sample."""
+    """A tokenizer of all sources of a mixture, each with its share of the sample.
+
+    Args:
+        log: takes a line for the user on what was read and what was left out.
+    """
     found = [sources[text.name] for text in texts]
     sizes = [max(1, _bytes_of(its)) for its in found]
     weights = [text.weight_of(size) for text, size in zip(texts, sizes, strict=True)]
@@ -284,6 +295,8 @@ def _train_on_mixture(
             with documents.checked(config.data.allow_loss):
                 size = round(config.data.tokenizer_sample_bytes * weight / sum(weights))
                 pieces += sample(iter(documents), max(1, size))
+        for line in _about(its, documents):
+            log(f"{text.name}: {line}")
     return _train_on_pieces(pieces, config.model.vocab_size)
 
 

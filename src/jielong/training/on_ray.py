@@ -20,8 +20,8 @@ import torch.distributed as dist
 
 from jielong.config.engine import Engine
 from jielong.config.settings import Config
-from jielong.errors import ConfigError, JielongError, TrainingError, first_line
-from jielong.runtime.distributed import OTHER_FAILED, TIMEOUT_MINUTES
+from jielong.errors import AnotherRankError, ConfigError, JielongError, TrainingError, first_line
+from jielong.runtime.distributed import TIMEOUT_MINUTES
 from jielong.runtime.ray_tasks import connected
 from jielong.training.pretrain import pretrain
 from jielong.training.result import RunResult
@@ -171,4 +171,5 @@ def _train(call: dict[str, Any]) -> RunResult | str:
             dist.all_gather_object(said, str(error), group)
         except RuntimeError:  # the others are at work, or gone
             raise error from None
-        return next((text for text in said if text != OTHER_FAILED), OTHER_FAILED)
+        other = str(AnotherRankError())
+        return next((text for text in said if text != other), other)

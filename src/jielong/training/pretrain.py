@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 
 from jielong.config.settings import Config
-from jielong.data.batches import prefetch
 from jielong.observe.console import Console
 from jielong.observe.metrics import RunningMetrics
 from jielong.observe.trackers import check_trackers
@@ -24,15 +23,15 @@ from jielong.training.recovery import (
     LossSpikeError,
     choose_micro_batch_size,
     rewind_run,
-    save_checkpoint_or_warn,
     step_with_recovery,
     translate_out_of_memory,
 )
 from jielong.training.result import RunResult, result_of
+from jielong.training.save_or_warn import save_checkpoint_or_warn, settle_saves
 from jielong.training.saving import record_best, restore
 from jielong.training.speed import Machine
 from jielong.training.starting_point import StartingPoint
-from jielong.training.state import TrainState, build
+from jielong.training.state import TrainState, build, read_batches
 from jielong.training.summary import (
     explain_best,
     explain_first_loss,
@@ -72,7 +71,8 @@ def pretrain(
     """
     language_of(language)  # a mistake in it is told by all ranks, before they meet
     device_type = choose_device(config.training.device).type
-    with init_world(device_type) as world, translate_out_of_memory(), fast_products():
+    timeout_s = config.run.rank_timeout
+    with init_world(device_type, timeout_s) as world, translate_out_of_memory(), fast_products():
         device = choose_device(config.training.device, world.local_rank)
         dtype = dtype_of_any_width(config.training.dtype, device)
         console = Console(shown=world.is_main and not quiet, language=language)
@@ -197,7 +197,7 @@ def train(state: TrainState, signals: StopSignals, watch: Watch) -> bool:
             save_checkpoint_or_warn(state, last=True)
     means, last_save = RunningMetrics(), time.monotonic()
     steps = range(progress.step, total)
-    read = prefetch(state.batches, steps, world.rank, world.world_size, c.data.num_workers)
+    read = read_batches(state, steps)
     with contextlib.closing(read):
         for step, batch in zip(steps, read, strict=True):
             lr_scale = state.schedule.lr_scale(step)
@@ -213,8 +213,11 @@ def train(state: TrainState, signals: StopSignals, watch: Watch) -> bool:
                 watch.training(done, means, lr, result, seconds_left(state, pace))
                 means.reset()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
-            stop, overdue = world.any_rank(signals.received is not None, overdue)
+            received, failed = signals.received is not None, state.saving.failed
+            stop, overdue, failed = world.any_rank(received, overdue, failed)
             ends = stop or done == total
+            if failed:  # what was saved before could not be written
+                settle_saves(state)
             paused = time.perf_counter()
             # saved before it is measured: what goes wrong in validation costs no training
             saves = done % state.plan.save_interval == 0 or ends or overdue

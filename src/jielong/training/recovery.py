@@ -1,4 +1,4 @@
-"""What a run does when something goes wrong: memory, a bad batch, a jump of the loss, the disk."""
+"""What a run does when something goes wrong: memory, a bad batch, a jump of the loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.data.batches import Batch
-from jielong.errors import CheckpointError, TrainingError, first_line
+from jielong.errors import TrainingError, first_line
 from jielong.model.attention_backends import MIN_MEAN_LENGTH
 from jielong.runtime.device import to_device
 from jielong.training import spikes
@@ -24,7 +24,8 @@ from jielong.training.memory import (
     micro_batch_that_fits,
     rows_that_fit,
 )
-from jielong.training.saving import restore, save
+from jielong.training.save_or_warn import settle_saves
+from jielong.training.saving import restore
 from jielong.training.starting_point import StartingPoint, find_starting_point
 from jielong.training.state import TrainState
 from jielong.training.step import StepResult
@@ -70,24 +71,22 @@ def step_with_recovery(state: TrainState, batch: Batch, lr_scale: float) -> Step
 
 
 def step_that_fits(state: TrainState, batch: Batch, lr_scale: float) -> StepResult:
-    """Take the step in micro-batches that fit; where memory runs out, halve them and repeat."""
+    """Take the step in micro-batches that fit; where memory runs out, halve them and repeat.
+
+    All ranks learn with the sum of their gradients that one of them had too little memory.
+    """
     progress, world = state.progress, state.world
     step, load = progress.step + 1, _reference_load(state)
     while True:
         try:
-            return state.train_step(state.micro_batches(batch, progress.step), lr_scale, load)
+            with world.limit(f"step {step}"):
+                return state.train_step(state.micro_batches(batch, progress.step), lr_scale, load)
         except DoesNotFitError as error:
             problem = str(error)
         free_memory()
         size = state.micro_batch_size
         half = math.ceil(size / 2)
-        if world.world_size > 1:  # the others wait within the pass for what this one owes
-            raise TrainingError(
-                f"out of memory at step {step} on rank {world.rank}, with micro-batches of {size} "
-                f"windows over all ranks: continue with --micro-batch-size {half} or auto "
-                f"({problem})"
-            )
-        if size == 1:
+        if size <= world.world_size:
             raise TrainingError(
                 f"out of memory at step {step}, with a single window at a time: use a smaller "
                 "model, a shorter --max-seq-len, --activation-checkpointing full or more memory "
@@ -113,8 +112,8 @@ def _reference_load(state: TrainState) -> Tensor | None:
 def choose_micro_batch_size(state: TrainState) -> None:
     """Choose the configured micro-batch size, the one this run used before, or what fits.
 
-    On a CPU memory is estimated. With several ranks it always probes before the first step: an
-    out-of-memory error inside a step would leave the others waiting in the all-reduce.
+    On a CPU memory is estimated. With several ranks it always probes before the first step: to
+    find out within a step costs that step's passes on all of them.
     """
     asked, plan, ranks = state.config.training.micro_batch_size, state.plan, state.world.world_size
     if state.progress.micro_batch_size is not None:
@@ -248,6 +247,7 @@ def rewind_run(state: TrainState) -> None:
             f"{MAX_REWINDS} times: try a lower --learning-rate, or look at the texts named above; "
             f"{last_useful_checkpoint(state)}"
         )
+    settle_saves(state)
     sound = jumped.step - 1  # later checkpoints have the update before the jump
     if not any(ckpt.step_of(path) <= sound for path in ckpt.checkpoints(folder.checkpoints)):
         raise TrainingError(
@@ -269,39 +269,3 @@ def rewind_run(state: TrainState) -> None:
         f"back to step {state.progress.step}; steps {first + 1} to {last + 1} will be left out",
         style="yellow",
     )
-
-
-def save_checkpoint_or_warn(state: TrainState, last: bool) -> None:
-    """Save a checkpoint; with `on_save_error = "continue"` a failure is told and training goes on.
-
-    Args:
-        last: the run ends here, so there is no later chance to save.
-
-    Raises:
-        CheckpointError: it failed, and this was the last chance or the run should stop.
-        TrainingError: the ranks no longer have the same weights; nothing is saved.
-    """
-    _compare_ranks(state)
-    with state.world.barrier_after():  # the others wait, however long a slow disk takes
-        try:
-            save(state)
-        except CheckpointError as error:
-            if last or state.config.run.on_save_error == "stop":
-                raise
-            state.console.line(f"{error}; training goes on", style="yellow")
-
-
-def _compare_ranks(state: TrainState) -> None:
-    """A bit that flips in one rank's memory spreads by no gradient: it must be looked for."""
-    if state.world.world_size == 1:
-        return
-    sums = state.world.all_gather(state.model.checksum())
-    if len(set(sums)) > 1:
-        common = max(sums, key=sums.count)
-        odd = [rank for rank, value in enumerate(sums) if value != common]
-        raise TrainingError(
-            f"after step {state.progress.step} the weights on rank {', '.join(map(str, odd))} are "
-            "not those of rank 0 (or the other way round, with two ranks): memory of that machine "
-            "was damaged; nothing was saved, and the same command goes on from the checkpoint "
-            "before"
-        )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.checkpoint.weights import load_tensors
@@ -21,7 +22,11 @@ STATE_FORMAT = 3
 
 
 def save(state: TrainState) -> None:
-    """Write a checkpoint of this moment and drop old ones; every rank calls it, rank 0 writes."""
+    """Write a checkpoint of this moment and drop old ones; every rank calls it, rank 0 writes.
+
+    With `background_saves` it is only copied here, and written while training goes on:
+    `state.saving` says how that went. The one before must have been written.
+    """
     rng = state.world.all_gather(base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode())
     if not state.world.is_main:
         return
@@ -45,9 +50,24 @@ def save(state: TrainState) -> None:
     latest = ckpt.named_weights(state.model) if state.average else None
     optimizer = train_step.optimizer.state_tensors()
     folder = state.folder.checkpoints
+    keep, best = state.config.run.keep_checkpoints, progress.best_step
+
+    def write(weights: dict[str, Tensor]) -> None:
+        model, tokenizer = state.model, state.tokenizer
+        ckpt.save_checkpoint(folder, model, tokenizer, optimizer, saved, latest, weights)
+        ckpt.prune(folder, keep, best, saved.step)
+
     with state.averaged_weights():
-        ckpt.save_checkpoint(folder, state.model, state.tokenizer, optimizer, saved, latest)
-    ckpt.prune(folder, state.config.run.keep_checkpoints, progress.best_step, progress.step)
+        weights, copies = ckpt.named_weights(state.model), state.saving.copies
+        background = state.config.run.background_saves
+        background &= copies.fits(weights, optimizer, latest or {})
+        if background:
+            weights, optimizer = copies.of(weights, "weights/"), copies.of(optimizer, "optimizer/")
+            latest = None if latest is None else copies.of(latest, "latest/")
+        else:
+            write(weights)
+    if background:
+        state.saving.run(lambda: write(weights))
     record_best(state)
 
 
@@ -66,9 +86,16 @@ def _teacher_checksum(state: TrainState) -> int | None:
 
 def record_best(state: TrainState) -> None:
     """Name the best checkpoint in `best.json`, once it has been saved; rank 0 alone does so."""
-    best, found = state.best_checkpoint(), state.progress.best_validation
-    if state.world.is_main and best is not None and found is not None:
-        ckpt.record_best(best, found["loss"], found["bits_per_byte"])
+    step, found = state.progress.best_step, state.progress.best_validation
+    if not state.world.is_main or step is None or found is None:
+        return
+    best = state.folder.checkpoints / ckpt.step_name(step)
+
+    def record() -> None:
+        if best.is_dir():
+            ckpt.record_best(best, found["loss"], found["bits_per_byte"])
+
+    state.saving.run(record)
 
 
 def restore(state: TrainState, start: StartingPoint) -> list[str]:

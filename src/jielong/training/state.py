@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Generator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,17 +14,20 @@ import torch
 
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.settings import Config
-from jielong.data.batches import Batch, Batches
+from jielong.data.batches import Batch, Batches, prefetch
 from jielong.data.shards import Dataset
 from jielong.model.transformer import Transformer
 from jielong.observe.console import Console
 from jielong.observe.metrics import MetricsFile
 from jielong.runtime.device import choose_dtype
-from jielong.runtime.distributed import World, data_parallel
+from jielong.runtime.distributed import World
+from jielong.runtime.gradients import GradientSum
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
+from jielong.training.background import BackgroundSave
 from jielong.training.optimizer import Optimizer
+from jielong.training.own_time import OwnTime
 from jielong.training.plan import RunPlan
 from jielong.training.profiling import StepProfiler
 from jielong.training.run_data import open_data
@@ -70,12 +74,13 @@ class TrainState:
     tokenizer: Tokenizer
     texts: RunTexts
     model: Transformer
-    train_step: TrainStep  # has the optimizer, and the model wrapped where there are several ranks
+    train_step: TrainStep  # has the optimizer, and the sum of gradients of several ranks
     average: WeightAverage | None  # of the weights, if the settings want it
     batches: Batches
     schedule: Schedule
     console: Console
     metrics: MetricsFile
+    saving: BackgroundSave = field(default_factory=BackgroundSave)
     progress: Progress = field(default_factory=Progress)
     profiler: StepProfiler | None = None  # of rank 0
     deadline: float | None = None  # of `time.monotonic`, by which a run of `--minutes` should end
@@ -138,6 +143,7 @@ def build(
     teacher = None
     if training.teacher is not None:
         teacher = Teacher.load(training.teacher, tokenizer, config.model.vocab_size, device)
+    several = world.world_size > 1
     return TrainState(
         config=config,
         plan=plan,
@@ -147,11 +153,13 @@ def build(
         texts=data.texts,
         model=model,
         train_step=TrainStep(
-            model=data_parallel(model, world),
+            model=model,
             optimizer=Optimizer(model, training, plan.learning_rate),
             grad_clip=training.grad_clip,
             dtype=dtype,
             world=world,
+            gradients=GradientSum(model.parameters(), world) if several else None,
+            own_time=OwnTime(device) if several else None,
             scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
             dropout=plan.dropout,
             teacher=teacher,
@@ -163,3 +171,11 @@ def build(
         metrics=MetricsFile(folder.metrics_file, enabled=world.is_main),
         profiler=StepProfiler(config.run.profile, folder.profile) if world.is_main else None,
     )
+
+
+def read_batches(state: TrainState, steps: range) -> Generator[Batch, None, None]:
+    """This rank's batches of the steps, each within a limit of time."""
+    world, own_time = state.world, state.train_step.own_time
+    workers = state.config.data.num_workers
+    batches = prefetch(state.batches, steps, world.rank, world.world_size, workers)
+    return world.limited(own_time.each(batches) if own_time else batches, "reading a batch")

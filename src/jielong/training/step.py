@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,11 @@ from jielong.model.dropout import Dropout
 from jielong.model.moe import update_router_bias
 from jielong.model.transformer import ModelOutput
 from jielong.runtime.device import autocast, to_device
-from jielong.runtime.distributed import World, gradient_sync
-from jielong.training.memory import DoesNotFitError, is_out_of_memory
+from jielong.runtime.distributed import World
+from jielong.runtime.gradients import GradientSum
+from jielong.training.memory import DoesNotFitError, free_memory, is_out_of_memory
 from jielong.training.optimizer import Optimizer
+from jielong.training.own_time import OwnTime
 from jielong.training.teacher import Teacher
 
 
@@ -58,9 +61,14 @@ class StepResult:
 class _Totals:
     """Sums over micro-batches; kept on the device, so that no forward pass waits for a number."""
 
-    def __init__(self, device: torch.device, tokens: int, world: World) -> None:
-        """Begin at zero, with `tokens` targets of this rank."""
-        self.device, self.world = device, world
+    def __init__(self, device: torch.device, tokens: int, world: World, choices: int = 0) -> None:
+        """Begin at zero.
+
+        Args:
+            tokens: targets of this rank.
+            choices: layers × experts of a mixture, which a rank sends whose first pass fails.
+        """
+        self.device, self.world, self.choices = device, world, choices
         self.tokens: int | Tensor = tokens  # of all ranks
         if world.world_size > 1:
             self.tokens = world.sum(torch.full((), tokens, dtype=torch.float64, device=device))
@@ -87,7 +95,7 @@ class _Totals:
         self.load += output.expert_load
         return objective + balance
 
-    def read(self, norm: Tensor) -> StepResult:
+    def read(self, norm: Tensor, failed: bool = False) -> StepResult | None:
         """Sum over all ranks; return the result of a step, applied if all is finite.
 
         It reads everything at once: the only place in a step where the host waits for the device.
@@ -96,18 +104,25 @@ class _Totals:
 
         Args:
             norm: of the gradient, the same on all ranks.
+            failed: this rank's pass did not fit.
+
+        Returns:
+            None if any rank's pass did not fit.
         """
         zero = torch.zeros_like(self.nats)
-        load = self.nats.new_zeros(0) if self.load is None else self.load.flatten()
-        scalars = torch.stack([self.nats, zero if self.balance is None else self.balance])
+        load = self.nats.new_zeros(self.choices) if self.load is None else self.load.flatten()
+        balance_sum = zero if self.balance is None else self.balance
+        scalars = torch.stack([self.nats, balance_sum, zero + failed])
         sums = self.world.sum(torch.cat([scalars, load]))
         if self.load is not None:
-            self.load = sums[2:].view_as(self.load)
+            self.load = sums[3:].view_as(self.load)
         on_device = [norm[None], sums]
         if isinstance(self.tokens, Tensor):
             on_device.append(self.tokens[None])
-        grad_norm, nats, balance, *rest = torch.cat(on_device).cpu().tolist()
+        grad_norm, nats, balance, failures, *rest = torch.cat(on_device).cpu().tolist()
         tokens = int(rest.pop()) if isinstance(self.tokens, Tensor) else self.tokens
+        if self.world.world_size > 1 and failures:
+            return None
         loss = nats / max(1, tokens)
         return StepResult(
             loss,
@@ -139,11 +154,13 @@ class TrainStep:
     since a micro-batch cannot know what the later ones, or other ranks, will choose.
     """
 
-    model: nn.Module  # wrapped by DDP where there are several ranks
+    model: nn.Module
     optimizer: Optimizer
     grad_clip: float  # largest norm of the gradient; 0 leaves it alone
     dtype: torch.dtype = torch.float32  # of the forward pass
     world: World = field(default_factory=World)
+    gradients: GradientSum | None = None  # over the ranks, where there are several
+    own_time: OwnTime | None = None  # of this rank, likewise
     scaler: torch.amp.GradScaler = field(default_factory=_no_scaling)  # for float16
     dropout: float = 0.0  # rate of what each layer adds
     teacher: Teacher | None = None  # whose predictions are learnt beside the text
@@ -162,14 +179,16 @@ class TrainStep:
             reference_load: `expert_load` of the previous update; none before the first: as if even.
 
         Raises:
-            DoesNotFitError: a pass did not fit; the step may be taken again in smaller
-                micro-batches.
+            DoesNotFitError: a pass did not fit, on any rank; the step may be taken again in
+                smaller micro-batches.
         """
         model, optimizer, scaler = self.model, self.optimizer, self.scaler
         tokens = sum(batch.target_count for batch in micro_batches)
-        totals = _Totals(next(model.parameters()).device, tokens, self.world)
+        choices = 0 if reference_load is None else reference_load.numel()
+        totals = _Totals(next(model.parameters()).device, tokens, self.world, choices)
         optimizer.zero_grad()
-        if problem := self._accumulate(micro_batches, totals, reference_load):
+        problem = self._accumulate(micro_batches, totals, reference_load)
+        if problem and self.gradients is None:
             optimizer.zero_grad()
             raise DoesNotFitError(problem)
 
@@ -177,7 +196,12 @@ class TrainStep:
             scaler.unscale_(cast(torch.optim.Optimizer, part))  # all it asks for is param_groups
         parameters = list(model.parameters())
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        result = totals.read(norm)
+        result = totals.read(norm, failed=problem is not None)
+        if result is None:
+            optimizer.zero_grad()
+            if scaler.is_enabled():
+                scaler.update(scaler.get_scale())  # forgets this step, and no more
+            raise DoesNotFitError(problem or "on another rank")
         if result.applied:
             if self.grad_clip > 0:
                 nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, norm)
@@ -195,33 +219,47 @@ class TrainStep:
     def _accumulate(
         self, micro_batches: Sequence[Batch], totals: _Totals, reference_load: Tensor | None
     ) -> str | None:
-        """Add up the micro-batches' gradients, over ranks with the last one.
+        """Add up the micro-batches' gradients, and those of all ranks.
 
         Returns:
             None, or what the allocator said where memory ran out. Its exception is not passed on,
             since it holds on to what the pass has allocated.
         """
-        device = totals.nats.device
+        gradients, problem = self.gradients, None
+        if gradients:
+            gradients.begin()
         try:
-            for i, batch in enumerate(micro_batches):
-                last = i == len(micro_batches) - 1
-                with gradient_sync(self.model, wanted=last):
-                    with autocast(device, self.dtype):
-                        output = self.model(
-                            to_device(batch.tokens, device),
-                            to_device(batch.targets, device),
-                            batch.document_ids,
-                            reference_load=reference_load,
-                            dropout=self._dropout_of(batch, device),
-                            soft_targets=self.teacher(batch, device) if self.teacher else None,
-                        )
-                    # DDP averages gradients over ranks; the objective is their sum
-                    objective = totals.objective(output, batch) * self.world.world_size
-                    # outside of autocast: what the forward pass did in float32 must stay so on its
-                    # way back
-                    self.scaler.scale(objective).backward()
+            with self.own_time.passes() if self.own_time else contextlib.nullcontext():
+                self._passes(micro_batches, totals, reference_load)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return first_line(error)
-        return None
+            problem = first_line(error)
+        if gradients:
+            if problem:
+                free_memory()
+            gradients.finish()  # the others wait for this rank's part, whatever it is
+        return problem
+
+    def _passes(
+        self, micro_batches: Sequence[Batch], totals: _Totals, reference_load: Tensor | None
+    ) -> None:
+        """Forward and backward passes; with the last, ready gradients are summed over ranks."""
+        device, gradients = totals.nats.device, self.gradients
+        for i, batch in enumerate(micro_batches):
+            self.world.beat()
+            last = i == len(micro_batches) - 1
+            with gradients.last_pass() if gradients and last else contextlib.nullcontext():
+                with autocast(device, self.dtype):
+                    output = self.model(
+                        to_device(batch.tokens, device),
+                        to_device(batch.targets, device),
+                        batch.document_ids,
+                        reference_load=reference_load,
+                        dropout=self._dropout_of(batch, device),
+                        soft_targets=self.teacher(batch, device) if self.teacher else None,
+                    )
+                objective = totals.objective(output, batch)
+                # outside of autocast: what the forward pass did in float32 must stay so on its way
+                # back
+                self.scaler.scale(objective).backward()

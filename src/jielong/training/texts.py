@@ -120,8 +120,8 @@ def _find_text(text: Text, others: Callable[[], list[tuple[str, list[Sources]]]]
     with text.naming():
         found = Sources.of(text.config.data)
         for setting, several in others():
-            files = {s.path.resolve() for x in several for s in x.data if s.path}
-            if shared := [s.name for s in found.data if s.path and s.path.resolve() in files]:
+            files = {s.identity for x in several for s in x.data if s.identity}
+            if shared := [s.name for s in found.data if s.identity in files]:
                 raise DataError(f"{shared[0]} is a file of {setting} too: leave it out of one")
     return found
 

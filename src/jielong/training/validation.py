@@ -193,14 +193,15 @@ def likelihood(state: TrainState, stream: TokenStream, max_tokens: int | None) -
     at_once = math.ceil(state.micro_batch_size / world.world_size)
     while True:
         try:
-            return evaluate_stream(
-                state.model,
-                stream,
-                state.tokenizer.token_bytes(),
-                EvaluationWindows(length, at_once, max_tokens),
-                Share(world.rank, world.world_size, world.sum_number),
-                autocast=autocast(state.model.device, state.train_step.dtype),
-            )
+            with world.limit("measuring the held-out text"):
+                return evaluate_stream(
+                    state.model,
+                    stream,
+                    state.tokenizer.token_bytes(),
+                    EvaluationWindows(length, at_once, max_tokens),
+                    Share(world.rank, world.world_size, world.sum_number, world.beat),
+                    autocast=autocast(state.model.device, state.train_step.dtype),
+                )
         except Exception as error:
             # with several ranks the others wait within the pass for what this one owes
             if not is_out_of_memory(error) or at_once == 1 or world.world_size > 1:

@@ -22,12 +22,14 @@ from jielong.reports.report import REPORT, write_report
 from jielong.runtime.device import describe
 from jielong.runtime.processors import OtherPrograms
 from jielong.runtime.run_folder import StopSignals
+from jielong.training.ranks import RankLog
 from jielong.training.state import TrainState
 from jielong.training.step import StepResult
 from jielong.training.utilisation import flops_per_token, memory_used, peak_flops
 from jielong.training.validation import has_turned
 
 CURVES = "curves"  # the name of their picture at trackers
+LAST_SAVE_S = 60.0  # for a checkpoint that is being written as the run fails
 REPORT_SHARE = 0.02  # of a run's time that its reports may take, at most
 
 
@@ -56,6 +58,7 @@ class Watch:
         self.report_s, self.reported = 0.0, -float("inf")  # what the last took, and when
         self.pictured: int | None = None  # the step whose curves trackers have
         self.told: set[str] = set()
+        self.ranks = RankLog(state.folder.rank_log, state.world, self.device)
         self.goes_on = False
         self.others = OtherPrograms()
 
@@ -74,6 +77,14 @@ class Watch:
             peak_flops=self.peak_flops,
             choices=state.plan.to_json(),
         )
+        self.ranks.start(state.progress.step, state.train_step.dtype)
+        if watchdog := state.world.watchdog:
+            watchdog.last_words = self._failed
+
+    def _failed(self, why: str) -> None:
+        """Write the `end` record of a run that is about to be ended by its watchdog."""
+        self.state.saving.rest(LAST_SAVE_S)
+        self.state.metrics.write("end", self.state.progress.step, state="failed", why=why)
 
     def _recall(self) -> None:
         """Take in the records so far."""
@@ -117,6 +128,8 @@ class Watch:
             mfu = means.tokens_per_second * self.flops_per_token / self.peak_flops
         state.console.progress(step, means, learning_rate, result.grad_norm, left, mfu, memory)
         more: dict[str, Any] = result.expert_metrics()
+        if own_time := state.train_step.own_time:
+            more |= self.ranks.steps(step, own_time.take())
         more |= {} if memory is None else {"memory_bytes": memory}
         more |= {} if mfu is None else {"mfu": round(mfu, 4)}
         others = self.others.share() if self.device.type == "cpu" else None
@@ -214,10 +227,13 @@ def watching(state: TrainState, signals: StopSignals) -> Iterator[Watch]:
     try:
         watch.start()
         yield watch
+        state.saving.wait()
     except KeyboardInterrupt:
+        state.saving.rest()  # which another one interrupts
         watch.end("stopped")
         raise
     except BaseException as error:
+        state.saving.rest()
         watch.end("failed", first_line(error))
         raise
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from jielong.data.sources.documents import Source
 from jielong.data.sources.file_kinds import suggested
@@ -24,24 +24,25 @@ def describe_files(
     Args:
         for_training: warn of what is named like held-out text.
     """
-    files = [source for source in sources if source.path is not None]
+    files = [source for source in sources if source.place is not None]
+    places = [source.place for source in files if source.place is not None]
     lines = []
     if files:
         size = sum(source.size or 0 for source in files)
-        lines.append(f"  files          {_kinds(s.path for s in files if s.path)} ({_size(size)})")
+        lines.append(f"  files          {_kinds(places)} ({_size(size)})")
     for number, reason in enumerate(sorted({item.reason for item in not_read}, key=_last)):
         items = [item for item in not_read if item.reason == reason]
         label = "not read" if number == 0 else ""
         lines.append(f"  {label:<15}{_items(items)}: {reason}{_instead(items, reason)}")
-    again = Counter(s.path for s in files if s.path is not None)
-    repeated = [path for path, count in again.items() if count > 1]
+    again = Counter(places)
+    repeated = [place for place, count in again.items() if count > 1]
     if repeated:
         lines.append(f"  note           {_paths(repeated)}: named more than once, read as often")
-    named = [s.path for s in files if s.path is not None and named_as_held_out(s.path)]
+    named = [place for place in places if named_as_held_out(place)]
     if named and for_training:
         lines.append(
             f"  note           {_paths(named)}: trained on, although named like held-out text; to "
-            f"measure on it instead, leave it out and give --validation-path {named[0]}"
+            f"measure on it instead, leave it out and give --validation-path {shown(named[0])}"
         )
     return lines
 
@@ -67,15 +68,15 @@ def _instead(items: Sequence[NotRead], reason: str) -> str:
         return f"; {flag} reads such as plain text"
     if not reason.endswith("split"):
         return ""
-    return f"; to measure on it: --validation-path {items[0].path}"
+    return f"; to measure on it: --validation-path {shown(items[0].path)}"
 
 
-def _paths(paths: Sequence[Path]) -> str:
+def _paths(paths: Sequence[PurePath]) -> str:
     more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
     return ", ".join(map(shown, paths[:NAMED])) + more
 
 
-def _kinds(paths: Iterable[Path]) -> str:
+def _kinds(paths: Iterable[PurePath]) -> str:
     counts = Counter("".join(p.suffixes[-1:]).lower().lstrip(".") or "other" for p in paths)
     named = [f"{count:,} {kind}" for kind, count in counts.most_common(KINDS_NAMED)]
     rest = counts.total() - sum(count for _, count in counts.most_common(KINDS_NAMED))

@@ -15,11 +15,19 @@ from jielong.data.sources.documents import Source, expand_sources, find_sources
 from jielong.data.sources.file_kinds import further_suffixes
 from jielong.data.sources.items import shown
 from jielong.data.sources.listing import NotRead
+from jielong.data.sources.remote import is_remote, shown_address
 from jielong.tokenization.tokenizer import Tokenizer
 
 SOURCES = "sources.json"
 TEXT_SETTINGS = ("text_unit", "document_separator")
-SETTINGS = ("text_field", "text_template", *TEXT_SETTINGS, "encoding", "validation_fraction")
+SETTINGS = (
+    "text_field",
+    "text_template",
+    *TEXT_SETTINGS,
+    "html_text",
+    "encoding",
+    "validation_fraction",
+)
 SAME_FILE = "given as --validation-path"
 
 
@@ -49,16 +57,16 @@ class Sources:
         suffixes = further_suffixes(data.text_suffixes)
         held_out = expand_sources(data.validation_path, suffixes) if data.validation_path else []
         found, not_read = find_sources(data.data_path, for_training=True, suffixes=suffixes)
-        held = {source.path.resolve() for source in held_out if source.path}
-        named = {Path(path).expanduser().resolve() for path in data.data_path}
+        held = {source.identity for source in held_out if source.identity}
+        named = {_identity(path) for path in data.data_path}
         train, both = [], []
         for source in found:
-            real = source.path.resolve() if source.path else None
-            if real in held and source.path is not None and real not in named:
-                not_read.append(NotRead(source.path, SAME_FILE, source.size or 0))
+            same = source.identity in held
+            if same and source.place is not None and source.identity not in named:
+                not_read.append(NotRead(source.place, SAME_FILE, source.size or 0))
                 continue
             train.append(source)
-            if real in held:
+            if same:
                 both.append(source.name)
         if not train:  # the whole folder is held out too
             return cls(found, held_out, [], tuple(source.name for source in found))
@@ -116,7 +124,7 @@ def _changes(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     for name, value in wanted["settings"].items():
         # earlier versions found no separators, which rows do not have anyway
         former = "auto" if name in TEXT_SETTINGS and only_rows else None
-        if name == "chat_template":  # earlier versions read no conversations
+        if name in ("chat_template", "html_text"):  # earlier versions read none of these
             former = value
         then = stored["settings"].get(name, former)
         if not same_setting(name, then, value):
@@ -156,5 +164,11 @@ def source_summaries(sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 def source_record(source: Source) -> dict[str, Any]:
     """Return what tells whether a source has changed."""
-    name = shown(source.path.resolve()) if source.path else source.name
-    return {"name": name, "kind": source.kind, "bytes": source.size, "mtime_ns": source.mtime_ns}
+    record = {"name": source.identity or source.name, "kind": source.kind, "bytes": source.size}
+    if source.remote is not None:
+        return record | {"version": source.remote.info.version}
+    return record | {"mtime_ns": source.mtime_ns}
+
+
+def _identity(path: str) -> str:
+    return shown_address(path) if is_remote(path) else shown(Path(path).expanduser().resolve())

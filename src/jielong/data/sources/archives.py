@@ -12,10 +12,8 @@ import struct
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jielong.data.sources.containers import (
@@ -26,16 +24,11 @@ from jielong.data.sources.containers import (
     open_bytes,
     open_packed,
 )
-from jielong.data.sources.file_kinds import (
-    ABOUT_A_DATASET,
-    PROGRAM_FILES,
-    STREAMED,
-    Suffixes,
-    kind_of,
-)
-from jielong.data.sources.held_out_names import held_out_files
+from jielong.data.sources.document_files import SIGNATURES
 from jielong.data.sources.items import WHOLE_FILE, BadLine, Item, Remark, UnreadableFileError
+from jielong.data.sources.names_read import Chosen, MemberRules, choose
 from jielong.data.sources.reading import Reading, read_stream
+from jielong.data.sources.remote import AnyPath
 
 DIRECTORY_BYTES = 2**28  # of a zip's table of contents: some millions of members
 HEADER_BYTES = 2**24  # of what a tar says about one member
@@ -47,36 +40,12 @@ DAMAGED_ZIP = (
     *(OSError, ValueError, OverflowError),
 )
 
-NO_TEXT, HIDDEN = "no format of text", "hidden"
-PROGRAM, ABOUT = "of a program, not text", "about the dataset, not of it"
 NO_FILE = "links or no plain files"
-OUTSIDE = "with names that lead out of the archive"
 LOCKED = "encrypted"
 
 
-@dataclass(frozen=True)
-class MemberRules:
-    """Which members are read: as in folders.
-
-    Attributes:
-        suffixes: of further members that are plain text.
-        for_training: the test and validation splits are left out.
-    """
-
-    suffixes: Suffixes = frozenset()
-    for_training: bool = False
-
-
-@dataclass
-class _Chosen:
-    """The kinds of the members that are read, by name, and why others are not."""
-
-    kinds: dict[str, str] = field(default_factory=dict)
-    not_read: Counter[str] = field(default_factory=Counter)
-
-
 def read_archive(
-    path: Path, name: str, kind: str, rules: MemberRules, reading: Reading
+    path: AnyPath, name: str, kind: str, rules: MemberRules, reading: Reading
 ) -> Iterator[Item]:
     """Yield the documents of the members in their order.
 
@@ -96,52 +65,15 @@ def _damaged(error: Exception) -> str:
     return f"the archive is damaged or cut short ({error}); download it again"
 
 
-def _choose(members: Iterable[tuple[str, str]], rules: MemberRules) -> _Chosen:
-    """Choose the members that are read.
-
-    Args:
-        members: each one's name and why it is no plain file, or nothing.
-    """
-    chosen = _Chosen()
-    for member, problem in members:
-        path = PurePosixPath(member)
-        kind = kind_of(Path(path), rules.suffixes)
-        if problem:
-            chosen.not_read[problem] += 1
-        elif path.is_absolute() or ".." in path.parts:
-            chosen.not_read[OUTSIDE] += 1
-        elif any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
-            chosen.not_read[HIDDEN] += 1
-        elif path.name in PROGRAM_FILES:
-            chosen.not_read[PROGRAM] += 1
-        elif kind not in STREAMED:
-            chosen.not_read[NO_TEXT] += 1
-        else:
-            assert kind is not None
-            chosen.kinds[member] = kind
-    reasons = _held_out(chosen.kinds) if rules.for_training else {}
-    if set(chosen.kinds.values()) - {"text"}:
-        about = [m for m in chosen.kinds if ABOUT_A_DATASET.fullmatch(PurePosixPath(m).name)]
-        reasons |= dict.fromkeys(about, ABOUT)
-    for member, reason in reasons.items():
-        del chosen.kinds[member]
-        chosen.not_read[reason] += 1
-    return chosen
-
-
-def _held_out(kinds: Mapping[str, str]) -> dict[str, str]:
-    files = {Path(member): member for member in kinds}
-    return {files[f]: f"a {split} split" for f, split in held_out_files(Path(), [*files]).items()}
-
-
-def _about(chosen: _Chosen, name: str) -> Iterator[Item]:
+def _about(chosen: Chosen, name: str) -> Iterator[Item]:
     """Say what of an archive is not read."""
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in chosen.not_read.most_common())
+    counts = Counter(chosen.reasons.values())
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
     if not chosen.kinds:
         there = f" (there are: {reasons})" if reasons else ""
         yield BadLine(name, 0, f"no text in this archive{there}")
     elif reasons:
-        yield Remark(name, f"{chosen.not_read.total():,} members not read: {reasons}")
+        yield Remark(name, f"{counts.total():,} members not read: {reasons}")
 
 
 def _member(
@@ -150,7 +82,8 @@ def _member(
     """Yield the documents of a member, which may be compressed by itself."""
     try:
         packed = io.BufferedReader(raw, BUFFER_BYTES)
-        yield from read_stream(open_packed(packed, name, budget), name, kind, reading)
+        plain = open_packed(packed, name, budget, SIGNATURES.get(kind, b""))
+        yield from read_stream(plain, name, kind, reading)
     except UnreadableFileError as error:
         if budget.left < 0:
             raise
@@ -159,13 +92,13 @@ def _member(
         yield BadLine(name, 0, f"is damaged or cannot be unpacked ({error})", WHOLE_FILE, size)
 
 
-def _read_zip(path: Path, name: str, rules: MemberRules, reading: Reading) -> Iterator[Item]:
+def _read_zip(path: AnyPath, name: str, rules: MemberRules, reading: Reading) -> Iterator[Item]:
     budget = Budget.of(path.stat().st_size, name)
     with path.open("rb") as file:
         _check_directory(file, name)
         with zipfile.ZipFile(file) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
-            chosen = _choose(((i.filename, _problem(i)) for i in infos), rules)
+            chosen = choose(((i.filename, _problem(i)) for i in infos), rules)
             yield from _about(chosen, name)
             for info in infos:
                 if kind := chosen.kinds.pop(info.filename, None):
@@ -256,7 +189,7 @@ class _Stream(io.RawIOBase):
 
 
 def _tar_members(
-    path: Path, name: str
+    path: AnyPath, name: str
 ) -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo], None, None]:
     """Yield the members; what is not read of one is passed over before the next.
 
@@ -281,7 +214,7 @@ def _tar_members(
             raise UnreadableFileError(name, _damaged(error), lost, lost) from None
 
 
-def _read_tar(path: Path, name: str, rules: MemberRules, reading: Reading) -> Iterator[Item]:
+def _read_tar(path: AnyPath, name: str, rules: MemberRules, reading: Reading) -> Iterator[Item]:
     budget = Budget.of(path.stat().st_size, name)
     names: list[tuple[str, str]] = []
     with closing(_tar_members(path, name)) as members:
@@ -290,7 +223,7 @@ def _read_tar(path: Path, name: str, rules: MemberRules, reading: Reading) -> It
         except UnreadableFileError:
             if not names:
                 raise  # else it comes again, after what can be read
-    chosen = _choose(names, rules)
+    chosen = choose(names, rules)
     yield from _about(chosen, name)
     with closing(_tar_members(path, name)) as members:
         for tar, info in members:

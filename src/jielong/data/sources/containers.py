@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jielong.data.sources.items import UnreadableFileError
+from jielong.data.sources.remote import AnyPath, RemotePath
 
 if TYPE_CHECKING:
     import zstandard
@@ -43,8 +43,8 @@ OTHER_FORMATS = {
     b"PAR1": "is a Parquet file: give it a name that ends in .parquet",
     b"ARROW1": "is an Arrow file: give it a name that ends in .arrow",
     b"PK\x03\x04": "is a ZIP archive (or a document of Word, Excel or EPUB): give it a name that "
-    "ends in .zip, or extract its text",
-    b"%PDF-": "is a PDF: extract its text, for example with pdftotext",
+    "ends in .zip, .docx or .epub, or extract its text",
+    b"%PDF-": "is a PDF: give it a name that ends in .pdf",
     b"{\\rtf": "is rich text (RTF): save it as plain text",
     b"7z\xbc\xaf\x27\x1c": "is a 7-Zip archive: extract it",
     b"Rar!": "is a RAR archive: extract it",
@@ -53,18 +53,21 @@ OTHER_FORMATS = {
 
 
 @contextmanager
-def open_bytes(path: Path | None, name: str) -> Iterator[io.BufferedReader]:
+def open_bytes(path: AnyPath | None, name: str, own: bytes = b"") -> Iterator[io.BufferedReader]:
     """Open a file, or standard input for None, and decompress it while reading.
+
+    Args:
+        own: what data of the format begins with that is wanted, if that is no plain text.
 
     Raises:
         UnreadableFileError: it is of a format that holds no plain text, or a pointer to the data;
             or, when the read reaches the damage, the compressed data is damaged.
     """
-    with FileIO(path or 0, closefd=path is not None) as raw:
+    with _opened(path) as raw:
         packed: io.BufferedReader = io.BufferedReader(raw, BUFFER_BYTES)
         try:
             budget = Budget.of(path.stat().st_size if path else None, name)
-            plain = open_packed(packed, name, budget)
+            plain = open_packed(packed, name, budget, own)
             try:
                 yield plain
             except UnreadableFileError as error:
@@ -83,7 +86,9 @@ def open_bytes(path: Path | None, name: str) -> Iterator[io.BufferedReader]:
             raise UnreadableFileError(name, f"cannot be decompressed here ({error})") from None
 
 
-def open_packed(packed: io.BufferedReader, name: str, budget: Budget) -> io.BufferedReader:
+def open_packed(
+    packed: io.BufferedReader, name: str, budget: Budget, own: bytes = b""
+) -> io.BufferedReader:
     """Decompress gzip, zstd, xz and bzip2 while reading; other bytes are read as they are.
 
     Raises:
@@ -92,7 +97,7 @@ def open_packed(packed: io.BufferedReader, name: str, budget: Budget) -> io.Buff
     plain = packed
     if (raw := _decompressor(packed)) is not None:
         plain = io.BufferedReader(_Limited(raw, budget), BUFFER_BYTES)
-    refuse_other_formats(plain.peek(HEAD_BYTES)[:HEAD_BYTES], name)
+    refuse_other_formats(plain.peek(HEAD_BYTES)[:HEAD_BYTES], name, own)
     return plain
 
 
@@ -107,6 +112,12 @@ def _decompressor(packed: io.BufferedReader) -> Any:
     if BZIP2.match(head):
         return SteppedReader(packed, bz2.BZ2Decompressor)
     return None
+
+
+def _opened(path: AnyPath | None) -> io.RawIOBase:
+    if isinstance(path, RemotePath):
+        return path.open_raw()
+    return FileIO(path or 0, closefd=path is not None)
 
 
 @dataclass

@@ -12,10 +12,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from jielong.data.sources.archives import MemberRules, read_archive
+from jielong.data.sources.archives import read_archive
 from jielong.data.sources.containers import open_bytes
+from jielong.data.sources.document_files import SIGNATURES
 from jielong.data.sources.file_kinds import ARCHIVES, READABLE, TABLES, Suffixes, kind_of
 from jielong.data.sources.items import (
     WHOLE_FILE,
@@ -28,12 +29,14 @@ from jielong.data.sources.items import (
 )
 from jielong.data.sources.listing import NotRead, list_files
 from jielong.data.sources.losses import Losses, TooMuchLostError
+from jielong.data.sources.names_read import MemberRules
 from jielong.data.sources.reading import Reading, read_stream
+from jielong.data.sources.remote import AnyPath, RemotePath, is_remote
+from jielong.data.sources.row_splitting import split_rows
 from jielong.data.sources.row_text import RowText
 from jielong.data.sources.samples import fetch_sample
 from jielong.data.sources.tables import read_hub, read_table
-from jielong.data.sources.text_blocks import split_row
-from jielong.data.sources.text_units import AUTOMATIC, Splitting, ends_of_separator
+from jielong.data.sources.text_units import AUTOMATIC, Splitting
 from jielong.errors import DataError
 
 __all__ = [
@@ -55,9 +58,10 @@ class Source:
 
     Attributes:
         name: shown in messages.
-        kind: jsonl, text, csv, tsv, parquet, arrow, zip, tar, stdin or hub.
+        kind: a value of `file_kinds.KINDS`, stdin or hub.
         size, mtime_ns: size in bytes and modification time of a file; None for other sources.
         members: which members of an archive are read.
+        remote: a file at a remote address, in place of `path`.
     """
 
     name: str
@@ -66,6 +70,24 @@ class Source:
     size: int | None = None
     mtime_ns: int | None = None
     members: MemberRules = field(default_factory=MemberRules)
+    remote: RemotePath | None = None
+
+    @property
+    def file(self) -> AnyPath | None:
+        """What is opened, if it is a file."""
+        return self.path or self.remote
+
+    @property
+    def identity(self) -> str | None:
+        """The same for the same file, however it is named; None if it is no file."""
+        if self.path is not None:
+            return shown(self.path.resolve())
+        return None if self.remote is None else self.remote.name
+
+    @property
+    def place(self) -> PurePath | None:
+        """Where the file is, for its name and suffixes."""
+        return self.path if self.remote is None else self.remote.pure
 
 
 def expand_sources(paths: Sequence[str], suffixes: Suffixes = frozenset()) -> list[Source]:
@@ -80,7 +102,8 @@ def find_sources(
 
     Args:
         paths: files, folders (searched recursively, in sorted order), globs, `-` for standard
-            input, `sample:NAME` or `hf://NAME[:CONFIG][@SPLIT]`.
+            input, `sample:NAME`, `hf://NAME[:CONFIG][@SPLIT]`, or remote addresses of files or
+            folders.
         for_training: leave out the test and validation splits of a folder.
         suffixes: of further files that are plain text.
 
@@ -92,6 +115,10 @@ def find_sources(
     for path in map(str, paths):
         if path == "-":
             sources.append(Source("standard input", "stdin"))
+        elif is_remote(path):
+            found, left_out = _remote_sources(path, MemberRules(suffixes, for_training))
+            sources += found
+            not_read += left_out
         elif path.startswith("hf://"):
             sources.append(Source(path, "hub"))
         elif path.startswith("sample:"):
@@ -128,8 +155,11 @@ def read_documents(
         DataError: the only source, or standard input, or a corpus from the Hub, cannot be read.
     """
     reading = reading_of(sources, text, encoding, splitting)
-    for source in sources:
-        yield from read_source(source, reading, alone=len(sources) == 1)
+    try:
+        for source in sources:
+            yield from read_source(source, reading, alone=len(sources) == 1)
+    finally:
+        reading.extractor.close()
 
 
 def reading_of(
@@ -175,12 +205,25 @@ def unreadable(source: Source, raised: UnreadableFileError | OSError, alone: boo
         UnreadableFileError: it is the only source, or is no file.
     """
     error = _unreadable(source, raised)
-    if alone or source.size is None:
+    if alone or source.kind in ("stdin", "hub"):
         raise error from None
-    return BadLine(source.name, 0, error.reason, WHOLE_FILE, error.size or source.size)
+    size = error.size or source.size or 1
+    return BadLine(source.name, 0, error.reason, WHOLE_FILE, size)
+
+
+def _remote_sources(address: str, members: MemberRules) -> tuple[list[Source], list[NotRead]]:
+    from jielong.data.sources.remote_listing import list_remote
+
+    files, not_read = list_remote(address, members)
+    sources = [
+        Source(file.name, kind, None, file.info.size, None, members, file) for file, kind in files
+    ]
+    return sources, not_read
 
 
 def _has_changed(source: Source) -> bool:
+    if source.remote is not None:
+        return source.remote.has_changed()
     if source.path is None:
         return False
     try:
@@ -244,39 +287,18 @@ class DocumentTexts:
         self.losses.check()
 
 
-def split_rows(items: Iterator[Item], splitting: Splitting) -> Iterator[Item]:
-    """Split the rows among the items where a separator is given."""
-    if splitting.given is None:
-        yield from items
-        return
-    ends = ends_of_separator(splitting.given)
-    for item in items:
-        if not isinstance(item, Document) or item.unit != "row":
-            yield item
-            continue
-        parts = split_row(item.text, ends)
-        if not parts:
-            yield BadLine(item.source, item.line, "holds separators only")
-            continue
-        sizes = [len(part.encode()) for part in parts]
-        if item.size:  # what is around the text counts with its last part
-            sizes[-1] += item.size - sum(sizes)
-        unit = (ends.unit or splitting.separator) if len(parts) > 1 else "row"
-        for text, size in zip(parts, sizes, strict=True):
-            yield Document(text, item.source, item.line, size, unit=unit)
-
-
 def _read(source: Source, reading: Reading) -> Iterator[Item]:
     if source.kind == "hub":
         yield from read_hub(source.name, reading.texts)
     elif source.kind in TABLES:
-        assert source.path is not None
-        yield from read_table(source.path, source.name, source.kind, reading.texts)
+        assert source.file is not None
+        yield from read_table(source.file, source.name, source.kind, reading.texts)
     elif source.kind in ARCHIVES:
-        assert source.path is not None
-        yield from read_archive(source.path, source.name, source.kind, source.members, reading)
+        assert source.file is not None
+        yield from read_archive(source.file, source.name, source.kind, source.members, reading)
     else:
-        with open_bytes(source.path, source.name) as plain:
+        own = SIGNATURES.get(source.kind, b"")
+        with open_bytes(source.file, source.name, own) as plain:
             yield from read_stream(plain, source.name, source.kind, reading)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from jielong.errors import ConfigError
 
@@ -17,6 +17,14 @@ KINDS = {
     ".md": "text",
     ".csv": "csv",
     ".tsv": "tsv",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".warc": "warc",
+    ".wet": "warc",
+    ".epub": "epub",
+    ".docx": "docx",
+    ".pdf": "pdf",
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".feather": "arrow",
@@ -29,8 +37,13 @@ KINDS = {
 TABLES = ("parquet", "arrow")
 ARCHIVES = ("zip", "tar")
 STREAMED = ("jsonl", "text", "csv", "tsv")  # read from beginning to end, also within an archive
+PACKED_DOCUMENTS = ("epub", "docx", "pdf")
+DOCUMENTS = ("html", "warc", *PACKED_DOCUMENTS)  # read with the extra `documents`, likewise
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
-READABLE = ", ".join(KINDS) + "; text and tar optionally followed by .gz, .zst, .xz or .bz2"
+READABLE = (
+    f"{', '.join(KINDS)}; text, HTML, web archives and tar optionally followed by "
+    ".gz, .zst, .xz or .bz2"
+)
 # further names of what is often plain text, and may be asked for
 _OFTEN_TEXT = """
     py pyi js ts jsx tsx java c h cc cpp hpp cs go rs rb php swift kt scala lua pl r jl hs ml lisp
@@ -89,7 +102,8 @@ def further_suffixes(names: Sequence[str]) -> Suffixes:
     found = set()
     for name in (part.strip().lower() for word in names for part in word.split(",")):
         suffix = "" if name == "none" else "." + name.removeprefix("*").removeprefix(".")
-        if suffix in COMPRESSIONS or KINDS.get(suffix, "text") != "text":
+        own = KINDS.get(suffix, "text")  # of HTML, the source may be wanted
+        if suffix in COMPRESSIONS or own not in ("text", "html"):
             raise ConfigError(f"data.text_suffixes: {suffix} files are read as what they are")
         if suffix == "." or "." in suffix[1:] or "/" in suffix:
             raise ConfigError(f"data.text_suffixes={name!r}: give suffixes such as py rst tex")
@@ -97,18 +111,18 @@ def further_suffixes(names: Sequence[str]) -> Suffixes:
     return frozenset(found)
 
 
-def kind_of(path: Path, further: Suffixes = frozenset()) -> str | None:
+def kind_of(path: PurePath, further: Suffixes = frozenset()) -> str | None:
     """Return how a file is read, by its name: a value of `KINDS`; None if it cannot be."""
     name = path
     if path.suffix.lower() in COMPRESSIONS:
         name = path.with_suffix("")
     suffix = name.suffix.lower()
-    kind = KINDS.get(suffix, "text" if suffix in further else None)
-    is_whole = kind in TABLES or kind == "zip"  # compressed within, if at all
+    kind = "text" if suffix in further else KINDS.get(suffix)
+    is_whole = kind in (*TABLES, *PACKED_DOCUMENTS, "zip")  # compressed within, if at all
     return None if is_whole and name is not path else kind
 
 
-def suggested(paths: Sequence[Path]) -> str:
+def suggested(paths: Sequence[PurePath]) -> str:
     """Return the flag that would read the files among `paths` that are often plain text."""
     found = sorted({p.suffix.lower() for p in paths} & OFTEN_TEXT)
     return f"--text-suffixes {' '.join(suffix[1:] for suffix in found[:8])}" if found else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 TRAIN = frozenset({"train", "training"})
 HELD_OUT = {
@@ -18,7 +18,7 @@ HELD_OUT = {
     "evaluation": "validation",
 }
 FORMATS = re.compile(
-    r"(\.(jsonl|ndjson|json|txt|text|md|csv|tsv|parquet|arrow|feather|gz|zst|xz|bz2|zip|tar|tgz|raw|tokens))+$"
+    r"(\.(jsonl|ndjson|json|txt|text|md|csv|tsv|html|htm|xhtml|warc|wet|epub|docx|pdf|parquet|arrow|feather|gz|zst|xz|bz2|zip|tar|tgz|raw|tokens))+$"
 )
 
 # what a name without its split has in common with those of the other splits
@@ -43,7 +43,7 @@ def held_out_files(root: Path, files: Sequence[Path]) -> dict[Path, str]:
     }
 
 
-def named_as_held_out(file: Path) -> bool:
+def named_as_held_out(file: PurePath) -> bool:
     """Whether a file's whole name says test or validation, as in `test.jsonl`."""
     split, rest = _split_of((file.name,))
     return split in HELD_OUT and rest == ("",)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 
 from jielong.errors import DataError
 
@@ -16,6 +17,7 @@ TOO_LONG = "too long"
 NO_TEXT = "without text"
 NO_TOKENS = "without tokens"
 WHOLE_FILE = "unreadable file"
+PART = "unreadable part"  # a page or chapter of a document
 
 INVALID_UTF8 = (
     "invalid UTF-8, or invalid in the encoding given; "
@@ -23,9 +25,10 @@ INVALID_UTF8 = (
 )
 
 
-def shown(path: Path) -> str:
+def shown(path: PurePath) -> str:
     """Return a path as a line of text: names may be in any encoding, and have line breaks."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\n", "\\n")
+    name = os.fsencode(path).decode("utf-8", "backslashreplace").replace("\n", "\\n")
+    return re.sub("^([a-z][a-z0-9]+):/(?=[^/])", r"\1://", name)  # of a remote address
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class BadLine:
     """A line, row or whole file that is left out, and why.
 
     Attributes:
-        line: counted from 1; 0 for a whole file.
+        line: counted from 1; 0 for a whole file. Of a PDF the page, of an EPUB the chapter.
         reason: in words, with the fix.
         kind: the reason as the report counts it.
         size: bytes left out.

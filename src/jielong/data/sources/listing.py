@@ -14,10 +14,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from jielong.data.sources.document_files import is_installed
 from jielong.data.sources.file_kinds import (
     ABOUT_A_DATASET,
+    DOCUMENTS,
     PROGRAM_FILES,
     READABLE,
     Suffixes,
@@ -41,6 +43,7 @@ NO_TEXT, HIDDEN = "no format of text", "hidden"
 BROKEN, CLOSED = "a broken link, or no file", "cannot be opened"
 AGAIN = "a link to what is read already"
 CACHE = "a cache of the datasets library"
+NOT_INSTALLED = "read by pip install 'jielong[documents]'"
 CLEANED, DROPPED = "cleaning.json", "dropped"  # of a folder that `jielong clean` made
 NOT_WORTH = "dropped by jielong clean"
 
@@ -49,7 +52,7 @@ NOT_WORTH = "dropped by jielong clean"
 class NotRead:
     """A file or folder that is not read, and why."""
 
-    path: Path
+    path: PurePath
     reason: str
     bytes: int = 0
     is_folder: bool = False
@@ -140,8 +143,10 @@ def _select(
             listing.leave_out(item, BROKEN)
         elif item.name in PROGRAM_FILES:
             listing.leave_out(item, PROGRAM)
-        elif kind_of(item, suffixes) is None:
+        elif (kind := kind_of(item, suffixes)) is None:
             listing.leave_out(item, NO_TEXT)
+        elif kind in DOCUMENTS and not is_installed(kind):
+            listing.leave_out(item, NOT_INSTALLED)
         else:
             files.append(item)
     about, caches = _about_a_dataset(files, suffixes), _caches(files)
@@ -169,7 +174,8 @@ def _about_a_dataset(files: list[Path], suffixes: Suffixes) -> set[Path]:
 
     A dataset's repository has them beside its data. In a folder of notes a README is text too.
     """
-    rows = {p for file in files if kind_of(file, suffixes) != "text" for p in file.parents}
+    texts = ("text", *DOCUMENTS)
+    rows = {p for file in files if kind_of(file, suffixes) not in texts for p in file.parents}
     about = {file for file in files if ABOUT_A_DATASET.fullmatch(file.name)}
     cards = {file.parent for file in about if _is_card(file)}
     if about == set(files):
@@ -278,21 +284,21 @@ def _glob(pattern: str) -> Iterator[Path | NotRead]:
     for item in _walk([base]) if base.is_dir() else ():
         path = item.path if isinstance(item, NotRead) else item
         names = path.relative_to(base).parts
-        if any(_matches(names[:count], wanted) for count in range(1, len(names) + 1)):
+        if any(matches(names[:count], wanted) for count in range(1, len(names) + 1)):
             yield item
         elif isinstance(item, NotRead) and item.is_folder and item.reason != HIDDEN:
             yield item  # something in it may have matched
 
 
-def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    """Whether a path's parts match a glob's, of which `**` stands for any number."""
+def matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Return whether a path's parts match a glob's, of which `**` stands for any number."""
     if not pattern:
         return not names
     if pattern[0] == "**":
         rest = pattern[1:]
-        return not rest or any(_matches(names[skip:], rest) for skip in range(len(names)))
+        return not rest or any(matches(names[skip:], rest) for skip in range(len(names)))
     return (
         bool(names)
         and fnmatch.fnmatchcase(names[0], pattern[0])
-        and _matches(names[1:], pattern[1:])
+        and matches(names[1:], pattern[1:])
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from jielong.data.sources.items import (
     NO_TOKENS,
+    PART,
     WHOLE_FILE,
     BadLine,
     Document,
@@ -209,7 +210,9 @@ def _is_harmless(bad: BadLine) -> bool:
 
 def _counted(kind: str, count: int) -> str:
     many = "s" if count > 1 else ""
-    return f"{count:,} {kind}{many}" if kind == WHOLE_FILE else f"{count:,} line{many} {kind}"
+    return (
+        f"{count:,} {kind}{many}" if kind in (WHOLE_FILE, PART) else f"{count:,} line{many} {kind}"
+    )
 
 
 def _percent(share: float) -> str:

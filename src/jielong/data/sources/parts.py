@@ -18,7 +18,6 @@ from jielong.data.sources.documents import (
     Source,
     end_of_file,
     read_source,
-    split_rows,
     unreadable,
 )
 from jielong.data.sources.encodings import BLOCK_BYTES, MARKS, Utf8Stream
@@ -26,6 +25,7 @@ from jielong.data.sources.items import BadLine, Document, Item, Remark, Unreadab
 from jielong.data.sources.json_rows import is_one_value_a_line, read_lines
 from jielong.data.sources.lines import LINE_BYTES, PART_BYTES, numbered_lines
 from jielong.data.sources.reading import Reading
+from jielong.data.sources.row_splitting import split_rows
 from jielong.data.sources.row_text import CONVERSATION
 from jielong.data.sources.tables import read_table, row_group_sizes
 
@@ -168,8 +168,11 @@ class PartReader:
             DataError: the only source cannot be read.
         """
         if self._part.stop is None:
-            for source in self._part.sources:
-                yield from read_source(source, self._reading, self._alone)
+            try:
+                for source in self._part.sources:
+                    yield from read_source(source, self._reading, self._alone)
+            finally:
+                self._reading.extractor.close()
             return
         source = self._part.sources[0]
         try:

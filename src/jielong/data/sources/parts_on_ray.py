@@ -32,6 +32,8 @@ def parts_on_ray(
     """
     if pipes := [source.name for source in sources if source.kind == "stdin"]:
         raise DataError(f"{pipes[0]}: cannot be read by Ray's workers: save it as a file")
+    if remote := [source.name for source in sources if source.remote is not None]:
+        raise DataError(f"{remote[0]}: Ray's workers read files only: copy it to where all see it")
     order = PartsInOrder(reading)
     parts = split_sources([_anywhere(source) for source in sources], reading)
     calls = ((place, part, False) for part in parts if not order.is_vain(part))

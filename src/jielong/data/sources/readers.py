@@ -28,8 +28,7 @@ def _text_document(block: Block, name: str) -> Iterator[Item]:
     data = block.data
     damaged: list[BadLine] = []
     if not is_utf8(data):
-        lines, damaged = _without_damage(list(io.BytesIO(data)), name, block.line)
-        data = b"".join(lines)
+        data, damaged = without_damage(data, name, block.line)
     kept = data if block.whole else trimmed(data, block.begins)
     text = kept.decode("utf-8")
     if text and not text.isspace():
@@ -40,14 +39,14 @@ def _text_document(block: Block, name: str) -> Iterator[Item]:
     yield from damaged
 
 
-def _without_damage(lines: list[bytes], name: str, begin: int) -> tuple[list[bytes], list[BadLine]]:
-    """Return the lines without those that are not UTF-8; of a long one, only a part is left out."""
+def without_damage(data: bytes, name: str, begin: int) -> tuple[bytes, list[BadLine]]:
+    """Return text without the lines that are not UTF-8; of a long one, only a part is left out."""
     kept, damaged, number = [], [], begin
-    for line in lines:
+    for line in io.BytesIO(data):
         for part in [line] if is_utf8(line) else short_parts(line):
             if is_utf8(part):
                 kept.append(part)
             else:
                 damaged.append(BadLine(name, number, INVALID_UTF8, NOT_UTF8, len(part)))
         number += line.endswith(b"\n")
-    return kept, damaged
+    return b"".join(kept), damaged

@@ -8,6 +8,7 @@ from typing import Any
 
 from jielong.data.sources.containers import HEAD_BYTES, refuse_other_formats
 from jielong.data.sources.items import NOT_UTF8, BadLine, Item, UnreadableFileError
+from jielong.data.sources.remote import AnyPath
 from jielong.data.sources.row_text import RowText, item_of_text
 
 PARQUET_ROWS = 1024
@@ -18,7 +19,7 @@ ALL = slice(None)
 
 
 def read_table(
-    path: Path, name: str, kind: str, text: str | RowText, groups: slice = ALL
+    path: AnyPath, name: str, kind: str, text: str | RowText, groups: slice = ALL
 ) -> Iterator[Item]:
     """Yield the text of each row of a Parquet or Arrow file.
 
@@ -63,10 +64,11 @@ def _items(batch: Any, texts: RowText, name: str, first: int) -> Iterator[Item]:
             yield texts.item(row, name, number)
 
 
-def _parquet_batches(path: Path, name: str, texts: RowText, chosen: slice) -> Iterator[Any]:
+def _parquet_batches(path: AnyPath, name: str, texts: RowText, chosen: slice) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path, memory_map=True) as file:
+    is_local = isinstance(path, Path)
+    with pq.ParquetFile(path if is_local else path.open(), memory_map=is_local) as file:
         groups = range(file.metadata.num_row_groups)
         size = sum(file.metadata.row_group(i).total_byte_size for i in groups)
         columns = _columns(file.schema_arrow, name, texts, size)
@@ -98,11 +100,12 @@ def _bytes_of_columns(group: Any, names: list[str]) -> int:
     return sum(int(c.total_uncompressed_size) for c in of_text)
 
 
-def _arrow_batches(path: Path, name: str, texts: RowText) -> Iterator[Any]:
+def _arrow_batches(path: AnyPath, name: str, texts: RowText) -> Iterator[Any]:
     """Read both forms of Arrow's files: with a signature, or a stream as `datasets` writes it."""
     import pyarrow as pa
 
-    with pa.OSFile(str(path)) as file:  # a memory map of a damaged file can end the process
+    # no memory map: that of a damaged file can end the process
+    with pa.OSFile(str(path)) if isinstance(path, Path) else pa.PythonFile(path.open()) as file:
         is_file = file.read(6) == SIGNATURES["arrow"]
         file.seek(0)
         with pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file) as reader:

@@ -42,25 +42,29 @@ RULED_BYTES = 2000  # longest usual text between such; chapters and scenes are l
 
 
 class TextSettings(Protocol):
-    """The settings that say where a text ends."""
+    """The settings that say where a text ends, and what of HTML is text."""
 
     @property
     def text_unit(self) -> str: ...
     @property
     def document_separator(self) -> str: ...
+    @property
+    def html_text(self) -> str: ...
 
 
 @dataclass(frozen=True)
 class Splitting:
-    """Where texts end, as asked for.
+    """Where texts end, and what of HTML is text, as asked for.
 
     Attributes:
         unit: auto, file, line or paragraph; of plain text.
         separator: auto, none, or the separator itself; of rows too, unless auto.
+        html: all, main, or auto: all of files, main of web archives.
     """
 
     unit: str = "auto"
     separator: str = "auto"
+    html: str = "auto"
 
     @classmethod
     def of(cls, settings: TextSettings) -> Splitting:
@@ -69,7 +73,7 @@ class Splitting:
         Raises:
             ConfigError: they contradict each other, or the separator is empty or very long.
         """
-        splitting = cls(settings.text_unit, settings.document_separator)
+        splitting = cls(settings.text_unit, settings.document_separator, settings.html_text)
         given = splitting.given
         if given is not None and not 0 < len(given) <= LONGEST_SEPARATOR:
             raise ConfigError(

@@ -1,0 +1,210 @@
+"""Object stores, read by obstore, and what else fsspec knows.
+
+What a library says of an error may hold an address with its signature, or a key. So messages here
+are our own, by the status that the server answered.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from jielong.data.sources.remote import Info, PassingError, RefusedError, refusal
+from jielong.errors import DataError
+
+CONNECT_S, REQUEST_S = 10, 120
+STATUS = re.compile(r"status code: (\d{3})")
+
+
+class ObjectStore:
+    """A bucket of S3, Google Cloud Storage, Azure or what has the same API.
+
+    Args:
+        bucket: its address.
+    """
+
+    def __init__(self, bucket: str) -> None:
+        from obstore.store import from_url
+
+        self._scheme = bucket.partition(":")[0]
+        options: dict[str, Any] = {
+            "client_options": {
+                "timeout": timedelta(seconds=REQUEST_S),
+                "connect_timeout": timedelta(seconds=CONNECT_S),
+                "allow_http": True,  # for an endpoint whose address says so
+            },
+            "retry_config": {"max_retries": 0, "retry_timeout": timedelta(seconds=CONNECT_S)},
+        }
+        config: Any = _aws_profile() if self._scheme in ("s3", "s3a") else {}
+        try:
+            self._store: Any = from_url(bucket, config=config, **options)
+        except Exception as error:  # of its own kinds, and ValueError
+            raise DataError(f"{bucket}: cannot be opened ({type(error).__name__})") from None
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        from obstore import exceptions
+
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except exceptions.PreconditionError:
+            raise RefusedError("has changed while it was read: prepare it again") from None
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError):
+            raise refusal(403, self._scheme) from None
+        except (exceptions.BaseError, ValueError, OSError) as error:
+            said = str(error)
+            status = STATUS.search(said)
+            if "169.254.169.254" in said or "metadata.google.internal" in said:
+                raise refusal(401, self._scheme) from None  # it asked the machine for credentials
+            if "NoSuchBucket" in said:
+                raise RefusedError("there is no such bucket") from None
+            if status is not None:
+                raise refusal(int(status[1]), self._scheme) from None
+            raise PassingError("no connection") from None
+
+    def info(self, key: str) -> Info | None:
+        import obstore
+
+        if not key or key.endswith("/"):
+            return None
+        try:
+            with self._errors():
+                return _object_info(obstore.head(self._store, key))
+        except FileNotFoundError:
+            return None
+
+    def find(self, folder: str) -> Iterator[Info]:
+        import obstore
+
+        with self._errors():
+            for batch in obstore.list(self._store, folder or None):
+                for meta in batch if isinstance(batch, list) else [batch]:
+                    yield _object_info(meta)
+
+    def read(self, info: Info, start: int, end: int) -> bytes:
+        import obstore
+
+        options: Any = {"range": (start, end)}
+        if info.version and info.version.startswith('"'):
+            options["if_match"] = info.version
+        parts: list[bytes] = []
+        try:
+            with self._errors():
+                answer = obstore.get(self._store, info.key, options=options)
+                for part in answer.stream(min_chunk_size=2**18):
+                    parts.append(bytes(part))
+        except FileNotFoundError:
+            raise RefusedError("is gone") from None
+        except PassingError:
+            if not parts:
+                raise
+        return b"".join(parts)
+
+
+def _object_info(meta: Any) -> Info:
+    return Info(meta["path"], meta["size"], meta["e_tag"] or str(meta["last_modified"]))
+
+
+def _aws_profile() -> dict[str, str]:
+    """Return what the files of AWS's tools say, where the environment names no key.
+
+    obstore reads the environment alone.
+    """
+    if "AWS_ACCESS_KEY_ID" in os.environ or "AWS_SKIP_SIGNATURE" in os.environ:
+        return {}
+    profile = os.environ.get("AWS_PROFILE", "default")
+    found: dict[str, str] = {}
+    for variable, name, section in (
+        ("AWS_CONFIG_FILE", "config", f"profile {profile}"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "credentials", profile),
+    ):
+        parser = configparser.RawConfigParser()
+        with contextlib.suppress(configparser.Error, OSError, UnicodeDecodeError):
+            parser.read(os.environ.get(variable) or Path("~/.aws").expanduser() / name)
+            for title in (profile, section):
+                if parser.has_section(title):
+                    found |= dict(parser.items(title))
+    names = {name: name for name in ("aws_access_key_id", "aws_secret_access_key")}
+    names |= {"aws_session_token": "aws_session_token", "region": "aws_region"}
+    names |= {"endpoint_url": "aws_endpoint"}
+    return {ours: found[theirs] for theirs, ours in names.items() if theirs in found}
+
+
+class FsspecStore:
+    """Files of any other kind of address that fsspec knows, such as hf:// (of Hugging Face).
+
+    Args:
+        address: one of them.
+
+    Raises:
+        DataError: fsspec does not know it, or the library for it is missing.
+    """
+
+    def __init__(self, address: str) -> None:
+        import fsspec
+
+        self._scheme = address.partition(":")[0]
+        try:
+            self._fs = fsspec.filesystem(self._scheme)
+        except ImportError:
+            fix = f"pip install 'jielong[remote]', or what fsspec reads {self._scheme}:// with"
+            raise DataError(f"{address}: to read it: {fix}") from None
+        except ValueError:
+            known = "s3://, gs://, az://, hf://datasets/…, http:// and https://"
+            raise DataError(f"{address}: no known kind of address: give {known}") from None
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except PermissionError:
+            raise refusal(403, self._scheme) from None
+        except Exception as error:  # of many libraries
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if status in (401, 403):
+                raise refusal(status, self._scheme) from None
+            if isinstance(error, FileNotFoundError) or status == 404:
+                raise FileNotFoundError from None
+            if isinstance(status, int):
+                raise refusal(status, self._scheme) from None
+            raise PassingError(f"cannot be read ({type(error).__name__})") from None
+
+    def info(self, key: str) -> Info | None:
+        try:
+            with self._errors():
+                found = self._fs.info(key)
+        except FileNotFoundError:
+            return None
+        return _fsspec_info(found, key) if found["type"] == "file" else None
+
+    def find(self, folder: str) -> Iterator[Info]:
+        try:
+            with self._errors():
+                found = self._fs.find(folder, detail=True)
+        except FileNotFoundError:
+            return
+        root = self._fs._strip_protocol(folder).rstrip("/")
+        for name, entry in found.items():
+            yield _fsspec_info(entry, folder + name.removeprefix(root).lstrip("/"))
+
+    def read(self, info: Info, start: int, end: int) -> bytes:
+        try:
+            with self._errors():
+                data: bytes = self._fs.cat_file(info.key, start=start, end=end)
+                return data
+        except FileNotFoundError:
+            raise RefusedError("is gone") from None
+
+
+def _fsspec_info(found: dict[str, Any], key: str) -> Info:
+    names = ("ETag", "etag", "e_tag", "blob_id", "checksum", "sha256", "LastModified", "mtime")
+    version = next((str(found[name]) for name in (*names, "created") if found.get(name)), None)
+    return Info(key, found.get("size"), version)
