@@ -13,14 +13,15 @@ endif
 # the tests are independent of each other; more processes than that gain little and take memory
 SIDE_BY_SIDE := -n auto --maxprocesses 4
 
-.PHONY: help install demo demo-zh demo-picture guide notebook commands site test test-interop test-faults \
-	fuzz audit check bench bench-litgpt pictures format dist check-dist clean
+.PHONY: help install demo demo-zh demo-picture guide notebook commands site test test-interop \
+	test-ray test-faults fuzz audit check bench bench-litgpt pictures format dist check-dist clean
 
 help:
 	@echo "make demo       train a small model on Shakespeare (3 to 6 minutes on 2 cores)"
 	@echo "make demo-zh    the same on Chinese poems"
 	@echo "make test       install the development extras and run all tests"
 	@echo "make test-interop  TRL, PEFT, lm-evaluation-harness and llama.cpp on our models"
+	@echo "make test-ray   workers and runs on Ray, started on this machine (about 2 minutes)"
 	@echo "make check      ruff, mypy and all tests"
 	@echo "make guide      run docs/guide again: its output and pictures (about 8 minutes)"
 	@echo "make notebook   run docs/notebook in Jupyter, with a small budget"
@@ -78,6 +79,10 @@ test: $(VENV)/installed-dev
 test-interop: $(VENV)/installed-dev
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,interop]'
 	@$(BIN)/python -m pytest -m interop
+
+test-ray: $(VENV)/installed-dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ray]'
+	@$(BIN)/python -m pytest tests/data/test_prepare_on_ray.py tests/training/test_pretrain_on_ray.py
 
 test-faults: $(VENV)/installed-dev
 	@PYTHONPATH=tests $(BIN)/python tests/faults/kill_points.py --points 200

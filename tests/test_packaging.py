@@ -22,7 +22,7 @@ USED_BY_SOME = [
     *("mammoth", "obstore", "pypdfium2", "resiliparse"),
     *("awkward", "datasets", "gguf", "gigatoken", "huggingface_hub", "matplotlib", "requests"),
     *("jinja2", "mlflow", "starlette", "swanlab", "tensorboard", "trackio", "transformers"),
-    *("py3langid", "rensa", "uvicorn", "wandb"),
+    *("py3langid", "ray", "rensa", "uvicorn", "wandb"),
 ]
 HEAVY = ["numpy", "orjson", "rich", "safetensors", "tokenizers", "torch", *USED_BY_SOME]
 # Python's own finder, but blind to the modules in the first argument, as if not installed

@@ -43,8 +43,18 @@ RESULTS = {  # what these functions return and raise
     "jielong.tokenization.tokenizer": ["Tokenizer"],
     "jielong.errors": ["JielongError", "ConfigError", "DataError", "CheckpointError"],
 }
-USE = ("see-inside", "watch-a-run", "evaluate", "use-your-model", "serve", "ui", "gpu", "scaling")
-BOTH = ("cleaning", *USE, "from-minimind", "faq")
+USE = (
+    "see-inside",
+    "watch-a-run",
+    "evaluate",
+    "use-your-model",
+    "serve",
+    "ui",
+    "gpu",
+    "scaling",
+    "ray",
+)
+BOTH = ("which-model", "cleaning", *USE, "from-minimind", "faq")
 CHAPTERS = sorted(path.stem for path in (ROOT / "docs/guide/en").glob("[0-9]*.md"))
 CONTENTS = {
     "How pretraining works": [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from jielong.cleaning.clean import clean as clean_text
 from jielong.cleaning.report import CleanReport
 from jielong.config.cleaning import FIELDS as CLEANING_FIELDS
 from jielong.config.cleaning import make_cleaning
+from jielong.config.engine import Engine
 from jielong.config.load import load_config, with_default_budget
 from jielong.config.sampling import make_sampling
 from jielong.config.settings import Config
@@ -37,8 +37,10 @@ from jielong.model.transformer import Transformer, context_length
 from jielong.reports.results import list_runs as runs
 from jielong.reports.results import read_report as report
 from jielong.runtime.device import choose_device
+from jielong.runtime.files import as_paths, check_writable
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.inputs import train_on_corpus
+from jielong.training.on_ray import pretrain_on_ray
 from jielong.training.pretrain import pretrain as train
 from jielong.training.result import RunResult
 from jielong.training.staged import prepare_mixture as prepare_datasets
@@ -131,6 +133,9 @@ def pretrain(
     quiet: bool = False,
     verify: bool = False,
     language: str = "auto",
+    engine: str = "local",
+    ray_address: str | None = None,
+    ray_workers: int = 1,
 ) -> RunResult:
     """Pretrain a model, or go on where the run stopped: what `jielong pretrain` does.
 
@@ -141,6 +146,8 @@ def pretrain(
         quiet: print nothing.
         verify: read the whole dataset and compare its SHA-256, also if it seems unchanged.
         language: of what is printed: en, zh, or auto, the locale's.
+        engine: local, or ray with ray_workers processes that Ray starts.
+        ray_address: of a Ray cluster; by default Ray is started on this machine.
 
     Returns:
         Folder, best checkpoint, steps, and held-out likelihood of the run.
@@ -154,6 +161,8 @@ def pretrain(
         config = load_config(preset, file, **with_default_budget(given, preset, file))
     elif not isinstance(config, Config):
         config = load_config(file=config)
+    if (where := Engine.of(engine, ray_address)).is_ray:
+        return pretrain_on_ray(config, where, ray_workers, override, quiet, verify, language)
     return train(config, override, quiet, verify, language)
 
 
@@ -183,6 +192,8 @@ def train_tokenizer(
     data_path: str | Path | Sequence[str | Path] | None,
     out_dir: str | Path,
     log: Callable[[str], None] = lambda line: None,
+    engine: str = "local",
+    ray_address: str | None = None,
     **settings: Any,
 ) -> Tokenizer:
     """Train a byte-level BPE tokenizer and save it in a new folder: `jielong tokenizer`.
@@ -191,6 +202,7 @@ def train_tokenizer(
         data_path: text as `jielong pretrain --data-path` takes it; None with `mixture`.
         out_dir: the folder; there must be no tokenizer in it.
         log: called with which files are read, and what was left out of the text.
+        engine, ray_address: as of `pretrain`; the tokenizer is the same.
         **settings: vocab_size, mixture, text_field, text_template, text_suffixes, text_unit,
             document_separator, html_text, encoding, allow_loss, tokenizer_sample_bytes.
 
@@ -203,12 +215,14 @@ def train_tokenizer(
     """
     if (Path(out_dir) / "tokenizer.json").exists():
         raise ConfigError(f"{out_dir} already holds a tokenizer: choose another --out-dir")
-    _check_writable(Path(out_dir))
-    config = load_config(data_path=_paths(data_path), **settings)
+    check_writable(Path(out_dir))
+    config = load_config(data_path=as_paths(data_path), **settings)
+    where = Engine.of(engine, ray_address)
     if config.data.mixture:
+        where.refuse_mixture()
         tokenizer = tokenizer_of_mixture(config, log)
     else:
-        tokenizer = train_on_corpus(config, log=log)
+        tokenizer = train_on_corpus(config, log=log, engine=where)
     tokenizer.save(Path(out_dir))
     return tokenizer
 
@@ -240,7 +254,7 @@ def clean(
         DataError: the text cannot be read, none of it is left, or `out_dir` holds something else.
     """
     cleaning = {name: settings.pop(name) for name in list(settings) if name in CLEANING_FIELDS}
-    config = load_config(data_path=_paths(data_path), **settings)
+    config = load_config(data_path=as_paths(data_path), **settings)
     return clean_text(config.data, make_cleaning(**cleaning), Path(out_dir), log)
 
 
@@ -249,6 +263,8 @@ def prepare(
     tokenizer: str | Path,
     out_dir: str | Path,
     log: Callable[[str], None] = lambda line: None,
+    engine: str = "local",
+    ray_address: str | None = None,
     **settings: Any,
 ) -> PrepareReport:
     """Turn text into a dataset of tokens, or reuse the one in `out_dir`: `jielong prepare`.
@@ -258,6 +274,7 @@ def prepare(
         tokenizer: a tokenizer folder.
         out_dir: a new folder; it appears once it is complete.
         log: called with progress lines.
+        engine, ray_address: as of `pretrain`; the dataset is the same.
         **settings: text_field, text_template, text_suffixes, text_unit, document_separator,
             html_text, encoding, strict, allow_loss, validation_fraction, validation_path,
             max_seq_len, bos_token, eos_token.
@@ -269,9 +286,10 @@ def prepare(
         ConfigError: a setting is unknown.
         DataError: the text cannot be read or is empty, or `out_dir` holds something else.
     """
-    config = load_config(data_path=_paths(data_path), tokenizer=str(tokenizer), **settings)
+    config = load_config(data_path=as_paths(data_path), tokenizer=str(tokenizer), **settings)
     loaded = Tokenizer.load(tokenizer, config.data.bos_token, config.data.eos_token)
-    return prepare_dataset(config, loaded, Path(out_dir), log)
+    where = Engine.of(engine, ray_address)
+    return prepare_dataset(config, loaded, Path(out_dir), log, engine=where)
 
 
 def prepare_mixture(
@@ -300,19 +318,3 @@ def prepare_mixture(
     config = load_config(mixture=tuple(mixture), tokenizer=str(tokenizer), **settings)
     loaded = Tokenizer.load(tokenizer, config.data.bos_token, config.data.eos_token)
     return prepare_datasets(config, loaded, Path(out_dir), log)
-
-
-def _check_writable(folder: Path) -> None:
-    """Refuse, before any work, a folder that could not be written."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ConfigError(f"{folder}: {there} is not a folder: choose another --out-dir")
-    if not os.access(there, os.W_OK):
-        raise ConfigError(f"{folder}: {there} cannot be written: choose another --out-dir")
-
-
-def _paths(data_path: str | Path | Sequence[str | Path] | None) -> tuple[str, ...]:
-    if data_path is None:
-        return ()
-    several = [data_path] if isinstance(data_path, str | Path) else data_path
-    return tuple(map(str, several))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from jielong.data.prepare import prepare as preparing
+from jielong.data.prepare import encoding
 from jielong.data.prepare import report as reporting
 from jielong.data.prepare.prepare import prepare
 from jielong.data.prepare.provenance import Sources
@@ -307,8 +307,8 @@ def test_batches_of_any_size_give_the_same_tokens(
     config = config_of(corpus([story(i) for i in range(200)] + BAD), validation_fraction=0.2)
     fingerprints = set()
     for chars, documents in ((1, 99), (1000, 99), (2**20, 7), (2**20, 2**16)):
-        monkeypatch.setattr(preparing, "BATCH_CHARS", chars)
-        monkeypatch.setattr(preparing, "BATCH_DOCUMENTS", documents)
+        monkeypatch.setattr(encoding, "BATCH_CHARS", chars)
+        monkeypatch.setattr(encoding, "BATCH_ITEMS", documents)
         out_dir = tmp_path / f"{chars}-{documents}"
         prepare(config, tokenizer, out_dir)
         fingerprints.add(open_dataset(out_dir).fingerprint)
@@ -327,7 +327,7 @@ def test_many_tiny_documents_are_not_all_held_at_once(tmp_path, corpus, config_o
     texts = [chr(97 + i % 26) for i in range(150_000)]
     report = prepare(config_of(corpus(texts)), watched, tmp_path / "out")
     assert report.documents == 150_000
-    assert Watched.most == preparing.BATCH_DOCUMENTS < 100_000
+    assert Watched.most == encoding.BATCH_ITEMS < 100_000
 
 
 def test_the_report_of_many_documents_takes_bounded_memory(monkeypatch, tmp_path, tokenizer):

@@ -103,7 +103,7 @@ def test_a_large_text_is_split_as_it_streams(
     tmp_path: Path, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jielong.data.prepare.small_split.SMALL_TOKENS", 20_000)
-    monkeypatch.setattr("jielong.data.prepare.prepare.BATCH_CHARS", 2000)
+    monkeypatch.setattr("jielong.data.prepare.encoding.BATCH_CHARS", 2000)
     texts = [words(20, i) for i in range(1500)]
     report, dataset = prepared(tmp_path, tokenizer_dir, texts)
     assert dataset.validation is not None
@@ -131,7 +131,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts of thousands of tokens count as large, documents of more than a thousand as long."""
     monkeypatch.setattr("jielong.data.prepare.small_split.SMALL_TOKENS", 10_000)
     monkeypatch.setattr("jielong.data.prepare.small_split.LONGEST_WHOLE", 1_000)
-    monkeypatch.setattr("jielong.data.prepare.prepare.BATCH_CHARS", 2000)
+    monkeypatch.setattr("jielong.data.prepare.encoding.BATCH_CHARS", 2000)
 
 
 @pytest.mark.usefixtures("large")

@@ -65,6 +65,18 @@ def add_out_dir(parser: Parser) -> None:
     parser.add_argument("--out-dir", "--out", required=True, metavar="DIR", help="folder to write")
 
 
+def add_engine(parser: Parser) -> None:
+    """Add `--engine` and `--ray-address`."""
+    parser.add_argument(
+        "--engine", default="local", metavar="local|ray", help="where to do the work; default local"
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="Ray cluster, or auto for the one of this machine; default: Ray started here",
+    )
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the argument that names a trained model, and `--checkpoint`."""
     parser.add_argument(

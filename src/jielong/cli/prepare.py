@@ -6,7 +6,8 @@ import argparse
 import shlex
 from pathlib import Path
 
-from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
+from jielong.cli.options import Commands, add_engine, add_fields, add_out_dir, field_values
+from jielong.config.engine import Engine
 from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.errors import ConfigError
@@ -31,6 +32,7 @@ def add(commands: Commands) -> None:
     p = commands.add_parser("prepare", help="turn text into a dataset of tokens")
     add_fields(p, [*DATA_FIELDS, "mixture", "tokenizer", *FURTHER_FIELDS])
     add_out_dir(p)
+    add_engine(p)
     p.set_defaults(command=run)
 
 
@@ -45,9 +47,18 @@ def run(arguments: argparse.Namespace) -> int:
             "data.tokenizer is missing: give --tokenizer DIR, or train one with `jielong tokenizer`"
         )
     if data.mixture:
+        Engine.of(arguments.engine, arguments.ray_address).refuse_mixture()
         return _run_mixture(config, arguments.out_dir)
     settings = {name: getattr(data, name) for name in (*DATA_FIELDS[1:], *FURTHER_FIELDS)}
-    report = prepare(data.data_path, data.tokenizer, arguments.out_dir, _tell, **settings)
+    report = prepare(
+        data.data_path,
+        data.tokenizer,
+        arguments.out_dir,
+        _tell,
+        arguments.engine,
+        arguments.ray_address,
+        **settings,
+    )
     print("\n".join(report.lines()))
     return 0
 

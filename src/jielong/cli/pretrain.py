@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jielong.cli.options import Commands, add_fields, field_values
+from jielong.cli.options import Commands, add_engine, add_fields, field_values
 from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.fields import parse_bool
 from jielong.config.load import load_config, preset_names, with_default_budget
@@ -41,6 +41,10 @@ def add(commands: Commands) -> None:
     p.add_argument(
         "--lang", default="auto", metavar="en|zh|auto", help="language (auto: by the locale)"
     )
+    add_engine(p)
+    p.add_argument(
+        "--ray-workers", type=int, default=1, metavar="N", help="processes on Ray that train"
+    )
     add_fields(p, [*FIELDS, *BATCH_ALIASES])
     p.set_defaults(command=run)
 
@@ -57,7 +61,16 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"use_wandb={arguments.use_wandb!r}: use true or false") from None
     values = with_default_budget(values, arguments.preset, arguments.config)
     config = load_config(arguments.preset, arguments.config, **values)
-    result = pretrain(config, arguments.override, arguments.json, arguments.verify, arguments.lang)
+    result = pretrain(
+        config,
+        arguments.override,
+        arguments.json,
+        arguments.verify,
+        arguments.lang,
+        arguments.engine,
+        arguments.ray_address,
+        arguments.ray_workers,
+    )
     if result.signal:
         return 128 + result.signal
     if int(os.environ.get("RANK", "0")):

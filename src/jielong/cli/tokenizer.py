@@ -7,7 +7,7 @@ import functools
 import sys
 from pathlib import Path
 
-from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
+from jielong.cli.options import Commands, add_engine, add_fields, add_out_dir, field_values
 from jielong.config.load import load_config
 
 DATA_FIELDS = (
@@ -21,6 +21,7 @@ def add(commands: Commands) -> None:
     p = commands.add_parser("tokenizer", help="train a byte-level BPE tokenizer")
     add_fields(p, ["data_path", *DATA_FIELDS, "vocab_size"])
     add_out_dir(p)
+    add_engine(p)
     p.set_defaults(command=run)
 
 
@@ -33,8 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = {name: getattr(config.data, name) for name in DATA_FIELDS}
     size, out = config.model.vocab_size, arguments.out_dir
     warn = functools.partial(print, file=sys.stderr)
-    tokenizer = train_tokenizer(
-        config.data.data_path or None, out, warn, vocab_size=size, **settings
-    )
+    engine = arguments.engine, arguments.ray_address
+    path = config.data.data_path or None
+    tokenizer = train_tokenizer(path, out, warn, *engine, vocab_size=size, **settings)
     print(about_tokenizer(tokenizer, size, Path(out)))
     return 0

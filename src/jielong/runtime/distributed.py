@@ -139,12 +139,20 @@ def launched_by_torchrun() -> bool:
 def init_world(device_type: str, rank_timeout_s: float) -> Iterator[World]:
     """Join the processes that torchrun started, and leave the process group at the end.
 
+    Processes that Ray started are joined already, and it ends them.
+
     Args:
         rank_timeout_s: after which a rank that hangs or says nothing ends the run.
 
     Raises:
         AnotherRankError: instead of an error of this rank that another's has caused.
     """
+    if dist.is_initialized():
+        local_rank = int(os.environ["LOCAL_RANK"])
+        if device_type == "cuda":
+            torch.cuda.set_device(local_rank)
+        yield World(dist.get_rank(), dist.get_world_size(), local_rank)
+        return
     if not launched_by_torchrun():
         yield World()
         return

@@ -1,10 +1,13 @@
-"""Syncing files to disk, and their SHA-256 checksums."""
+"""Syncing files to disk, their SHA-256 checksums, and whether a folder can be written."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
+
+from jielong.errors import ConfigError
 
 
 def sync(path: Path) -> None:
@@ -22,3 +25,24 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 checksum of a file in hexadecimal, without loading the file whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse, before any work, a folder that could not be written.
+
+    Raises:
+        ConfigError: it could not.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{folder}: {there} is not a folder: choose another --out-dir")
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"{folder}: {there} cannot be written: choose another --out-dir")
+
+
+def as_paths(given: str | Path | Sequence[str | Path] | None) -> tuple[str, ...]:
+    """Return one path, several or none as texts."""
+    if given is None:
+        return ()
+    several = [given] if isinstance(given, str | Path) else given
+    return tuple(map(str, several))

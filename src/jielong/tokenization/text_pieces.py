@@ -11,6 +11,7 @@ PIECE_CHARS = 2**18  # longer texts are encoded in pieces: an encoding takes ~10
 GROUP_CHARS = 2**22  # most characters encoded at once
 RUN_CHARS = 256  # longer runs are cut for training: the cost of a merge grows with the word
 SAMPLE_CHARS = 2**14  # most characters in a piece of a training sample
+KEYS = 2**32  # the keys by which its pieces are chosen are below
 
 # No byte-level pre-tokenizer joins a line break and the visible character after it.
 _SAFE_CUT = re.compile(r"(?<=\S\n)(?=\S)")
@@ -26,25 +27,43 @@ def sample(documents: Iterable[str], sample_bytes: int) -> list[str]:
     A piece is kept while a hash of its number is below a bound; the bound is halved when the sample
     is too large. So every piece is equally likely, though their number is not known in advance.
     """
-    kept: list[tuple[int, str, int]] = []  # hash of the piece's number, piece, bytes
-    total, bound = 0, 2**32
     pieces = (piece for text in documents for piece in even_pieces(text))
-    for number, piece in enumerate(pieces):
-        key = _mix(number)
+    return sample_numbered(enumerate(pieces), sample_bytes, KEYS)[0]
+
+
+def sample_numbered(
+    pieces: Iterable[tuple[int, str]], sample_bytes: int, bound: int
+) -> tuple[list[str], int]:
+    """Sample numbered pieces of text, as `sample` does.
+
+    Args:
+        pieces: at least those whose key is below `bound`, in order.
+        bound: of keys, to start with.
+
+    Returns:
+        The pieces with keys below the largest bound at which they fit, but one at least; and that
+        bound. If it is the one to start with, and that is not KEYS, too few may have been given.
+    """
+    kept: list[tuple[int, str, int]] = []  # key of the piece's number, piece, bytes
+    total = 0
+    for number, piece in pieces:
+        key = sample_key(number)
         if key >= bound:
             continue
+        if kept and kept[0][0] >= bound:  # it was kept for want of another
+            kept, total = [], 0
         size = len(piece.encode("utf-8", "ignore"))
         kept.append((key, piece, size))
         total += size
         while total > sample_bytes and len(kept) > 1:
             bound //= 2
-            kept = [item for item in kept if item[0] < bound] or kept[:1]
+            kept = [item for item in kept if item[0] < bound] or [min(kept)]
             total = sum(item[2] for item in kept)
-    return [piece for _, piece, _ in kept]
+    return [piece for _, piece, _ in kept], bound
 
 
-def _mix(number: int) -> int:
-    """Return a 32-bit hash of a number."""
+def sample_key(number: int) -> int:
+    """Return a hash of a piece's number, below KEYS."""
     return int.from_bytes(hashlib.blake2b(number.to_bytes(8, "little"), digest_size=4).digest())
 
 

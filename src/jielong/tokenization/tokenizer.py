@@ -49,6 +49,10 @@ class Tokenizer:
         self.bos_id, self.eos_id, self.pad_id = ids["bos"], ids["eos"], ids["pad"]
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it be sent to another process; what it has cached is made anew there."""
+        return Tokenizer, (self._backend, self._config, self.special_ids, self._files)
+
     @classmethod
     def load(
         cls, path: str | Path, bos_token: str | None = None, eos_token: str | None = None

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from jielong.config.engine import LOCAL, Engine
 from jielong.config.load import load_toml
 from jielong.config.settings import Config
 from jielong.data.prepare.files_read import describe_files
 from jielong.data.prepare.provenance import Sources
+from jielong.data.sample_on_ray import sample_on_ray
 from jielong.data.shards import open_dataset
 from jielong.data.sources.documents import DocumentTexts
 from jielong.data.sources.row_text import RowText
@@ -206,21 +208,28 @@ def train_on_corpus(
     config: Config,
     sources: Sources | None = None,
     log: Callable[[str], None] = lambda line: None,
+    engine: Engine = LOCAL,
 ) -> Tokenizer:
     """A byte-level BPE tokenizer of the corpus at `data_path`.
 
     Args:
         sources: those of `config.data`, where they have been found already.
         log: takes a line for the user on what was read and what was left out.
+        engine: where the text is read.
 
     Raises:
+        ConfigError: the engine cannot be used.
         DataError: there is no text, or too much of it would be left out; it says what was first.
     """
     found = sources or find_sources(config, log)
     data, size = config.data, config.model.vocab_size
     texts = _document_texts(config, found)
     with texts.checked(data.allow_loss):
-        tokenizer = train_tokenizer(iter(texts), size, data.tokenizer_sample_bytes)
+        if engine.is_ray:
+            pieces = sample_on_ray(engine, texts, data.tokenizer_sample_bytes)
+            tokenizer = _train_on_pieces(pieces, size)
+        else:
+            tokenizer = train_tokenizer(iter(texts), size, data.tokenizer_sample_bytes)
     for line in _about(found, texts):
         log(line)
     return tokenizer
@@ -290,8 +299,13 @@ def train_on_mixture(
                 pieces += sample(iter(documents), max(1, size))
         for line in _about(its, documents):
             log(f"{text.name}: {line}")
+    return _train_on_pieces(pieces, config.model.vocab_size)
+
+
+def _train_on_pieces(pieces: Sequence[str], vocab_size: int) -> Tokenizer:
+    """A tokenizer of a sample that has been drawn."""
     most_bytes = 4 * sum(map(len, pieces))  # so that of this sample nothing is left out
-    return train_tokenizer(iter(pieces), config.model.vocab_size, most_bytes)
+    return train_tokenizer(iter(pieces), vocab_size, most_bytes)
 
 
 def _document_texts(config: Config, sources: Sources) -> DocumentTexts:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from jielong.data.shard_writer import HashedFile
-from jielong.data.sources.items import BadLine, Document, Item
+from jielong.data.sources.items import BadLine, Document, Item, Remark
 from jielong.data.sources.losses import Losses
 from jielong.errors import DataError
 
@@ -34,15 +34,27 @@ class LeftOut:
         self._path, self._strict, self._allow_loss = folder / BAD_LINES, strict, allow_loss
         self._file: HashedFile | None = None
 
+    def begin(self, part: str) -> None:
+        """Begin the account of a part of the dataset."""
+        self.losses = self.accounts[part] = Losses(self._allow_loss)
+
     def documents(self, part: str, items: Iterable[Item]) -> Iterator[Document]:
         """Begin the account of a part of the dataset, and yield its documents."""
-        self.losses = self.accounts[part] = Losses(self._allow_loss)
+        self.begin(part)
         yield from self.losses.documents(items, self._list)
 
-    def add_read(self, bad: BadLine) -> None:
-        """Leave out what was yielded as a document."""
-        self.losses.add(bad, was_read=True)
-        self._list(bad)
+    def replay(self, found: Iterable[tuple[int, BadLine | Remark]], read_bytes: int) -> None:
+        """Account for what was found while text was read, and list what is left out.
+
+        Args:
+            found: each with the bytes of the documents read before it.
+            read_bytes: bytes of the documents after the last one.
+
+        Raises:
+            DataError: with `strict`, anything was left out; or much too much was.
+        """
+        self.losses.replay(found, self._list)
+        self.losses.read_bytes += read_bytes
 
     @property
     def count(self) -> int:

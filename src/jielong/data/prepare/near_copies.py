@@ -52,10 +52,12 @@ class NearCopies:
         return min(sum(self._copies.values()) / max(self._sample, 1), 1.0)
 
     def add(self, documents: EncodedDocuments) -> None:
-        """Look at more documents, until enough tokens were looked at."""
+        """Look at more documents, up to the one with which enough tokens were looked at."""
         if self._tokens >= MOST_TOKENS:
             return
+        begins = self._tokens + np.cumsum(documents.lengths) - documents.lengths
         self._tokens += len(documents.tokens)
+        documents = documents.split([int(np.searchsorted(begins, MOST_TOKENS))])[0]
         runs, starts = self._runs(documents)
         if not len(runs):
             return

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from jielong.config.engine import LOCAL, Engine
 from jielong.config.settings import Config
+from jielong.data.prepare.encoding import EncodedBatch
+from jielong.data.prepare.engines import encoder
 from jielong.data.prepare.left_out import LeftOut, check_again
 from jielong.data.prepare.near_copies import NearCopies
 from jielong.data.prepare.provenance import (
@@ -32,9 +31,8 @@ from jielong.data.prepare.small_split import Split
 from jielong.data.prepare.split import (
     DistinctSample,
     EncodedDocuments,
-    text_hash,
 )
-from jielong.data.prepare.text_marks import TextMarks
+from jielong.data.prepare.text_marks import MarkCounts
 from jielong.data.shard_writer import ShardWriter
 from jielong.data.shards import (
     FORMAT,
@@ -45,18 +43,10 @@ from jielong.data.shards import (
     token_dtype,
     verify_dataset,
 )
-from jielong.data.sources.documents import BadLine, Document, Item, read_documents
-from jielong.data.sources.items import NO_TOKENS
-from jielong.data.sources.row_text import RowText
-from jielong.data.sources.text_units import Splitting
 from jielong.errors import DataError
 from jielong.runtime.atomic import atomic_folder
-from jielong.tokenization.chat import Chat
 from jielong.tokenization.tokenizer import Tokenizer
 
-BATCH_CHARS = 2**20  # text encoded together: enough for all cores, little for memory
-BATCH_DOCUMENTS = 2**16  # bounds the overhead of many short documents
-BATCHES_AHEAD = 2
 PROGRESS_S = 5.0
 
 
@@ -66,6 +56,7 @@ def prepare(
     out_dir: Path,
     log: Callable[[str], None] = lambda line: None,
     sources: Sources | None = None,
+    engine: Engine = LOCAL,
 ) -> PrepareReport:
     """Prepare the dataset of `config.data` in `out_dir`, or reuse the one already there.
 
@@ -74,8 +65,10 @@ def prepare(
     Args:
         log: called with progress lines.
         sources: those of `config.data`, where they have been found, and warned of, already.
+        engine: where the text is read and encoded.
 
     Raises:
+        ConfigError: the engine cannot be used.
         DataError: the text cannot be read or is empty, a fifth of it or more would be left out
             without `allow_loss`, or `out_dir` holds something else.
     """
@@ -87,7 +80,7 @@ def prepare(
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         return _reused(config, tokenizer, out_dir, wanted, sources)
     with atomic_folder(out_dir) as folder:
-        manifest = _write_splits(config, tokenizer, sources, folder, log)
+        manifest = _write_splits(config, tokenizer, sources, folder, log, engine)
         _write_json(folder / MANIFEST, manifest)
         _write_json(folder / SOURCES, wanted)
         tokenizer.save(folder / "tokenizer")
@@ -123,33 +116,31 @@ def _write_splits(
     sources: Sources,
     folder: Path,
     log: Callable[[str], None],
+    engine: Engine,
 ) -> dict[str, Any]:
     """Write tokens and document offsets of both splits; return the manifest."""
     data, vocab_size = config.data, tokenizer.vocab_size
     train, validation = (ShardWriter(folder, name, vocab_size) for name in ("train", "validation"))
     left_out = LeftOut(folder, data.strict, data.allow_loss)
-    encoder = _Encoder(tokenizer, left_out, log)
-    texts = RowText.of_settings(data, Chat(tokenizer))
-    reading = texts, data.encoding, Splitting.of(data)
+    account = _Account(left_out, log)
     distinct, held_out, shared = DistinctSample(), DistinctSample(), 0.0
     near = NearCopies(vocab_size)
-    if sources.validation:
-        items = read_documents(sources.validation, *reading)
-        for documents in encoder.run("validation", items):
+    with encoder(engine, data, tokenizer) as encoded:
+        if sources.validation:
+            for documents in account.take("validation", encoded(sources.validation)):
+                distinct.add(documents.hashes)
+                held_out.add(documents.hashes)
+                documents.write(validation)
+            if not validation.documents:
+                raise DataError("no usable text in data.validation_path" + left_out.summary())
+        share = dataset_settings(config)["validation_fraction"]
+        text_bytes = sum(source.size or 0 for source in sources.data)
+        split = Split(train, validation, share, tokenizer.token_bytes(), text_bytes)
+        for documents in account.take("data", encoded(sources.data)):
             distinct.add(documents.hashes)
-            held_out.add(documents.hashes)
-            documents.write(validation)
-        if not validation.documents:
-            raise DataError("no usable text in data.validation_path" + left_out.summary())
-    share = dataset_settings(config)["validation_fraction"]
-    text_bytes = sum(source.size or 0 for source in sources.data)
-    split = Split(train, validation, share, tokenizer.token_bytes(), text_bytes)
-    items = read_documents(sources.data, *reading)
-    for documents in encoder.run("data", items):
-        distinct.add(documents.hashes)
-        near.add(documents)
-        shared += held_out.count_in(documents.hashes)
-        split.add(documents)
+            near.add(documents)
+            shared += held_out.count_in(documents.hashes)
+            split.add(documents)
     split.finish()
     if not train.documents:
         raise DataError("no usable text to train on" + left_out.summary())
@@ -160,11 +151,11 @@ def _write_splits(
         "duplicates_exact": distinct.exact,
         "near_duplicate_share": near.share,
         "shared_documents": round(shared),
-        "marked_documents": encoder.had_bos_or_eos,
+        "marked_documents": account.marked,
         "held_out_pieces": split.pieces,
         "too_small_to_hold_out": split.too_small,
-        "documents": encoder.documents,
-        **encoder.marks.counts(),
+        "documents": account.documents,
+        **account.marks.record(),
     }
     writers = {"train": train, "validation": validation}
     manifest = _manifest(config, tokenizer, sources, writers, counts)
@@ -201,94 +192,42 @@ def _manifest(
     return {"fingerprint": fingerprint_of(manifest), **manifest}
 
 
-class _Encoder:
-    """Documents → batches of tokens with bos and eos. Reads ahead while the tokenizer works."""
+class _Account:
+    """What a preparation has encoded, and what it has left out, so far."""
 
-    def __init__(self, tokenizer: Tokenizer, left_out: LeftOut, log: Callable[[str], None]) -> None:
-        self.had_bos_or_eos = 0  # documents whose text already has bos or eos
-        self.marks = TextMarks(tokenizer)
-        self._tokenizer, self._left_out, self._log = tokenizer, left_out, log
-        self.documents = self._bytes = 0
-        self._start = self._logged = time.monotonic()
+    def __init__(self, left_out: LeftOut, log: Callable[[str], None]) -> None:
+        self.documents = 0
+        self.marked = 0  # documents whose text already has bos or eos
+        self.marks = MarkCounts()
+        self._left_out, self._log, self._bytes = left_out, log, 0
+        self._begun = self._logged = time.monotonic()
 
-    def run(self, part: str, items: Iterable[Item]) -> Iterator[EncodedDocuments]:
-        """Encode the documents among the items of a part of the dataset."""
-        pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
-        try:
-            ahead: deque[tuple[list[Document], np.ndarray, np.ndarray, Future[Any]]] = deque()
-            for batch in self._batches(self._left_out.documents(part, items)):
-                data = [document.text.encode() for document in batch]
-                hashes = np.array([text_hash(text) for text in data], dtype=np.uint64)
-                sizes = np.array([len(text) for text in data], dtype=np.int64)
-                texts = [document.text for document in batch]
-                future = pool.submit(self._tokenizer.encode_flat, texts)
-                ahead.append((batch, sizes, hashes, future))
-                if len(ahead) > BATCHES_AHEAD:
-                    yield self._finish(*ahead.popleft())
-            while ahead:
-                yield self._finish(*ahead.popleft())
-        finally:  # on Ctrl-C, drop the queued batches
-            pool.shutdown(cancel_futures=True)
+    def take(self, part: str, batches: Iterable[EncodedBatch]) -> Iterator[EncodedDocuments]:
+        """Begin the account of a part of the dataset, and yield its documents."""
+        self._left_out.begin(part)
+        begun = time.monotonic()
+        for batch in batches:
+            self._left_out.replay(batch.found, batch.read_bytes)
+            if batch.error is not None:
+                raise batch.error
+            self.marks.add(batch.marks)
+            self.marked += batch.marked
+            self.documents += len(batch.documents)
+            self._bytes += int(batch.documents.sizes.sum())
+            self._log_progress(batch.done, begun)
+            yield batch.documents
 
-    def _batches(self, documents: Iterable[Document]) -> Iterator[list[Document]]:
-        batch: list[Document] = []
-        chars = 0
-        for document in documents:
-            batch.append(document)
-            chars += len(document.text)
-            if chars >= BATCH_CHARS or len(batch) == BATCH_DOCUMENTS:
-                yield batch
-                batch, chars = [], 0
-        if batch:
-            yield batch
-
-    def _finish(
-        self, batch: list[Document], sizes: np.ndarray, hashes: np.ndarray, future: Future[Any]
-    ) -> EncodedDocuments:
-        tokens, lengths = future.result()
-        self.marks.add(batch, tokens, lengths)
-        kept = lengths > 0  # a tokenizer that strips control characters may return no tokens
-        for i in np.flatnonzero(~kept):
-            size = batch[i].size or int(sizes[i])
-            place = batch[i].source, batch[i].line
-            self._left_out.add_read(BadLine(*place, "the text has no tokens", NO_TOKENS, size))
-        lengths = lengths[kept]
-        tokens, lengths, had_one = _add_bos_eos(tokens, lengths, self._tokenizer)
-        self.had_bos_or_eos += had_one
-        self.documents += len(lengths)
-        self._bytes += int(sizes.sum())
+    def _log_progress(self, done: float | None, begun: float) -> None:
         now = time.monotonic()
-        if now - self._logged >= PROGRESS_S:
-            self._logged = now
-            rate = self._bytes / 1e6 / (now - self._start)
-            self._log(
-                f"prepared {self.documents:,} documents, {self._bytes / 1e6:,.0f} MB "
-                f"({rate:.1f} MB/s)"
-            )
-        return EncodedDocuments(tokens, lengths, sizes[kept], hashes[kept])
-
-
-def _add_bos_eos(
-    tokens: np.ndarray, lengths: np.ndarray, tokenizer: Tokenizer
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Add bos and eos to each document, unless its text already has them.
-
-    Returns:
-        The tokens, the new lengths, and the number of documents that already had bos or eos.
-    """
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    positions, values = [], []
-    added, had_one = np.zeros_like(lengths), np.zeros(len(lengths), dtype=bool)
-    # eos first: np.insert keeps this order where one document ends and the next begins
-    specials = ((tokenizer.eos_id, ends, ends - 1), (tokenizer.bos_id, starts, starts))
-    for token_id, insert_at, existing in specials:
-        if token_id is not None:
-            missing = tokens[existing] != token_id
-            positions.append(insert_at[missing])
-            values.append(np.full(missing.sum(), token_id, dtype=tokens.dtype))
-            added += missing
-            had_one |= ~missing
-    if positions:
-        tokens = np.insert(tokens, np.concatenate(positions), np.concatenate(values))
-    return tokens, lengths + added, int(had_one.sum())
+        if now - self._logged < PROGRESS_S:
+            return
+        self._logged = now
+        rate = self._bytes / 1e6 / (now - self._begun)
+        left = ""
+        if done:
+            seconds = (now - begun) * (1 - done) / done
+            left = f", {seconds / 60:,.0f} min left" if seconds > 90 else f", {seconds:.0f} s left"
+        self._log(
+            f"prepared {self.documents:,} documents, {self._bytes / 1e6:,.0f} MB "
+            f"({rate:.1f} MB/s{left})"
+        )

@@ -77,14 +77,15 @@ class Split:
             self._add_large(documents)
 
     def _add_large(self, documents: EncodedDocuments) -> None:
-        """Choose by hash among documents; of each very long one, hold out pieces."""
+        """Choose among documents by hash; of each very long one, hold out pieces."""
         assert self._large is not None
-        is_long = documents.lengths > LONGEST_WHOLE
-        self._large.add(documents.filter(~is_long))
-        for i in np.flatnonzero(is_long):
-            document = documents.filter(np.arange(len(documents)) == i)
-            cuts = choose_pieces(document, round(self._large_share * len(document.tokens)))
-            self._write_with_cuts(document, cuts)
+        is_long = np.flatnonzero(documents.lengths > LONGEST_WHOLE)
+        for part in documents.split(np.sort(np.append(is_long, is_long + 1))):
+            if len(part) != 1 or part.lengths[0] <= LONGEST_WHOLE:
+                self._large.add(part)
+                continue
+            cuts = choose_pieces(part, round(self._large_share * len(part.tokens)))
+            self._write_with_cuts(part, cuts)
 
     def finish(self) -> None:
         """Write what is left."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,43 @@ UNITS = {
 }
 
 
+@dataclass
+class MarkCounts:
+    """What makes some texts, and the marks inside them, as counts."""
+
+    units: Counter[str] = field(default_factory=Counter)
+    inside: Counter[str] = field(default_factory=Counter)
+    foreign: Counter[str] = field(default_factory=Counter)
+    rules: Counter[str] = field(default_factory=Counter)
+    odd: Counter[str] = field(default_factory=Counter)  # characters, by what they are
+    returns: int = 0  # texts with carriage returns
+    # of files that are not split
+    lines: int = 0
+    blank_lines: int = 0
+    line_bytes: int = 0
+
+    def add(self, more: MarkCounts) -> None:
+        """Add the counts of later texts."""
+        for each in fields(self):
+            ours, theirs = getattr(self, each.name), getattr(more, each.name)
+            if isinstance(ours, Counter):
+                ours.update(theirs)
+            else:
+                setattr(self, each.name, ours + theirs)
+
+    def record(self) -> dict[str, Any]:
+        """Return the counts, for the manifest."""
+        return {
+            "text_units": dict(self.units),
+            "special_tokens_inside": dict(self.inside),
+            "foreign_marks": dict(self.foreign),
+            "rules": dict(self.rules),
+            "texts_with_carriage_returns": self.returns,
+            "odd_characters": dict(+self.odd),
+            "unsplit_lines": [self.lines, self.blank_lines, self.line_bytes],
+        }
+
+
 class TextMarks:
     """Counts what makes a text, and the marks inside the texts."""
 
@@ -48,58 +86,43 @@ class TextMarks:
         self._tokenizer = tokenizer
         self._special = np.array(sorted(tokenizer.special_tokens), dtype=np.int64)
         self._names = {i: tokenizer.decode([i]) for i in self._special.tolist()}
-        self._units, self._inside = Counter[str](), Counter[str]()
-        self._foreign, self._rules = Counter[str](), Counter[str]()
-        self._odd = Counter[str]()  # characters, by what they are
-        self._returns = 0  # texts with carriage returns
-        self._lines = self._line_bytes = self._blank_lines = 0  # of files that are not split
+        self._known = set(self._names.values())
 
-    def add(self, documents: Sequence[Document], tokens: np.ndarray, lengths: np.ndarray) -> None:
-        """Count those of more documents.
+    def count(
+        self, documents: Sequence[Document], tokens: np.ndarray, lengths: np.ndarray
+    ) -> MarkCounts:
+        """Count those of some documents.
 
         Args:
             tokens: (N,) of all documents, without the bos and eos that are added to them.
             lengths: (documents,) tokens of each.
         """
-        self._count_special(tokens, lengths[lengths > 0])
-        known = set(self._names.values())
+        counts = MarkCounts(inside=self._special_inside(tokens, lengths[lengths > 0]))
         for document in documents:
-            self._units[document.unit] += 1
-            self._returns += "\r" in document.text
+            counts.units[document.unit] += 1
+            counts.returns += "\r" in document.text
             for char, name in ODD.items():
-                self._odd[name] += document.text.count(char)
+                counts.odd[name] += document.text.count(char)
             if not document.text.isascii():
-                self._odd[MOJIBAKE] += len(MISREAD.findall(document.text))
+                counts.odd[MOJIBAKE] += len(MISREAD.findall(document.text))
             found = MARKUP.findall(document.text) if "<" in document.text else ()
-            self._foreign.update(mark for mark in found if mark not in known)
+            counts.foreign.update(mark for mark in found if mark not in self._known)
             if document.unit in ("file", "piece"):
-                self._rules.update(rule.strip() for rule in RULES.findall(document.text))
+                counts.rules.update(rule.strip() for rule in RULES.findall(document.text))
                 lines = document.text.split("\n")
-                self._lines += len(lines)
-                self._blank_lines += sum(not line.strip() for line in lines[:-1])
-                self._line_bytes += len(document.text.encode())
+                counts.lines += len(lines)
+                counts.blank_lines += sum(not line.strip() for line in lines[:-1])
+                counts.line_bytes += len(document.text.encode())
+        return counts
 
-    def _count_special(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
+    def _special_inside(self, tokens: np.ndarray, lengths: np.ndarray) -> Counter[str]:
         special = np.isin(tokens, self._special)
         if special.any():
             ends = np.cumsum(lengths)
             last, first = ends - 1, ends - lengths
             special[first[tokens[first] == self._tokenizer.bos_id]] = False  # not added again
             special[last[tokens[last] == self._tokenizer.eos_id]] = False
-            for i in tokens[special].tolist():
-                self._inside[self._names[i]] += 1
-
-    def counts(self) -> dict[str, Any]:
-        """Return the counts, for the manifest."""
-        return {
-            "text_units": dict(self._units),
-            "special_tokens_inside": dict(self._inside),
-            "foreign_marks": dict(self._foreign),
-            "rules": dict(self._rules),
-            "texts_with_carriage_returns": self._returns,
-            "odd_characters": dict(+self._odd),
-            "unsplit_lines": [self._lines, self._blank_lines, self._line_bytes],
-        }
+        return Counter(self._names[i] for i in tokens[special].tolist())
 
 
 def describe_texts(counts: Mapping[str, Any]) -> list[str]:

@@ -32,11 +32,11 @@ from jielong.data.sources.losses import Losses, TooMuchLostError
 from jielong.data.sources.names_read import MemberRules
 from jielong.data.sources.reading import Reading, read_stream
 from jielong.data.sources.remote import AnyPath, RemotePath, is_remote
+from jielong.data.sources.row_splitting import split_rows
 from jielong.data.sources.row_text import RowText
 from jielong.data.sources.samples import fetch_sample
 from jielong.data.sources.tables import read_hub, read_table
-from jielong.data.sources.text_blocks import split_row
-from jielong.data.sources.text_units import AUTOMATIC, Splitting, ends_of_separator
+from jielong.data.sources.text_units import AUTOMATIC, Splitting
 from jielong.errors import DataError
 
 __all__ = [
@@ -154,27 +154,61 @@ def read_documents(
     Raises:
         DataError: the only source, or standard input, or a corpus from the Hub, cannot be read.
     """
+    reading = reading_of(sources, text, encoding, splitting)
+    try:
+        for source in sources:
+            yield from read_source(source, reading, alone=len(sources) == 1)
+    finally:
+        reading.extractor.close()
+
+
+def reading_of(
+    sources: Sequence[Source],
+    text: str | RowText,
+    encoding: str | None = None,
+    splitting: Splitting = AUTOMATIC,
+) -> Reading:
+    """Return how each of the sources is read; where plain text is cut depends on all of them."""
     sizes = [source.size for source in sources]
     known = sum(size for size in sizes if size is not None)
     limit = 2**16 if None in sizes else min(max(known // 64, 2**12), 2**20)
-    texts = RowText.of(text)
-    reading = Reading(texts, limit, encoding, splitting)
+    return Reading(RowText.of(text), limit, encoding, splitting)
+
+
+def read_source(source: Source, reading: Reading, alone: bool) -> Iterator[Item]:
+    """Yield the documents of a source, and a `BadLine` for everything left out.
+
+    Args:
+        alone: it is the only one.
+
+    Raises:
+        DataError: it cannot be read, and is the only one, or no file.
+    """
     try:
-        for source in sources:
-            try:
-                items = _read(source, reading)
-                yield from texts.remarked(_split_rows(items, splitting), source.name)
-                if _has_changed(source):
-                    yield Remark(source.name, "has changed while it was read: prepare it again")
-            except (UnreadableFileError, OSError) as raised:
-                error = _unreadable(source, raised)
-                if len(sources) == 1 or source.kind in ("stdin", "hub"):
-                    raise error from None
-                yield BadLine(
-                    source.name, 0, error.reason, WHOLE_FILE, error.size or source.size or 1
-                )
-    finally:
-        reading.extractor.close()
+        items = split_rows(_read(source, reading), reading.splitting)
+        yield from reading.texts.remarked(items, source.name)
+        yield from end_of_file(source)
+    except (UnreadableFileError, OSError) as raised:
+        yield unreadable(source, raised, alone)
+
+
+def end_of_file(source: Source) -> Iterator[Remark]:
+    """Remark on a file that is another one than when its reading began."""
+    if _has_changed(source):
+        yield Remark(source.name, "has changed while it was read: prepare it again")
+
+
+def unreadable(source: Source, raised: UnreadableFileError | OSError, alone: bool) -> BadLine:
+    """Return what is left out with a file that cannot be read.
+
+    Raises:
+        UnreadableFileError: it is the only source, or is no file.
+    """
+    error = _unreadable(source, raised)
+    if alone or source.kind in ("stdin", "hub"):
+        raise error from None
+    size = error.size or source.size or 1
+    return BadLine(source.name, 0, error.reason, WHOLE_FILE, size)
 
 
 def _remote_sources(address: str, members: MemberRules) -> tuple[list[Source], list[NotRead]]:
@@ -227,6 +261,11 @@ class DocumentTexts:
         for document in self.losses.documents(read_documents(*self._arguments)):
             yield document.text
 
+    def read_elsewhere(self) -> tuple[Sequence[Source], Reading, Losses]:
+        """Begin an iteration by others; return what to read and how, and the account to keep."""
+        self.losses = Losses(self._allow_loss)
+        return self._arguments[0], reading_of(*self._arguments), self.losses
+
     @contextmanager
     def checked(self, allow_loss: bool) -> Iterator[None]:
         """Check, while and after the block reads the texts, that not too much is left out.
@@ -246,28 +285,6 @@ class DocumentTexts:
                 raise
             raise DataError(f"{error} ({bad.message})") from None
         self.losses.check()
-
-
-def _split_rows(items: Iterator[Item], splitting: Splitting) -> Iterator[Item]:
-    """Split the rows among `items` where a separator is given."""
-    if splitting.given is None:
-        yield from items
-        return
-    ends = ends_of_separator(splitting.given)
-    for item in items:
-        if not isinstance(item, Document) or item.unit != "row":
-            yield item
-            continue
-        parts = split_row(item.text, ends)
-        if not parts:
-            yield BadLine(item.source, item.line, "holds separators only")
-            continue
-        sizes = [len(part.encode()) for part in parts]
-        if item.size:  # what is around the text counts with its last part
-            sizes[-1] += item.size - sum(sizes)
-        unit = (ends.unit or splitting.separator) if len(parts) > 1 else "row"
-        for text, size in zip(parts, sizes, strict=True):
-            yield Document(text, item.source, item.line, size, unit=unit)
 
 
 def _read(source: Source, reading: Reading) -> Iterator[Item]:

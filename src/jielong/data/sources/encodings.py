@@ -60,21 +60,31 @@ class Utf8Stream(io.RawIOBase):
 
     Args:
         encoding: of what is not UTF-8; auto: what each file seems to be in.
+        is_first: it begins with the beginning of a file.
+        is_sure: as the attribute.
 
     Attributes:
         used: how the text was read, where an encoding was given, or a mark names one; in words.
+        is_sure: what was read shows that the text is UTF-8; what is invalid is damage from now on.
 
     Raises:
         UnreadableFileError: while reading, if the text is in another encoding, or is no text.
     """
 
-    def __init__(self, plain: io.BufferedReader, name: str, encoding: str | None) -> None:
+    def __init__(
+        self,
+        plain: io.BufferedReader,
+        name: str,
+        encoding: str | None,
+        is_first: bool = True,
+        is_sure: bool = False,
+    ) -> None:
         self.used: str | None = None
         self._plain, self._name = plain, name
         self._is_auto = encoding == AUTO
         self._label = None if self._is_auto else encoding
         self._given = codec_name(self._label) if self._label else None
-        self._is_first, self._is_sure = True, False
+        self._is_first, self.is_sure = is_first, is_sure
         self._wide: codecs.IncrementalDecoder | None = None  # decodes the whole stream
         self._ready = memoryview(b"")
 
@@ -101,7 +111,7 @@ class Utf8Stream(io.RawIOBase):
     def _utf8(self, block: bytes) -> bytes:
         if self._is_first:
             block = self._without_mark(block)
-        if self._wide is None and not self._is_sure:
+        if self._wide is None and not self.is_sure:
             block = self._decided(block)
         self._is_first = False
         if self._wide is not None:
@@ -113,7 +123,7 @@ class Utf8Stream(io.RawIOBase):
         for mark, codec in MARKS.items():
             if block.startswith(mark):
                 if codec == "utf-8":
-                    self._is_sure = True
+                    self.is_sure = True
                     return block[len(mark) :]
                 self._decode_all(codec)
                 break
@@ -143,7 +153,7 @@ class Utf8Stream(io.RawIOBase):
         whole = len(block) if self._is_first else BLOCK_BYTES  # a short rest proves nothing
         if bad > good and _damaged_bytes(block) > whole / 2:
             raise self._refusal(block, "is not UTF-8")
-        self._is_sure = True
+        self.is_sure = True
         return block
 
     def _take(self, block: bytes) -> None:

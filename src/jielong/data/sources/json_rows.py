@@ -10,7 +10,7 @@ import codecs
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -52,23 +52,33 @@ def read_json(
         line_bytes: longer lines and rows are left out.
     """
     stream, texts = with_line_feeds(stream), RowText.of(text)
-    if _is_one_value_a_line(stream.peek(1).lstrip()):
-        yield from _read_lines(stream, name, texts, line_bytes)
+    if is_one_value_a_line(stream.peek(1)):
+        yield from read_lines(numbered_lines(stream, line_bytes), name, texts, line_bytes)
     else:
         yield from _Rows(stream, name, texts, line_bytes).items()
 
 
-def _is_one_value_a_line(head: bytes) -> bool:
+def is_one_value_a_line(head: bytes) -> bool:
+    """Whether a file that begins so has a value in each line, not one over several."""
+    head = head.lstrip()
     first, end, rest = head.partition(b"\n")
     if first.startswith(b"["):  # an array of rows, unless every line is one
         return first.rstrip().endswith(b"]") and rest.lstrip().startswith(b"[")
     return not end or not UNFINISHED.match(first.rstrip()) or _is_object(first)
 
 
-def _read_lines(
-    stream: io.BufferedReader, name: str, texts: RowText, line_bytes: int
+def read_lines(
+    numbered: Iterable[tuple[int, bytes | bytearray, int]],
+    name: str,
+    texts: RowText,
+    line_bytes: int = LINE_BYTES,
 ) -> Iterator[Item]:
-    for number, line, size in numbered_lines(stream, line_bytes):
+    """Yield the text of the value in each line.
+
+    Args:
+        numbered: each line's number, the line and its bytes.
+    """
+    for number, line, size in numbered:
         if size > line_bytes:
             reason = f"a line of {size:,} bytes, longer than {line_bytes:,}: split this document"
             yield BadLine(name, number, reason, TOO_LONG, size)

@@ -7,7 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from jielong.data.sources.items import PART, WHOLE_FILE, BadLine, Document, Item, Remark
+from jielong.data.sources.items import (
+    NO_TOKENS,
+    PART,
+    WHOLE_FILE,
+    BadLine,
+    Document,
+    Item,
+    Remark,
+)
 from jielong.errors import DataError
 
 WARN_SHARE = 0.01
@@ -61,6 +69,27 @@ class Losses:
                 self._check_early()
             else:
                 self._remark(item)
+
+    def replay(
+        self, found: Iterable[tuple[int, BadLine | Remark]], each: Callable[[BadLine], None]
+    ) -> None:
+        """Count what was found while documents were read elsewhere.
+
+        Args:
+            found: what was found, each with the bytes of the documents read before it.
+            each: called with what is left out.
+
+        Raises:
+            TooMuchLostError: as `documents` does, at the same place.
+        """
+        for size, item in found:
+            self.read_bytes += size
+            if isinstance(item, Remark):
+                self._remark(item)
+                continue
+            self.add(item, was_read=item.kind == NO_TOKENS)
+            each(item)
+            self._check_early()
 
     def add(self, bad: BadLine, was_read: bool = False) -> None:
         """Count what is left out; with `was_read` it has been counted as a document."""

@@ -141,6 +141,10 @@ class RowText:
         for item in items:
             any_chat |= isinstance(item, Document) and item.unit == CONVERSATION
             yield item
+        yield from self.chat_remark(name, any_chat)
+
+    def chat_remark(self, name: str, any_chat: bool) -> Iterator[Remark]:
+        """Yield how the conversations of a source were read, if it has any."""
         if any_chat and self.chat is not None:
             yield Remark(name, f"conversations in {self.field!r} read {self.chat.way}")
 

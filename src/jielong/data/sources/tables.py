@@ -15,15 +15,19 @@ PARQUET_ROWS = 1024
 SIGNATURES = {"parquet": b"PAR1", "arrow": b"ARROW1"}
 STRINGS = ("string", "large_string", "string_view")
 BYTES = ("binary", "large_binary", "binary_view", "fixed_size_binary")
+ALL = slice(None)
 
 
-def read_table(path: AnyPath, name: str, kind: str, text: str | RowText) -> Iterator[Item]:
+def read_table(
+    path: AnyPath, name: str, kind: str, text: str | RowText, groups: slice = ALL
+) -> Iterator[Item]:
     """Yield the text of each row of a Parquet or Arrow file.
 
     A column of texts holds strings, or bytes of UTF-8, of any of Arrow's kinds.
 
     Args:
         text: what the text of a row is; a name alone is that of its column.
+        groups: which row groups of a Parquet file are read; rows are counted from their first.
 
     Raises:
         UnreadableFileError: there is no such column, or the file is damaged.
@@ -33,10 +37,11 @@ def read_table(path: AnyPath, name: str, kind: str, text: str | RowText) -> Iter
     texts = RowText.of(text)
     with path.open("rb") as file:
         refuse_other_formats(file.read(HEAD_BYTES), name, own=SIGNATURES[kind])
-    batches = _parquet_batches if kind == "parquet" else _arrow_batches
     try:
         number = 0
-        for batch in batches(path, name, texts):
+        is_parquet = kind == "parquet"
+        batches = _parquet_batches(path, name, texts, groups) if is_parquet else None
+        for batch in batches or _arrow_batches(path, name, texts):
             for item in _items(batch, texts, name, number + 1):
                 number += 1
                 yield item
@@ -59,7 +64,7 @@ def _items(batch: Any, texts: RowText, name: str, first: int) -> Iterator[Item]:
             yield texts.item(row, name, number)
 
 
-def _parquet_batches(path: AnyPath, name: str, texts: RowText) -> Iterator[Any]:
+def _parquet_batches(path: AnyPath, name: str, texts: RowText, chosen: slice) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     is_local = isinstance(path, Path)
@@ -67,7 +72,32 @@ def _parquet_batches(path: AnyPath, name: str, texts: RowText) -> Iterator[Any]:
         groups = range(file.metadata.num_row_groups)
         size = sum(file.metadata.row_group(i).total_byte_size for i in groups)
         columns = _columns(file.schema_arrow, name, texts, size)
-        yield from file.iter_batches(batch_size=PARQUET_ROWS, columns=columns)
+        for group in groups[chosen]:  # one by one: so each can be read elsewhere
+            yield from file.iter_batches(PARQUET_ROWS, row_groups=[group], columns=columns)
+
+
+def row_group_sizes(path: Path, name: str, text: str | RowText) -> list[int]:
+    """Return the bytes of text in each row group of a Parquet file; of the text's columns.
+
+    Raises:
+        UnreadableFileError: there is no such column, or the file is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = _columns(file.schema_arrow, name, RowText.of(text))
+            groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+            return [_bytes_of_columns(group, columns) for group in groups]
+    except pa.ArrowException as error:
+        raise UnreadableFileError(name, f"not a readable Parquet file ({error})") from None
+
+
+def _bytes_of_columns(group: Any, names: list[str]) -> int:
+    columns = map(group.column, range(group.num_columns))
+    of_text = [c for c in columns if c.path_in_schema.partition(".")[0] in names]
+    return sum(int(c.total_uncompressed_size) for c in of_text)
 
 
 def _arrow_batches(path: AnyPath, name: str, texts: RowText) -> Iterator[Any]:

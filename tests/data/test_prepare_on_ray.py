@@ -1,0 +1,118 @@
+"""Text read and encoded by the workers of a Ray that is started here: the dataset is the same."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jielong.api import prepare, train_tokenizer
+from jielong.data.sources import parts
+from jielong.errors import DataError
+from jielong.runtime import ray_tasks
+from tiny import in_this_process
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Two workers, which find our source as this process does."""
+    with ray_tasks.connected(None):
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some megabytes in one large file and several small ones, with what has to be left out."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rows = [
+        json.dumps({"text": f"story {i}: " + "床前明月光 word " * (i % 60)}) for i in range(24_000)
+    ]
+    rows[5000] = "no json"
+    rows[20_000] = '{"body": "no text"}'
+    (folder / "large.jsonl").write_text("\n".join(rows))
+    for number in range(5):
+        (folder / f"small {number}.txt").write_text(f"a story, the {number}th of some\n" * 200)
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name != "verified.json"]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def test_workers_give_the_same_dataset_and_one_that_is_killed_is_replaced(
+    cluster: None,
+    corpus: Path,
+    tokenizer_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parts, "LEAST_BYTES", 2**20)
+    prepare(corpus, tokenizer_dir, tmp_path / "local")
+    killed: list[int] = []
+    watcher = threading.Thread(target=kill_one, args=(killed,))
+    watcher.start()
+    prepare(corpus, tokenizer_dir, tmp_path / "ray", engine="ray")
+    watcher.join()
+    assert killed
+    assert content(tmp_path / "ray") == content(tmp_path / "local")
+    left_out = [json.loads(line) for line in (tmp_path / "ray" / "bad-lines.jsonl").open()]
+    assert [row["line"] for row in left_out] == [5001, 20_001]
+
+
+def kill_one(killed: list[int]) -> None:
+    """Kill the first worker that is still at work after a moment."""
+    deadline = time.monotonic() + 60
+    while not killed and time.monotonic() < deadline:
+        for place in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if is_at_work(place):
+                    time.sleep(0.1)
+                    if is_at_work(place):
+                        killed.append(int(place.parent.name))
+                        os.kill(killed[0], signal.SIGKILL)
+                        return
+        time.sleep(0.01)
+
+
+def is_at_work(place: Path) -> bool:
+    return place.read_bytes().startswith(b"ray::_encode_part")
+
+
+def test_the_tokenizer_is_that_of_the_local_engine(
+    cluster: None, corpus: Path, tmp_path: Path
+) -> None:
+    made = {}
+    for engine in ("local", "ray"):
+        said: list[str] = []
+        settings = {"vocab_size": 400, "tokenizer_sample_bytes": 200_000}
+        tokenizer = train_tokenizer(corpus, tmp_path / engine, said.append, engine, **settings)
+        made[engine] = tokenizer.fingerprint, said
+    assert made["ray"] == made["local"]
+
+
+def test_mistakes_are_told_as_by_the_local_engine(
+    cluster: None, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "binary.txt").write_bytes(b"\0\1\2" * 999)
+    (tmp_path / "other.jsonl").write_text('{"body": "a"}\n' * 99)
+    for name in ("binary.txt", "other.jsonl"):
+        words = ["prepare", "--data-path", str(tmp_path / name), "--tokenizer", str(tokenizer_dir)]
+        said = [
+            in_this_process([*words, "--out-dir", str(tmp_path / "out"), "--engine", engine])
+            for engine in ("local", "ray")
+        ]
+        assert said[0] == said[1]
+        assert said[0][0] == 2 and said[0][1].count("\n") == 1
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError, match="standard input: cannot be read by Ray's workers"):
+        prepare("-", tokenizer_dir, tmp_path / "out", engine="ray")
