@@ -146,8 +146,8 @@ def pretrain(
         quiet: print nothing.
         verify: read the whole dataset and compare its SHA-256, also if it seems unchanged.
         language: of what is printed: en, zh, or auto, the locale's.
-        engine: local, or ray with ray_workers processes that Ray starts.
-        ray_address: of a Ray cluster; by default Ray is started on this machine.
+        engine: local, or ray.
+        ray_address, ray_workers: a cluster, else Ray is started here; the processes on it.
 
     Returns:
         Folder, best checkpoint, steps, and held-out likelihood of the run.

@@ -19,7 +19,7 @@ MOST_EPOCHS = 30  # that --minutes has a text read: what more would teach, it wo
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
 # At its end a run has its text without noise, as what it will be asked about: for so many epochs,
 # of which more would be memorised, and at most for that share of it.
-PLAIN_EPOCHS, PLAIN_SHARE = 2.5, 0.2
+PLAIN_EPOCHS, PLAIN_SHARE = 2.5, 0.35
 EVALUATION = 1 / 3  # the work of a token that is only predicted, over one that is trained on
 EVAL_SHARE = 0.05  # of the time, for validations
 FEWEST_EVAL_TOKENS, MOST_EVAL_TOKENS = 2**13, 2**16
