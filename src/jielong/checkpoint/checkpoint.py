@@ -58,10 +58,9 @@ def save_checkpoint(
     """Write `folder/step-NNNNNNNN` atomically.
 
     Args:
-        weights: those of the model to save, as from `named_weights`, if not its present ones.
         training_weights: the weights to resume from, as from `named_weights`, if they differ from
             those of the folder's model.
-        weights: of the folder's model, in place of the model's own.
+        weights: of the folder's model, as from `named_weights`, in place of the model's own.
 
     Raises:
         CheckpointError: the disk is full or the folder is not writable; no partial files remain.

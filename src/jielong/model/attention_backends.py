@@ -116,7 +116,9 @@ def per_document_attention(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, 
     grouped = q.view(B, KV, G, T, D).permute(1, 2, 0, 3, 4).reshape(KV, G, B * T, D)
     keys, values = (x.transpose(0, 1).reshape(KV, B * T, D) for x in (k, v))
     causal = torch.ones(T, T, dtype=torch.bool).tril()
-    attend = _attend_plainly if onednn_is_faster() else F.scaled_dot_product_attention
+    attend: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = F.scaled_dot_product_attention
+    if onednn_is_faster():
+        attend, causal = _attend_plainly, torch.zeros(T, T).masked_fill(~causal, -math.inf)
     outs = []
     documents = (grouped.split(lengths, 2), keys.split(lengths, 1), values.split(lengths, 1))
     for q, k, v in zip(*documents, strict=True):
@@ -131,13 +133,12 @@ def per_document_attention(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, 
     return torch.cat(outs, 2).view(H, B, T, D).permute(1, 2, 0, 3)
 
 
-def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """`F.scaled_dot_product_attention` by its kernel for CPUs, in float32 and without oneDNN.
 
     oneDNN makes code for each new shape, and documents have all lengths: with it, or in bfloat16,
     this took 2 to 4 times as long, and a run 1 to 1.5 GB more memory (docs/experiments.md).
     """
-    bias = torch.zeros(mask.shape).masked_fill(~mask, -math.inf)
     attended: Tensor = _PlainAttention.apply(q.float(), k.float(), v.float(), bias)
     return attended.to(v.dtype)
 
