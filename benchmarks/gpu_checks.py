@@ -397,23 +397,15 @@ def generation(bench: Bench) -> dict[str, Any]:
 
 def one_rank(bench: Bench) -> dict[str, Any]:
     """A step that sums its gradients in a process group of one, and its barrier."""
-    import torch.distributed as dist
-
-    from jielong.runtime.distributed import World
     from jielong.runtime.gradients import GradientSum
 
-    backend = "nccl" if bench.is_gpu else "gloo"
-    if bench.is_gpu:
-        torch.cuda.set_device(0)
-    store = dist.FileStore(str(bench.folder / "store"), 1)
-    dist.init_process_group(backend, store=store, rank=0, world_size=1)
-    try:
+    with gpu_ranks.group_of_one(bench) as backend:
         config = small_model(**MIXTURE)
         batches = random_batch(config.vocab_size, 4, 64).split(2)
         alone, ranked = (new_model(config, bench.device) for _ in range(2))
         expected = new_step(alone, bench.half, grad_clip=0.0)(batches)
         # a world of two with one member: sums are asked for, of one rank
-        world = World(0, 2)
+        world = gpu_ranks.PAIR
         step = new_step(ranked, bench.half, grad_clip=0.0)
         step.gradients, step.world = GradientSum(ranked.parameters(), world), world
         found = step(batches)
@@ -424,8 +416,6 @@ def one_rank(bench: Bench) -> dict[str, Any]:
         assert world.any_rank(True, False) == [True, False] and world.sum_number(2.5) == 2.5
         world.barrier()
         return {"backend": backend, "relative_difference": away}
-    finally:
-        dist.destroy_process_group()
 
 
 def out_of_memory(bench: Bench) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import contextlib
 import dataclasses
 import io
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,17 @@ def environment(**changes: str) -> dict[str, str]:
     """Of processes that tests start: they find our source, and use one thread."""
     path = os.pathsep.join([str(SOURCE), str(Path(__file__).parent)])
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | changes
+
+
+def kill_when(moment: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+    """Kills a process with SIGKILL at a moment, unless it has ended before."""
+    while process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):  # renamed while we looked
+            if moment():
+                break
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
 def jielong(*words: str, **options: Any) -> subprocess.Popen[str]:

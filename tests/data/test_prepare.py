@@ -1,11 +1,9 @@
-import contextlib
 import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from jielong.data.prepare.split import DistinctSample, text_hash
 from jielong.data.shards import COUNTS, VERIFIED, Dataset, open_dataset
 from jielong.errors import DataError
 from jielong.tokenization.tokenizer import Tokenizer
+from tiny import kill_when
 
 SRC = str(Path(__file__).parents[2] / "src")
 
@@ -273,13 +272,7 @@ def test_killed_at_any_moment_it_leaves_nothing_and_reruns_to_the_same_bytes(
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "PYTHONPATH": SRC}
         )
-        while process.poll() is None:
-            with contextlib.suppress(FileNotFoundError):  # renamed while we looked
-                if moment():
-                    break
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill_when(moment, process)
         if (tmp_path / "killed").exists():  # the kill came too late
             break
     if not (tmp_path / "killed").exists():

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +17,7 @@ from bad_lines import BAD
 from cleaned_texts import kept, prose, write_texts
 from jielong.cleaning.report import CleanReport
 from jielong.errors import DataError
-from tiny import environment
+from tiny import environment, kill_when
 
 pytest.importorskip("rensa")
 ALL = ("default", "personal", "repetition", "lines")
@@ -121,13 +119,7 @@ def test_28_killed_at_any_moment_it_leaves_nothing_and_reruns_to_the_same_bytes(
     words = [str(tmp_path / "corpus.jsonl"), str(tmp_path / "killed"), *ALL]
     for moment in moments:
         process = subprocess.Popen([sys.executable, "-c", code, *words], env=environment())
-        while process.poll() is None:
-            with contextlib.suppress(FileNotFoundError):  # renamed while we looked
-                if moment():
-                    break
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill_when(moment, process)
         if (tmp_path / "killed").exists():  # the kill came too late
             break
     jielong.clean(tmp_path / "corpus.jsonl", tmp_path / "killed", filters=ALL)
