@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jielong.cleaning.shingles import jaccard, mixed, shingles
+from jielong.cleaning.shingles import jaccard, shingles
 from jielong.cleaning.staging import Stage
+from jielong.data.shuffle import mix_bits
 from jielong.errors import ConfigError
 
 SIGNATURE = 128  # hashes in a signature
@@ -222,7 +223,7 @@ class Bands:
         parts = signatures.reshape(len(texts), self.count, self.rows)
         keys = np.broadcast_to(np.arange(self.count, dtype=np.uint64), parts.shape[:2])
         for place in range(self.rows):
-            keys = mixed(keys + parts[:, :, place])
+            keys = mix_bits(keys + parts[:, :, place])
         return keys.T
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jielong.data.shuffle import mix_bits
+
 SHINGLE = 5  # words; Broder 1997 and FineWeb (Penedo et al. 2024) take as many
 # Han, kana and bopomofo; Thai, Lao, Myanmar and Khmer
 UNSPACED = (
@@ -52,19 +54,12 @@ def units(text: str) -> Iterator[list[str]]:
 
 def hashes_of(words: list[str]) -> np.ndarray:
     """Return the hash of each word: (words,) uint64."""
-    return mixed(np.array(list(map(_HASHES.__getitem__, words)), np.uint64))
+    return mix_bits(np.array(list(map(_HASHES.__getitem__, words)), np.uint64))
 
 
 def unit_hashes(text: str) -> np.ndarray:
     """Return the hash of each word of a text: (words,) uint64."""
     return np.concatenate([np.empty(0, np.uint64), *map(hashes_of, units(text))])
-
-
-def mixed(values: np.ndarray) -> np.ndarray:
-    """Spread the bits of uint64 values evenly: the finalizer of SplitMix64 (Steele et al. 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def runs(hashes: np.ndarray, length: int) -> np.ndarray:
@@ -79,7 +74,7 @@ def runs(hashes: np.ndarray, length: int) -> np.ndarray:
     total = np.zeros(count, np.uint64)
     for place in range(length):
         total = total * _ODD + hashes[place : place + count]
-    return mixed(total)
+    return mix_bits(total)
 
 
 def shingles(text: str) -> np.ndarray:

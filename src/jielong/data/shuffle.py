@@ -37,8 +37,18 @@ def random_bits(places: np.ndarray, *keys: int) -> np.ndarray:
     """Return 64 random bits for each of `places`, uint64 of their shape, given by the `keys`."""
     # no Generator: its numbers may change between versions of numpy (NEP 19)
     state = np.random.SeedSequence(keys).generate_state(2, np.uint64)
-    mixed = _mixed(_mixed(np.atleast_1d(places).astype(np.uint64) ^ state[0]) ^ state[1])
+    mixed = mix_bits(mix_bits(np.atleast_1d(places).astype(np.uint64) ^ state[0]) ^ state[1])
     return mixed.reshape(np.shape(places))  # arrays alone wrap around without a warning
+
+
+def mix_bits(x: np.ndarray) -> np.ndarray:
+    """Mix uint64 values so that each bit depends on all bits of x.
+
+    Stafford's mix 13, the finalizer of SplitMix64 (Steele et al. 2014).
+    """
+    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return x ^ x >> np.uint64(31)
 
 
 def _feistel(numbers: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
@@ -46,16 +56,9 @@ def _feistel(numbers: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
     width, other = bits // 2, bits - bits // 2  # of the left half and the right
     left, right = numbers >> np.uint64(other), numbers & _ones(other)
     for key in keys:
-        left, right = right, left ^ (_mixed(right ^ key) & _ones(width))
+        left, right = right, left ^ (mix_bits(right ^ key) & _ones(width))
         width, other = other, width
     return left << np.uint64(other) | right
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """Mix 64 bits so that each depends on all of x (Stafford's mix 13, as in SplitMix64)."""
-    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return x ^ x >> np.uint64(31)
 
 
 def _ones(bits: int) -> np.uint64:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jielong.data.shuffle import mix_bits
 from jielong.data.windows import Stream
 from jielong.evaluation.suites.results import Ratio
 from jielong.evaluation.suites.subject import Options, Subject
@@ -120,7 +121,11 @@ def ngram_hashes(ids: np.ndarray, n: int) -> np.ndarray:
         return np.empty(0, np.uint64)
     # the hash of a + b tokens is that of the first a, times BASE^b, plus that of the next b
     whole, size = np.zeros(len(ids) + 1, np.uint64), 0
-    span, block, power = _mixed(ids), 1, np.full(1, BASE)  # power: BASE^block
+    span, block, power = (
+        mix_bits(ids.astype(np.uint64) + BASE),
+        1,
+        np.full(1, BASE),
+    )  # power: BASE^block
     while size < n:
         if n & block:
             whole = whole[: len(span) - size] * power + span[size:]
@@ -128,14 +133,6 @@ def ngram_hashes(ids: np.ndarray, n: int) -> np.ndarray:
         span = span[:-block] * power + span[block:]
         block, power = 2 * block, power * power
     return whole
-
-
-def _mixed(ids: np.ndarray) -> np.ndarray:
-    """Return 64 bits that depend on all bits of each id (splitmix64, Steele et al. 2014)."""
-    x = ids.astype(np.uint64) + BASE
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def _matching_runs(train: Stream, wanted: np.ndarray) -> Iterator[np.ndarray]:
