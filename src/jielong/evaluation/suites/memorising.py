@@ -121,11 +121,8 @@ def ngram_hashes(ids: np.ndarray, n: int) -> np.ndarray:
         return np.empty(0, np.uint64)
     # the hash of a + b tokens is that of the first a, times BASE^b, plus that of the next b
     whole, size = np.zeros(len(ids) + 1, np.uint64), 0
-    span, block, power = (
-        mix_bits(ids.astype(np.uint64) + BASE),
-        1,
-        np.full(1, BASE),
-    )  # power: BASE^block
+    span = mix_bits(ids.astype(np.uint64) + BASE)
+    block, power = 1, np.full(1, BASE)  # power: BASE^block
     while size < n:
         if n & block:
             whole = whole[: len(span) - size] * power + span[size:]
