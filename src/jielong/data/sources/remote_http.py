@@ -63,7 +63,7 @@ class HttpStore:
         error = refusal(answer.status_code, "http", answer.reason or "")
         wait = answer.headers.get("Retry-After", "")
         if isinstance(error, PassingError) and wait.isdecimal():
-            error.wait_s = min(float(wait), 600.0)
+            error.wait_s = min(float(wait), MOST_WAIT_S)
         return error
 
     def find(self, folder: str) -> Iterator[Info]:
