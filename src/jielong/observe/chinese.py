@@ -63,6 +63,14 @@ SETUP = {
     ),
     "parallel   {kind}: each {k} of {n} processes share a copy of the model; gradients are added "
     "up {when}": "并行       {kind}：{n} 个进程中每 {k} 个共有一份模型；梯度{when}",
+    "saving     each process writes its part of a checkpoint (sharded); `jielong export` makes a "
+    "Hugging Face folder of it": (
+        "保存       每个进程写检查点中自己的部分（sharded）；`jielong export` 由它做出 Hugging "
+        "Face 文件夹"
+    ),
+    "samples    none, and no suites: process 0 has too little memory for the whole model": (
+        "样本       没有，也不做测评：0 号进程的内存放不下整个模型"
+    ),
     "once an update": "每次更新相加一次",
     "with each micro-batch": "每个微批次都相加",
     "budget     {steps} steps of {windows} tokens = {n} tokens ({epochs} epochs, {each} per "
