@@ -22,7 +22,6 @@ def write_model_files(
     tensors: Mapping[str, Readable],
     dtype: torch.dtype,
     where: str,
-    file_bytes: int = FILE_BYTES,
 ) -> None:
     """Write `model.safetensors`, or several files and their index.
 
@@ -30,13 +29,12 @@ def write_model_files(
         names: of the weights to write.
         tensors: read as they are needed, cast to `dtype`.
         where: they come from, for errors.
-        file_bytes: most bytes of a file.
 
     Raises:
         CheckpointError: a weight is not finite in `dtype`, or a file of `tensors` is damaged.
         OSError: the disk refuses.
     """
-    groups, sizes = _grouped(names, tensors, dtype, file_bytes)
+    groups, sizes = _grouped(names, tensors, dtype)
     weight_map = {}
     for number, group in enumerate(groups, start=1):
         file = "model.safetensors"
@@ -56,13 +54,13 @@ def write_model_files(
 
 
 def _grouped(
-    names: Iterable[str], tensors: Mapping[str, Readable], dtype: torch.dtype, file_bytes: int
+    names: Iterable[str], tensors: Mapping[str, Readable], dtype: torch.dtype
 ) -> tuple[list[list[str]], list[int]]:
     """Return the names of each file's weights, and its bytes."""
     groups, sizes = list[list[str]](), list[int]()
     for name in names:
         size = math.prod(tensors[name].shape) * dtype.itemsize
-        if not groups or sizes[-1] + size > file_bytes:
+        if not groups or sizes[-1] + size > FILE_BYTES:
             groups.append([])
             sizes.append(0)
         groups[-1].append(name)

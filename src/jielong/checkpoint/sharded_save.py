@@ -41,15 +41,14 @@ class OpenCheckpoint:
         """Write what is not divided among ranks.
 
         Raises:
-            CheckpointError: the disk is full or the folder is not writable.
+            CheckpointError: why it cannot be written, as where the disk is full.
         """
         try:
             write_model_config(self.path, config, tokenizer)
             tokenizer.save(self.path)
             write_training_state(self.path, state)
         except OSError as error:
-            why = error.strerror or error
-            raise CheckpointError(f"{self.target}: cannot be written: {why}") from None
+            raise CheckpointError(error.strerror or str(error)) from error
 
     def commit(self, shards: Sequence[Shard]) -> Path:
         """Have the checkpoint count, now that all ranks have written their shards.

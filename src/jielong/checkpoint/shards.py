@@ -47,7 +47,7 @@ def write_shard(folder: Path, pieces: Sequence[Piece], rank: int, world_size: in
     """Write this rank's pieces into an existing folder, and sync them to disk; none, no file.
 
     Raises:
-        CheckpointError: the disk is full or the folder is not writable.
+        CheckpointError: why it cannot be written, as where the disk is full.
     """
     if not pieces:
         return None
@@ -67,8 +67,9 @@ def write_shard(folder: Path, pieces: Sequence[Piece], rank: int, world_size: in
         ]
         return Shard(path.name, sha256(path), path.stat().st_size, entries)
     except OSError as error:
-        why = error.strerror or error
-        raise CheckpointError(f"{path}: cannot be written: {why} (rank {rank})") from error
+        # save_tensors names the file itself
+        why = f"{path.name}: {error.strerror}" if error.strerror else str(error)
+        raise CheckpointError(why) from error
 
 
 def write_index(folder: Path, shards: Sequence[Shard]) -> dict[str, str]:

@@ -87,9 +87,11 @@ def complete(state: TrainState, outcomes: Sequence[Shard | str | None]) -> None:
     shared, state.saving.shared = state.saving.shared, None
     if shared is None or shared.checkpoint is None:
         return
-    if problems := [outcome for outcome in outcomes if isinstance(outcome, str)]:
-        shared.checkpoint.abandon()
-        raise CheckpointError(problems[0])
+    for rank, outcome in enumerate(outcomes):
+        if isinstance(outcome, str):
+            shared.checkpoint.abandon()
+            target = shared.checkpoint.target
+            raise CheckpointError(f"{target}: cannot be written by rank {rank}: {outcome}")
     made = shared.checkpoint.commit([found for found in outcomes if isinstance(found, Shard)])
     keep, best = state.config.run.keep_checkpoints, state.progress.best_step
     prune(made.parent, keep, best, step_of(made))
