@@ -33,7 +33,9 @@ SEVERAL = """
 import json, os, sys
 from pathlib import Path
 from jielong.cli.main import main
+from jielong.training import compilation
 from training.test_sharded import cut_short
+compilation.LEAST_FLOPS["cpu"] = 0  # it is long enough to be compiled, if the model is not divided
 for port, words in json.loads(sys.argv[1]):
     os.environ["MASTER_PORT"] = str(port)
     if words[0] == "cut":
@@ -80,10 +82,11 @@ def two(shared: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pat
     jobs.append(["cut", str(folder / "experts"), str(folder / "experts resumed")])
     jobs.append(words(fsdp | RUNS["experts"], folder / "experts resumed"))
     jobs.append(["cut", str(folder / "dense"), str(folder / "dense by ddp")])
-    ddp = shared | RUNS["dense"] | {"parallel": "ddp"}
+    ddp = shared | RUNS["dense"] | {"parallel": "ddp", "compile": "off"}
     jobs.append(words(ddp, folder / "dense by ddp"))
     said = launch(2, jobs)
     assert said.count("saving     each process writes its part of a checkpoint") == 4
+    assert said.count("compile    not the layers of a divided model") == 3
     assert said.count("resuming from") == 2
     return folder
 
