@@ -58,7 +58,7 @@ def write_shard(folder: Path, pieces: Sequence[Piece], rank: int, world_size: in
         }
         for piece in pieces
     }
-    metadata = {"DCP_SHARDING_INFO": json.dumps(offsets), "DCP_VERSION": "1.0"}
+    metadata = {"DCP_SHARDING_INFO": json.dumps(offsets)}
     try:
         save_tensors({piece.name: piece.rows for piece in pieces}, path, metadata)
         sync(path)

@@ -24,12 +24,15 @@ WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 def save_tensors(
     tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file with the metadata that transformers expects, and more if given."""
+    """Write a safetensors file; by default with the metadata that transformers expects.
+
+    Of several entries of metadata safetensors would write now one, now another first.
+    """
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
         path.touch()  # as the umask says: to read that would change it for all threads
         mode = path.stat().st_mode
-        save_file(contiguous, path, metadata={"format": "pt", **(metadata or {})})
+        save_file(contiguous, path, metadata=dict(metadata or {"format": "pt"}))
         path.chmod(mode)  # safetensors makes it readable by its owner only
     except Exception as error:  # safetensors wraps OS errors in its own type
         raise OSError(f"{path.name}: {error}") from error
