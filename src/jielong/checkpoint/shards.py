@@ -59,8 +59,13 @@ def write_shard(folder: Path, pieces: Sequence[Piece], rank: int, world_size: in
         for piece in pieces
     }
     metadata = {"DCP_SHARDING_INFO": json.dumps(offsets)}
+    rows, places = dict[str, Tensor](), set[int]()
+    for piece in pieces:  # buffers are not averaged, so there twice; safetensors refuses that
+        again = piece.rows.data_ptr() in places
+        places.add(piece.rows.data_ptr())
+        rows[piece.name] = piece.rows.clone() if again else piece.rows
     try:
-        save_tensors({piece.name: piece.rows for piece in pieces}, path, metadata)
+        save_tensors(rows, path, metadata)
         sync(path)
         entries = [
             (p.name, p.first, tuple(p.rows.shape), p.shape, _type_name(p.rows)) for p in pieces
