@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -46,8 +47,8 @@ def train(
 ) -> list[tuple[float, Path]]:
     """Run one epoch; seconds of training, and the weights that it had saved by then.
 
-    The seconds are those of its steps alone: from the pace between its log lines, without its
-    start.
+    The seconds are those of its steps alone, without its start and its saves: from the pace between
+    its log lines.
 
     Args:
         place: a new folder, for all that it reads and writes.
@@ -83,10 +84,19 @@ def train(
         times, saved = _follow(process, place, int(given["hidden_size"]))
     if process.wait():
         raise SystemExit(f"the script failed: {log}")
-    (first, begun), (last, ended) = times[0], times[-1]
-    a_step = (ended - begun) / (last - first)
     by_step = {torch.load(file)["step"]: file for file in saved}
+    a_step = seconds_of_a_step(times, set(by_step))
     return [(step * a_step, file) for step, file in by_step.items()]
+
+
+def seconds_of_a_step(times: list[tuple[int, float]], saved: set[int]) -> float:
+    """The mean between log lines (step, seconds) of which no save comes between."""
+    spans = [
+        (step - before, seconds - begun)
+        for (before, begun), (step, seconds) in pairwise(times)
+        if saved.isdisjoint(range(before, step))
+    ]
+    return sum(seconds for _, seconds in spans) / sum(steps for steps, _ in spans)
 
 
 def _follow(

@@ -101,6 +101,12 @@ def test_a_race_ends_when_ten_measures_have_brought_nothing_better() -> None:
     assert measures == 2 + race_module.PATIENCE
 
 
+@pytest.mark.usefixtures("benchmark_modules")
+def test_the_seconds_of_the_script_are_without_its_saves() -> None:
+    times = [(10, 5.0), (20, 10.0), (30, 25.0), (40, 30.0)]  # 0.5 a step, and a save after 20
+    assert imported("real_script").seconds_of_a_step(times, {20, 40}) == pytest.approx(0.5)
+
+
 SCRIPT = """
 import argparse, os, torch
 p = argparse.ArgumentParser()
