@@ -60,21 +60,12 @@ FLAGS = {
 RIVALS = ("nanogpt", "trainer", "litgpt")
 RATES = (1e-3, 2e-3, 4e-3)
 SIZES = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "vocab_size",
-)
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size",
+)  # fmt: skip
 CHOICES = (
-    "learning_rate",
-    "global_batch_size",
-    "batch_warmup",
-    "weight_decay",
-    "dropout",
-    "input_noise",
-    "bpe_dropout",
-)
+    "learning_rate", "global_batch_size", "batch_warmup",
+    "weight_decay", "dropout", "input_noise", "bpe_dropout",
+)  # fmt: skip
 HERE = Path(__file__).resolve().parent
 LITGPT = HERE.parent / ".venv-litgpt" / "bin" / "python"
 
@@ -87,8 +78,10 @@ def main() -> None:
     folder = SCRATCH / name
     lay_out(arguments.corpus, folder, arguments.size)
     for contender in arguments.contenders:
-        for rate in arguments.rates if contender in RIVALS else [None]:
-            key = contender if rate is None else f"{contender} {rate:g}"
+        for rate, share in tries(contender, arguments):
+            key = contender
+            if rate is not None:
+                key += f" {rate:g}" + (f" in {share:g} of the time" if share != 1 else "")
             if arguments.missing and key in results(name).get("runs", {}):
                 continue
             if rate is None:
@@ -96,7 +89,7 @@ def main() -> None:
                 kept = "last" if contender == "before" else "best"
                 found = run_jielong(folder / contender, folder, flags, arguments.threads, kept)
             else:
-                found = run_rival(contender, rate, folder, name, arguments)
+                found = run_rival(contender, rate, share, folder, name, arguments)
             record = keep(name, key, found)
             print(key, {k: v for k, v in found.items() if k != "curve"}, flush=True)
             draw(record["curves"], RESULTS / f"{name}.png", name)
@@ -118,6 +111,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--contenders", nargs="+", choices=[*FLAGS, *RIVALS])
     parser.add_argument("--rates", nargs="+", type=float, help="peak rates of the last three")
+    parser.add_argument(
+        "--shares",
+        nargs="+",
+        type=float,
+        default=[1.0],
+        help="of the time, for the last three: less text read, but the rate falls to its end",
+    )
     parser.add_argument("--batch-size", type=int, default=8, help="windows, of the last three")
     parser.add_argument("--threads", type=int, help="of each contender; default: all cores")
     parser.add_argument("--missing", action="store_true", help="run only what has no result yet")
@@ -136,6 +136,16 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
+def tries(contender: str, arguments: argparse.Namespace) -> Iterator[tuple[float | None, float]]:
+    """The runs of a contender: rates, and shares of the time in which the rate falls to its end."""
+    if contender not in RIVALS:
+        yield None, 1.0
+        return
+    for share in arguments.shares:
+        for rate in arguments.rates:
+            yield rate, share
+
+
 def lay_out(name: str, folder: Path, size: int) -> None:
     """One document in 50 is held out; of the rest each `size`-th is trained on."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,10 +153,12 @@ def lay_out(name: str, folder: Path, size: int) -> None:
     train = [text for i, text in enumerate(texts) if i % 50 != 7][::size]
     held_out = [text for i, text in enumerate(texts) if i % 50 == 7]
     for part, documents in (("train", train), ("held-out", held_out)):
-        temporary = folder / f"{part}.{os.getpid()}"  # another may be running on the same text
-        lines = (orjson.dumps({"text": text}) + b"\n" for text in documents)
-        temporary.write_bytes(b"".join(lines))
-        temporary.replace(folder / f"{part}.jsonl")
+        content = b"".join(orjson.dumps({"text": text}) + b"\n" for text in documents)
+        file = folder / f"{part}.jsonl"
+        if not file.exists() or file.read_bytes() != content:  # another may be reading it
+            temporary = folder / f"{part}.{os.getpid()}"
+            temporary.write_bytes(content)
+            temporary.replace(file)
 
 
 def run_jielong(
@@ -205,14 +217,19 @@ def environment(threads: int | None) -> dict[str, str]:
 
 
 def run_rival(
-    contender: str, rate: float, folder: Path, name: str, arguments: argparse.Namespace
+    contender: str,
+    rate: float,
+    share: float,
+    folder: Path,
+    name: str,
+    arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     """Train by another recipe, with the size that ours chose."""
     ours = results(name).get("runs", {}).get("jielong")
     if ours is None:
         raise SystemExit("run the contender jielong first: the others take the size that it chose")
     texts = [orjson.loads(x)["text"] for x in (folder / "train.jsonl").read_bytes().splitlines()]
-    place = folder / f"{contender}-{rate:g}"
+    place = folder / f"{contender}-{rate:g}-{share:g}"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     for part in ("train", "held-out"):
@@ -221,7 +238,7 @@ def run_rival(
     tokenizer.save(place / "tokenizer")
     task = {
         "folder": str(place),
-        "seconds": 60 * arguments.minutes,
+        "seconds": 60 * arguments.minutes * share,
         "rate": rate,
         "batch_size": arguments.batch_size,
         **ours["size"],
@@ -272,8 +289,10 @@ def keep(name: str, key: str, found: dict[str, Any]) -> dict[str, Any]:
 def at_the_edge(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Say where the best of several rates is the lowest or the highest that was tried."""
     for contender in RIVALS:
-        bits = {run["rate"]: run["bits_per_byte"] for key, run in runs.items() if contender in key}
-        if len(bits) > 1 and (best := min(bits, key=bits.__getitem__)) in (min(bits), max(bits)):
+        own = [run for key, run in runs.items() if key.startswith(contender)]
+        rates = {run["rate"] for run in own}
+        best = min(own, key=lambda run: run["bits_per_byte"])["rate"] if own else None
+        if len(rates) > 1 and best in (min(rates), max(rates)):
             yield f"{contender}: {best:g} is the last rate tried on its side; go on with --rates"
 
 

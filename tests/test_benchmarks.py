@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from jielong.config.load import load_config
 from jielong.training.scaling import MODEL_SIZES
@@ -66,6 +67,16 @@ def test_a_grid_has_twelve_points_or_more_all_different_and_all_settings_of_a_ru
     configs = [load_config(**settings) for settings in grid.values()]
     assert len(grid) >= 13  # with "the same", which only shows the noise
     assert len(set(map(repr, configs))) == len(configs)
+
+
+@pytest.mark.usefixtures("benchmark_modules")
+def test_a_point_that_another_process_runs_is_left_to_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own_text_grid = imported("own_text_grid")
+    with FileLock(tmp_path / "rate_x2.lock"):
+        own_text_grid.run("none", tmp_path, "rate x2", {"learning_rate": 1.0}, threads=1)
+    assert "another process" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("benchmark_modules")
