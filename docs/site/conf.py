@@ -17,7 +17,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.linkcode",
-    "sphinxcontrib.mermaid",
 ]
 source_suffix = {".md": "markdown"}
 root_doc = "index"
@@ -26,7 +25,6 @@ smartquotes = False  # it makes a dash of the two hyphens of a flag
 default_role = "code"  # docstrings put code between single backticks, as Markdown does
 
 myst_heading_anchors = 4  # as GitHub names them
-myst_fence_as_directive = ["mermaid"]
 
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

@@ -1,8 +1,9 @@
 """Build the documentation site: `make site` writes it to build/site/html.
 
 The pages are the Markdown of the repository, as GitHub shows it. This script copies them, points
-links to code to pages that show the code, adds pages of the API, calls Sphinx so that each warning
-is an error, and then follows each link of the result.
+links to code to pages that show the code, draws flowcharts, adds pages of the API, calls Sphinx so
+that each warning is an error, and then follows each link of the result. A built site needs no
+network: what a page would load from elsewhere is an error too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from links import broken_links  # noqa: E402
+from flowchart import svg  # noqa: E402
+from links import broken_links, loaded_from_elsewhere  # noqa: E402
 from sources import ROOT, files_of, page_of, source_page  # noqa: E402
 
 # functions of `jielong` by what they are for
@@ -108,7 +110,7 @@ class Pages:
         """Return a page whose links to files that are no page lead to pages that show them."""
         parts, done = [], 0
         for fence in FENCE.finditer(text):
-            parts += [self._with_links(page, text[done : fence.start()]), fence[0]]
+            parts += [self._with_links(page, text[done : fence.start()]), drawn(fence[0])]
             done = fence.end()
         return "".join([*parts, self._with_links(page, text[done:])])
 
@@ -147,6 +149,14 @@ class Pages:
     def _copy(self, file: str) -> None:
         (self.out / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / file, self.out / file)
+
+
+def drawn(fence: str) -> str:
+    """Return a flowchart of mermaid as a picture, any other block as it is."""
+    head, _, rest = fence.partition("\n")
+    if head != "```mermaid":
+        return fence
+    return f"~~~{{raw}} html\n{svg(rest.removesuffix('```'))}\n~~~"
 
 
 def markdown() -> Iterator[Path]:
@@ -203,7 +213,7 @@ def _members(kind: str) -> list[str]:
 
 
 def main() -> int:
-    """Build the site; return 1 if Sphinx warns or a link leads nowhere."""
+    """Build the site; return 1 if Sphinx warns, a link leads nowhere or a page needs a network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "build/site")
     out = parser.parse_args().out
@@ -218,7 +228,7 @@ def main() -> int:
     for file in pages.downloads:
         (out / "html" / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / file, out / "html" / file)
-    wrong = broken_links(out / "html")
+    wrong = broken_links(out / "html") + loaded_from_elsewhere(out / "html")
     for line in wrong:
         print(f"error: {line}", file=sys.stderr)
     if status or wrong:
