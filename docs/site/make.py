@@ -45,6 +45,26 @@ RESULTS = {  # what these functions return and raise
     "jielong.tokenization.tokenizer": ["Tokenizer"],
     "jielong.errors": ["JielongError", "ConfigError", "DataError", "CheckpointError"],
 }
+VIEWS = {  # what the others return: values to read, which notebooks show
+    "jielong.present.result": ["Result"],
+    "jielong.insight.plan": ["PlanView", "TimeByKind"],
+    "jielong.insight.plan_memory": ["MemoryByKind"],
+    "jielong.reports.results": ["RunReport", "ReportedRun", "HeldOut", "RunsTable"],
+    "jielong.reports.overview": ["RunRow"],
+    "jielong.evaluation.suites.results": ["SuiteReport", "SuiteResult", "Measure"],
+    "jielong.insight.data": ["DataView", "WindowView", "Position"],
+    "jielong.insight.tokenizer": ["TokenizerView", "Split"],
+    "jielong.insight.model": ["ModelView", "Passage"],
+    "jielong.insight.arithmetic": ["Part"],
+    "jielong.insight.schedule": ["ScheduleView", "SchedulePoint"],
+    "jielong.insight.reading": ["Reading"],
+    "jielong.insight.predictions": ["PredictionsView", "Prediction", "Guess"],
+    "jielong.insight.layers": ["LayersView", "LensLayer", "LayerGuess"],
+    "jielong.insight.attention": ["AttentionView", "Head"],
+    "jielong.insight.experts": ["ExpertsView", "RoutedLayer"],
+    "jielong.insight.embeddings": ["EmbeddingsView", "TokenNeighbours", "Neighbour"],
+    "jielong.interop.minimind_config": ["ImportedArchitecture"],
+}
 USE = (
     "see-inside",
     "watch-a-run",
@@ -101,7 +121,7 @@ class Pages:
             self._put(f"api/{name}.md", text)
         for names in API.values():
             self.shown |= files_of("jielong", names)
-        for module, names in RESULTS.items():
+        for module, names in (RESULTS | VIEWS).items():
             self.shown |= files_of(module, names)
         for file in sorted(self.shown):
             self._put(f"{page_of(file)}.md", source_page(file))
@@ -197,19 +217,26 @@ def api_pages() -> dict[str, str]:
             made[name] = f"# {name}\n\n```{{eval-rst}}\n.. auto{kind}:: jielong.{name}\n"
             made[name] += f"   {options}```\n" if options else "```\n"
         first.append("")
-    first += ["[Results and errors](results.md): what the functions return and raise.", ""]
-    results = ["# Results and errors", "", "```{eval-rst}"]
-    for module, names in RESULTS.items():
-        kind = "autoexception" if module.endswith("errors") else "autoclass"
-        for name in names:
-            results += [f".. {kind}:: {module}.{name}", *_members(kind), ""]
-    made["results"] = "\n".join([*results, "```", ""])
+    first += [
+        "[Results and errors](results.md): what the functions return and raise.",
+        "[Views](views.md): what those return that look inside, compare and measure.",
+        "",
+    ]
+    made["results"] = classes_page("Results and errors", RESULTS, members=True)
+    made["views"] = classes_page("Views", VIEWS, members=False)
     made["README"] = "\n".join(first) + _toctree([*made])
     return made
 
 
-def _members(kind: str) -> list[str]:
-    return ["   :members:"] if kind == "autoclass" else []
+def classes_page(title: str, modules: dict[str, list[str]], members: bool) -> str:
+    """Return a page of classes and exceptions, by the modules that have them."""
+    lines = [f"# {title}", "", "```{eval-rst}"]
+    for module, names in modules.items():
+        kind = "autoexception" if module.endswith("errors") else "autoclass"
+        shown = ["   :members:"] if members and kind == "autoclass" else []
+        for name in names:
+            lines += [f".. {kind}:: {module}.{name}", *shown, ""]
+    return "\n".join([*lines, "```", ""])
 
 
 def main() -> int:
