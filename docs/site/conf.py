@@ -27,6 +27,7 @@ default_role = "code"  # docstrings put code between single backticks, as Markdo
 myst_heading_anchors = 4  # as GitHub names them
 
 autodoc_typehints = "signature"
+napoleon_use_ivar = True  # else a field called bytes would be what the type bytes links to
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 88
 autodoc_preserve_defaults = True
