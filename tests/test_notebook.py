@@ -55,12 +55,12 @@ def test_the_notebook_runs_in_jupyter(
     )
     client.execute(env=environment(PYTHONPATH=os.pathsep.join(filter(None, sys.path))))
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    shown = [o["data"]["text/html"] for o in outputs if "text/html" in o.get("data", {})]
+    shown = [o["data"]["text/html"] for o in outputs if o["output_type"] == "execute_result"]
     assert len(shown) == 4
-    printed = "".join(o["text"] for o in outputs if o["output_type"] == "stream")
-    assert "Tale 5" in printed
-    for text in (printed, *shown):
+    trained = "".join(o["data"]["text/html"] for o in outputs if o["output_type"] == "display_data")
+    for text in (trained, *shown):
         assert bool(re.search("[一-鿿]", text)) == locale.startswith("zh")
+    assert "Tale 5" in "".join(o["text"] for o in outputs if o["output_type"] == "stream")
 
 
 def test_both_notebooks_have_the_same_code_but_for_settings() -> None:

@@ -5,7 +5,7 @@ A chapter is written by hand, with marks where something is inserted:
     <!-- run: jielong inspect schedule runs/guide -->       what the command prints
     <!-- run keep=1-6: jielong plan … -->                   those of its lines alone
     <!-- run fails: jielong prepare … -->                   a command that must end with an error
-    <!-- run resumes: jielong pretrain … -->                a run that goes on, not one begun anew
+    <!-- run resumes: jielong pretrain … -->                a run that goes on; others are run once
     <!-- output -->                                         what the Python block above prints
     <!-- figure: learning_rate -->                          the picture of that name in figures.py
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -150,18 +151,24 @@ class Chapter:
     def run(self, command: str, options: list[str]) -> str:
         """Run a command in the work folder; return what it says.
 
-        Training begins anew, for each language, unless it `resumes`.
+        Training is done once, unless it `resumes`: in Chinese it says the same.
         """
+        key = hashlib.sha256(command.encode()).hexdigest()[:16]
+        memory = self.work / "said" / f"{key}.txt"
+        once = " pretrain " in command and "resumes" not in options
+        if once and memory.exists():
+            said = memory.read_text(encoding="utf-8")
+            return said if self.language == "en" else said_in_chinese(said)
         print(f"  $ {command}", flush=True)
-        words = shlex.split(command)
-        if "pretrain" in words and "resumes" not in options:
-            shutil.rmtree(self.work / words[words.index("--out-dir") + 1], ignore_errors=True)
-        status, said = run_command(words, self.work)
+        status, said = run_command(shlex.split(command), self.work)
         if (status != 0) != ("fails" in options):
             raise SystemExit(f"{self.path.name}: {command}: status {status}\n{said}")
         for name in re.findall(r"--png (\S+)", command):
             self.save_picture(Path(name).stem, (self.work / name).read_bytes())
             said = ""
+        if once:
+            memory.parent.mkdir(exist_ok=True)
+            memory.write_text(said, encoding="utf-8")
         return said
 
     def execute(self, code: str) -> str:
@@ -194,6 +201,32 @@ def run_command(words: list[str], work: Path) -> tuple[int, str]:
         words = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
     done = subprocess.run(words, cwd=work, capture_output=True, text=True, check=False)
     return done.returncode, tidy(done.stdout + (done.stderr if done.returncode else ""))
+
+
+def said_in_chinese(said: str) -> str:
+    """Return what training printed, with the sentences that it has where the locale is Chinese."""
+    from rich.cells import cell_len
+
+    from jielong.observe.chinese import CHINESE as PRINTED
+    from jielong.present.chinese import CHINESE
+    from jielong.present.finished import in_chinese
+
+    def plain(form: str) -> str:  # a finished number has its digits
+        return re.sub(r"\{(\w+):[^}]*\}", r"{\1}", form)
+
+    words = {plain(form): plain(chinese) for form, chinese in CHINESE.items()}
+
+    def line_in_chinese(line: str) -> str:
+        if (sentence := in_chinese(line, PRINTED)) != line:
+            return sentence
+        row = re.fullmatch(r"(?=\S)(.{11}) (\S.*)", line)
+        if row and (label := words.get(row[1].rstrip())):
+            return f"{label}{' ' * (12 - cell_len(label))}{in_chinese(row[2], words)}"
+        if step := re.fullmatch(r"(  jielong .*? {2,})(\S.*)", line):
+            return step[1] + in_chinese(step[2], words)
+        return in_chinese(line, words)
+
+    return "\n".join(map(line_in_chinese, said.splitlines()))
 
 
 def tidy(said: str) -> str:

@@ -18,14 +18,22 @@ import os
 import random
 import re
 import shlex
-import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from figures import BLUE, GREEN, GREY, ORANGE, Drawing, curve, fonts, records
-from make import COLUMNS, HERE, LANGUAGES, Chapter, run_command, small_png, with_values
+from make import (
+    COLUMNS,
+    HERE,
+    LANGUAGES,
+    Chapter,
+    run_command,
+    said_in_chinese,
+    small_png,
+    with_values,
+)
 
 from jielong.config.load import load_config
 from jielong.data.batches import Batch
@@ -102,43 +110,24 @@ ALSO = {
 }
 
 
-def train(name: str, language: str) -> list[str]:
-    """Train a run of COMMANDS unless that was done; return the lines that it printed."""
-    memory = Path(f"said-{language}-{name}.txt")
+def train(name: str, language: str) -> str:
+    """Train a run of COMMANDS unless it is there; return its command and the lines that count."""
+    command = f"jielong pretrain --config small.toml {COMMANDS[name]} --out-dir runs/{name}"
+    memory = Path(f"said-{name}.txt")
     if not memory.exists():
-        command = command_of(name)
         print(f"  $ {command}", flush=True)
-        shutil.rmtree(f"runs/{name}", ignore_errors=True)
         status, said = run_command(shlex.split(command), Path.cwd())
         if status:
             raise SystemExit(said)
         memory.write_text(said, encoding="utf-8")
-    return memory.read_text(encoding="utf-8").splitlines()
-
-
-def command_of(name: str) -> str:
-    """Return the command of a run of COMMANDS."""
-    return f"jielong pretrain --config small.toml {COMMANDS[name]} --out-dir runs/{name}"
-
-
-def block(name: str, language: str) -> str:
-    """Return a run's mark, its command and the lines that count, which are chosen by the English.
-
-    Raises:
-        SystemExit: the run printed other lines in the other language.
-    """
-    english, said = train(name, "en"), train(name, language)
-    if len(english) != len(said):
-        raise SystemExit(f"{name}: {len(english)} lines in English, {len(said)} in {language}")
     shown, wanted = [], "|".join(filter(None, [SHOWN, ALSO.get(name)]))
-    for line, line_said in zip(english, said, strict=True):
+    for line in memory.read_text(encoding="utf-8").splitlines():
         if re.match(wanted, line):
-            shown.append(line_said)
+            shown.append(line)
         elif shown[-1:] != ["…"]:
             shown.append("…")
-    return "\n".join(
-        [f"<!-- wrong: {name} -->", "```console", f"$ {command_of(name)}", *shown, "```\n"]
-    )
+    said = "\n".join(shown)
+    return f"$ {command}\n{said if language == 'en' else said_in_chinese(said)}"
 
 
 @functools.cache  # the same for both languages
@@ -274,12 +263,14 @@ def main() -> None:
         pages = [HERE / language / PAGE for language in LANGUAGES]
         Path(work).mkdir(parents=True, exist_ok=True)
         stack.enter_context(contextlib.chdir(work))
-        os.environ |= {"COLUMNS": COLUMNS, "NO_COLOR": "1"}
+        os.environ |= {"LC_ALL": LANGUAGES["en"], "COLUMNS": COLUMNS, "NO_COLOR": "1"}
         write_texts()
         for page in pages:
             language = page.parent.name
-            os.environ["LC_ALL"] = LANGUAGES[language]
-            blocks = {name: block(name, language) for name in COMMANDS}
+            blocks = {
+                name: f"<!-- wrong: {name} -->\n```console\n{train(name, language)}\n```\n"
+                for name in COMMANDS
+            }
             text = MARK.sub(lambda m, b=blocks: b[m[1]], page.read_text(encoding="utf-8"))
             page.write_text(text, encoding="utf-8")
             page.write_text(with_values(Chapter(page, Path.cwd()).filled(), page), encoding="utf-8")
