@@ -164,8 +164,9 @@ class Chapter:
         if (status != 0) != ("fails" in options):
             raise SystemExit(f"{self.path.name}: {command}: status {status}\n{said}")
         for name in re.findall(r"--png (\S+)", command):
+            if said:  # a Chinese font is missing, say
+                raise SystemExit(f"{self.path.name}: {command}\n{said}")
             self.save_picture(Path(name).stem, (self.work / name).read_bytes())
-            said = ""
         if once:
             memory.parent.mkdir(exist_ok=True)
             memory.write_text(said, encoding="utf-8")
