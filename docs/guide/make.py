@@ -159,14 +159,17 @@ class Chapter:
         if once and memory.exists():
             said = memory.read_text(encoding="utf-8")
             return said if self.language == "en" else said_in_chinese(said)
+        from jielong.present.plotting import NO_CHINESE_FONT
+
         print(f"  $ {command}", flush=True)
         status, said = run_command(shlex.split(command), self.work)
         if (status != 0) != ("fails" in options):
             raise SystemExit(f"{self.path.name}: {command}: status {status}\n{said}")
         for name in re.findall(r"--png (\S+)", command):
-            if said:  # a Chinese font is missing, say
+            if NO_CHINESE_FONT in said:
                 raise SystemExit(f"{self.path.name}: {command}\n{said}")
             self.save_picture(Path(name).stem, (self.work / name).read_bytes())
+            said = ""
         if once:
             memory.parent.mkdir(exist_ok=True)
             memory.write_text(said, encoding="utf-8")

@@ -98,14 +98,15 @@ def write_texts() -> None:
 
 
 # the lines of a run's output that are shown, beside its warnings and its end
-SHOWN = r"initial loss|step \d+: |the run has|held-out "
+SHOWN = r"initial loss|step \d+: (?!other programs)|the run has|held-out "  # not of the machine
 ALSO = {
     "healthy": "  text|── step (30|150|300) ·",
     "high": "── step (30|150|300) ·",
+    "highest": "diverged so far|checkpoint ",
     "none": "── step (30|150|300) ·",
     "heart": "budget|── step (88|198|297) ·",
     "bad": "  text|  sample|── step (30|150|300) ·",
-    "twice": "budget|── step (12|156|300) ·",
+    "twice": "budget|  note|── step (12|156|300) ·",
     "expert": "── step (30|150|300) ·",
 }
 
