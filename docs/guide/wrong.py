@@ -214,7 +214,7 @@ def expert(d: Drawing) -> None:
     load = np.array([r["expert_load"] for r in found], dtype=float)  # (steps, layers, experts)
     for layer, colour in enumerate((BLUE, ORANGE)):
         idle = smooth(list((load[:, layer] == 0).sum(1)))
-        label = f"{d.say('layer')} {layer}"
+        label = f"{d.say('layer')} {layer + 1}"
         d.axes.plot([r["step"] for r in found], idle, color=colour, label=label)
 
 
