@@ -219,8 +219,7 @@ def train_tokenizer(
     config = load_config(data_path=as_paths(data_path), **settings)
     where = Engine.of(engine, ray_address)
     if config.data.mixture:
-        where.refuse_mixture()
-        tokenizer = tokenizer_of_mixture(config, log)
+        tokenizer = tokenizer_of_mixture(config, log, where)
     else:
         tokenizer = train_on_corpus(config, log=log, engine=where)
     tokenizer.save(Path(out_dir))
@@ -231,6 +230,8 @@ def clean(
     data_path: str | Path | Sequence[str | Path],
     out_dir: str | Path,
     log: Callable[[str], None] = lambda line: None,
+    engine: str = "local",
+    ray_address: str | None = None,
     **settings: Any,
 ) -> CleanReport:
     """Drop what is not worth learning from a text, into a new folder of JSONL: `jielong clean`.
@@ -241,6 +242,7 @@ def clean(
         data_path: text as `jielong pretrain --data-path` takes it.
         out_dir: a new folder; it appears once it is complete, and is text for the other functions.
         log: called with progress lines.
+        engine, ray_address: as of `pretrain`; the cleaned text is the same.
         **settings: filters, without, near_similarity, line_documents, languages, against, overlap,
             personal, min_chars, max_chars, min_tokens, max_tokens; text_field, text_template,
             text_suffixes, text_unit, document_separator, html_text, encoding, strict,
@@ -255,7 +257,8 @@ def clean(
     """
     cleaning = {name: settings.pop(name) for name in list(settings) if name in CLEANING_FIELDS}
     config = load_config(data_path=as_paths(data_path), **settings)
-    return clean_text(config.data, make_cleaning(**cleaning), Path(out_dir), log)
+    where = Engine.of(engine, ray_address)
+    return clean_text(config.data, make_cleaning(**cleaning), Path(out_dir), log, where)
 
 
 def prepare(
@@ -297,6 +300,8 @@ def prepare_mixture(
     tokenizer: str | Path,
     out_dir: str | Path,
     log: Callable[[str], None] = lambda line: None,
+    engine: str = "local",
+    ray_address: str | None = None,
     **settings: Any,
 ) -> dict[str, PrepareReport]:
     """Turn each text of a mixture into a dataset of its own: `jielong prepare --data …`.
@@ -306,6 +311,7 @@ def prepare_mixture(
         tokenizer: a tokenizer folder.
         out_dir: where the datasets come to be, each in a folder of its name.
         log: called with progress lines.
+        engine, ray_address: as of `pretrain`; the datasets are the same.
         **settings: as `prepare` takes them, but no validation_path.
 
     Returns:
@@ -317,4 +323,5 @@ def prepare_mixture(
     """
     config = load_config(mixture=tuple(mixture), tokenizer=str(tokenizer), **settings)
     loaded = Tokenizer.load(tokenizer, config.data.bos_token, config.data.eos_token)
-    return prepare_datasets(config, loaded, Path(out_dir), log)
+    where = Engine.of(engine, ray_address)
+    return prepare_datasets(config, loaded, Path(out_dir), log, where)
