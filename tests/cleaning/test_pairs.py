@@ -14,7 +14,7 @@ from jielong.cleaning import columns, duplicates, lines, pairs, staging
 from jielong.cleaning.groups import groups
 from jielong.cleaning.pairs import Pairs, both, of_numbers, share_keys
 from jielong.cleaning.report import CleanReport
-from jielong.cleaning.staging import Place, Stage, Texts
+from jielong.cleaning.staging import Place, Places, Stage, Texts
 from jielong.errors import DataError
 from jielong.runtime.tasks import Here
 
@@ -87,7 +87,7 @@ def test_a_stage_keeps_texts_and_places_in_order(parts: None, tmp_path: Path) ->
     stage = Stage(tmp_path / "stage")
     for begin in range(0, 100, 9):
         some = [text.encode() for text in texts[begin : begin + 9]]
-        stage.add(Texts.of(some), places[begin : begin + 9])
+        stage.add(Texts.of(some), Places.of(places[begin : begin + 9]))
     stage.finish()
     stage.drop(3)
     left = [number for number in range(100) if number != 3]

@@ -12,7 +12,7 @@ from typing import Any
 
 from jielong.cleaning.marks import Marker, Marks
 from jielong.cleaning.outcome import Change, Drop, TextFilter
-from jielong.cleaning.staging import BATCH_BYTES, BATCH_TEXTS, Place, Texts
+from jielong.cleaning.staging import BATCH_BYTES, BATCH_TEXTS, Place, Places, Texts
 from jielong.data.sources.documents import Source, read_source
 from jielong.data.sources.items import BadLine, Document, Item, Remark
 from jielong.data.sources.parts import Part, PartEnd, PartReader, PartsInOrder
@@ -60,7 +60,7 @@ class Judged:
     """
 
     texts: Texts
-    places: list[Place]
+    places: Places
     marks: Marks
     count: int = 0
     size: int = 0
@@ -112,16 +112,13 @@ def _placed(judged: Judged, order: PartsInOrder) -> Judged:
     """Return what comes of a part of a file with lines counted from the first of the file."""
     if judged.found:
         judged.found = [(size, order.placed(item)) for size, item in judged.found]
-    if order.lines_before:
-        judged.places = [_moved(place, order) for place in judged.places]
-        judged.judgements = [
-            dataclasses.replace(said, place=_moved(said.place, order)) for said in judged.judgements
-        ]
+    if before := order.lines_before:
+        places = judged.places
+        judged.places = dataclasses.replace(places, lines=places.lines + before)
+        for number, said in enumerate(judged.judgements):
+            place = Place(said.place.source, said.place.line + before)
+            judged.judgements[number] = dataclasses.replace(said, place=place)
     return judged
-
-
-def _moved(place: Place, order: PartsInOrder) -> Place:
-    return Place(place.source, place.line + order.lines_before)
 
 
 def _judged(items: Iterable[Item], work: Work) -> Iterator[Judged]:
@@ -184,7 +181,7 @@ class _Batch:
         texts = Texts.of(self._texts)
         return Judged(
             texts,
-            self._places,
+            Places.of(self._places),
             self._work.marker.marks(texts),
             self._count,
             self._size,

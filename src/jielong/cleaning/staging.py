@@ -57,6 +57,33 @@ class Texts:
             yield self.data[begin:end].decode()
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where texts that follow each other come from.
+
+    Attributes:
+        names: of their files, as they follow each other.
+        sources: which of the names each text has, (texts,) int64.
+        lines: (texts,) int64.
+    """
+
+    names: tuple[str, ...]
+    sources: np.ndarray
+    lines: np.ndarray
+
+    @classmethod
+    def of(cls, places: Sequence[Place]) -> Places:
+        """Put places together."""
+        names: list[str] = []
+        sources = np.empty(len(places), np.int64)
+        for number, place in enumerate(places):
+            if not names or place.source != names[-1]:
+                names.append(place.source)
+            sources[number] = len(names) - 1
+        lines = np.fromiter((place.line for place in places), np.int64, len(places))
+        return cls(tuple(names), sources, lines)
+
+
 class Stage:
     """Texts by number, in the order in which they were added.
 
@@ -85,18 +112,17 @@ class Stage:
         """Bytes of all texts that were added."""
         return self._end
 
-    def add(self, texts: Texts, places: Iterable[Place]) -> None:
+    def add(self, texts: Texts, places: Places) -> None:
         """Append texts."""
-        lines, sources = [], []
-        for place in places:
-            if place.source != self._last_name:
-                self._add_name(place.source)
-            lines.append(place.line)
-            sources.append(self._names - 1)
+        again = bool(places.names) and places.names[0] == self._last_name
+        first = self._names - again
+        for name in places.names[again:]:
+            self._add_name(name)
         starts = self._end + np.cumsum(texts.sizes) - texts.sizes
         self._files["texts"].write(texts.data)
-        for name, values in (("starts", starts), ("lines", lines), ("sources", sources)):
-            self._files[name].write(np.array(values, np.int64).tobytes())
+        self._files["starts"].write(starts.tobytes())
+        self._files["lines"].write(places.lines.tobytes())
+        self._files["sources"].write((places.sources + first).tobytes())
         self._end += len(texts.data)
         self._count += len(texts)
 
@@ -171,9 +197,10 @@ class Stage:
             file.close()
 
 
-def batches_of(texts: Iterable[tuple[Place, str]]) -> Iterator[tuple[Texts, list[Place]]]:
+def batches_of(texts: Iterable[tuple[Place, str]]) -> Iterator[tuple[Texts, Places]]:
     """Yield texts and their places, several at a time."""
-    return _in_batches((text.encode(), place) for place, text in texts)
+    batches = _in_batches((text.encode(), place) for place, text in texts)
+    return ((batch, Places.of(places)) for batch, places in batches)
 
 
 def _in_batches(texts: Iterable[tuple[bytes, Any]]) -> Iterator[tuple[Texts, list[Any]]]:
