@@ -11,12 +11,11 @@ REPORT = {
         "  警告           有文本被略去；第一处是 {as_is}"
     ),
     "  note           {what}": "  注意           {what}",
-    "  kept           {texts}, {n} MB ({share}), in {files} file": (
-        "  保留           {texts}，{n} MB（{share}），{files} 个文件"
+    "  kept           {texts}, {n} MB ({share}), in {files}": (
+        "  保留           {texts}，{n} MB（{share}），{files}"
     ),
-    "  kept           {texts}, {n} MB ({share}), in {files} files": (
-        "  保留           {texts}，{n} MB（{share}），{files} 个文件"
-    ),
+    "{n} file": "{n} 个文件",
+    "{n} files": "{n} 个文件",
     "  off            {as_is}": "  未启用         {as_is}",
     "{n} text": "{n} 篇",
     "{n} texts": "{n} 篇",
@@ -52,8 +51,8 @@ REPORT = {
     "left out: {what}; first {as_is}": "略去：{what}；第一处 {as_is}",
 }
 PROGRESS = {
-    "read {texts}, {n} MB": "已读 {texts}，{n} MB",
-    "read {texts}, {n} MB ({time} left)": "已读 {texts}，{n} MB（还剩 {time}）",
+    "read {texts}, {n} MB{left}": "已读 {texts}，{n} MB{left}",
+    " ({time} left)": "（还剩 {time}）",
     "written {texts}": "已写 {texts}",
     "{as_is}: text {n} of {all}": "{as_is}：第 {n} 篇，共 {all} 篇",
     "{n} min": "{n} 分钟",

@@ -225,11 +225,8 @@ def train_on_corpus(
     data, size = config.data, config.model.vocab_size
     texts = _document_texts(config, found)
     with texts.checked(data.allow_loss):
-        if engine.is_ray:
-            pieces = sample_on_ray(engine, texts, data.tokenizer_sample_bytes)
-            tokenizer = _train_on_pieces(pieces, size)
-        else:
-            tokenizer = train_tokenizer(iter(texts), size, data.tokenizer_sample_bytes)
+        pieces = _sampled(texts, data.tokenizer_sample_bytes, engine)
+        tokenizer = _train_on_pieces(pieces, size)
     for line in _about(found, texts):
         log(line)
     return tokenizer
