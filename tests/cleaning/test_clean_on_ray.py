@@ -28,7 +28,6 @@ pytest.importorskip("rensa")
 
 ALL: dict[str, Any] = {
     "filters": ("default", "personal", "quality", "repetition", "web", "lines"),
-    "languages": ("en", "zh", "la"),
     "min_chars": 40,
     "line_documents": 20,
 }
@@ -81,6 +80,26 @@ def test_what_is_left_and_listed_is_that_of_the_local_engine(
     listed = (tmp_path / "ray" / "dropped" / "bad-lines.jsonl").read_text().splitlines()
     assert [json.loads(line)["line"] for line in listed] == [501, 1501]
     assert jielong.clean(corpus, tmp_path / "ray", **ALL).reused
+
+
+def test_what_filters_need_goes_to_the_workers(
+    cluster: None, tmp_path: Path, tokenizer_dir: Path
+) -> None:
+    english = "This is the house that stands by the river, and nobody has lived in it since. "
+    german = "Das ist das Haus, das am Fluss steht, und niemand hat seitdem darin gewohnt. "
+    test = "which of these nine words of a question are also in the text that is learnt from"
+    rows = [english * 2, german * 2, f"{english} {test}", english * 30]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in rows))
+    (tmp_path / "test.jsonl").write_text(json.dumps({"text": test}))
+    settings: dict[str, Any] = {"languages": "en", "against": tmp_path / "test.jsonl"}
+    settings |= {"tokenizer": tokenizer_dir, "max_tokens": 500, "without": "near"}
+    for engine in ("local", "ray"):
+        report = jielong.clean(
+            tmp_path / "corpus.jsonl", tmp_path / engine, engine=engine, **settings
+        )
+        dropped = {name: account.dropped for name, account in report.accounts.items()}
+        assert dropped == {"language": 1, "contamination": 1, "exact": 0, "length": 1}
+    assert content(tmp_path / "ray") == content(tmp_path / "local")
 
 
 @pytest.mark.parametrize("task", ["_judge_part", "_decide"])

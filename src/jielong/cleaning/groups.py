@@ -20,7 +20,7 @@ def groups(pairs: np.ndarray, texts: int, folder: Path) -> Iterator[np.ndarray]:
         folder: for files while it works.
     """
     # of each text, how far before it another of its group is; 0: it is the first
-    steps = memoryview(filled(folder / "steps", texts, np.int64))
+    steps = filled(folder / "steps", texts, np.int64).data
     for begin in range(0, len(pairs), CHUNK):
         for text, other in zip(
             *(n.tolist() for n in both(pairs[begin : begin + CHUNK])), strict=True
