@@ -28,7 +28,7 @@ pytest.importorskip("rensa")
 
 ALL: dict[str, Any] = {
     "filters": ("default", "personal", "quality", "repetition", "web", "lines"),
-    "min_chars": 40,
+    "max_chars": 1500,
     "line_documents": 20,
 }
 
@@ -91,8 +91,8 @@ def test_what_filters_need_goes_to_the_workers(
     rows = [english * 2, german * 2, f"{english} {test}", english * 30]
     (tmp_path / "corpus.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in rows))
     (tmp_path / "test.jsonl").write_text(json.dumps({"text": test}))
-    settings: dict[str, Any] = {"languages": "en", "against": tmp_path / "test.jsonl"}
-    settings |= {"tokenizer": tokenizer_dir, "max_tokens": 500, "without": "near"}
+    settings: dict[str, Any] = {"languages": "en", "against": str(tmp_path / "test.jsonl")}
+    settings |= {"tokenizer": str(tokenizer_dir), "max_tokens": 500, "without": "near"}
     for engine in ("local", "ray"):
         report = jielong.clean(
             tmp_path / "corpus.jsonl", tmp_path / engine, engine=engine, **settings
@@ -148,12 +148,21 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_address_without_a_cluster_is_told_in_one_line(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:1", "Ray at 127.0.0.1:1 cannot be reached: Connection refused: is a cluster"),
+        ("head", "ray_address='head' is neither HOST:PORT nor auto"),
+    ],
+)
+def test_an_address_without_a_cluster_is_told_in_one_line(
+    address: str, said: str, corpus: Path, tmp_path: Path
+) -> None:
     words = ["--data-path", str(corpus), "--out-dir", str(tmp_path / "out"), "--engine", "ray"]
-    command = [sys.executable, "-m", "jielong", "clean", *words, "--ray-address", "127.0.0.1:1"]
+    command = [sys.executable, "-m", "jielong", "clean", *words, "--ray-address", address]
     env = environment(PYTHONPATH=os.pathsep.join(sys.path))  # not connected, as this process is
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: Ray at 127.0.0.1:1 cannot be reached: ")
+    assert done.stderr.startswith(f"error: {said}")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
