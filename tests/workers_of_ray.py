@@ -1,4 +1,4 @@
-"""A worker of Ray that is killed at its task, and the content of the folders that are compared."""
+"""Workers of Ray, one that is killed at its task, and the content of folders to be compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from jielong.runtime import ray_tasks
+
 UP_S = 60
+
+
+@contextlib.contextmanager
+def two_workers() -> Iterator[None]:
+    """Ray started here for two tasks at a time, also where there is one core."""
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+            stack.enter_context(ray_tasks.connected(None))
+        yield
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -19,9 +19,8 @@ from cleaned_texts import edited, prose
 from jielong.cleaning import duplicates, pairs
 from jielong.data.sources import parts
 from jielong.errors import DataError
-from jielong.runtime import ray_tasks
 from tiny import environment, in_this_process
-from workers_of_ray import content, one_killed
+from workers_of_ray import content, one_killed, two_workers
 
 pytest.importorskip("ray")
 pytest.importorskip("rensa")
@@ -36,7 +35,7 @@ ALL: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Two workers, which find our source as this process does."""
-    with ray_tasks.connected(None):
+    with two_workers():
         yield
 
 

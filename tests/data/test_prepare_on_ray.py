@@ -12,9 +12,8 @@ from faulty_server import file_server
 from jielong.api import prepare, prepare_mixture, train_tokenizer
 from jielong.data.sources import parts
 from jielong.errors import DataError
-from jielong.runtime import ray_tasks
 from tiny import in_this_process
-from workers_of_ray import content, one_killed
+from workers_of_ray import content, one_killed, two_workers
 
 ray = pytest.importorskip("ray")
 
@@ -22,7 +21,7 @@ ray = pytest.importorskip("ray")
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Two workers, which find our source as this process does."""
-    with ray_tasks.connected(None):
+    with two_workers():
         yield
 
 
