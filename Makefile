@@ -82,7 +82,8 @@ test-interop: $(VENV)/installed-dev
 
 test-ray: $(VENV)/installed-dev
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ray]'
-	@$(BIN)/python -m pytest tests/data/test_prepare_on_ray.py tests/training/test_pretrain_on_ray.py
+	@$(BIN)/python -m pytest tests/data/test_prepare_on_ray.py tests/cleaning/test_clean_on_ray.py \
+		tests/training/test_pretrain_on_ray.py
 
 test-faults: $(VENV)/installed-dev
 	@PYTHONPATH=tests $(BIN)/python tests/faults/kill_points.py --points 200

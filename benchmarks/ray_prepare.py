@@ -2,6 +2,7 @@
 
 python benchmarks/ray_prepare.py              # 80 and 800 MB: poems over and over, with changes
 python benchmarks/ray_prepare.py --short      # 8 and 40 MB
+python benchmarks/ray_prepare.py --clean      # `jielong clean` instead, exact and near duplicates
 
 Each measurement is a process of its own, in turns. Needs `jielong[ray]`. `Ray` at workers 0 is the
 local engine, with as many threads as there are cores.
@@ -10,6 +11,7 @@ local engine, with as many threads as there are cores.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -25,7 +27,7 @@ from typing import Any
 import orjson
 from common import SCRATCH, save
 
-from jielong.api import prepare
+from jielong.api import clean, prepare
 from jielong.config.load import load_config
 from jielong.data.sources.samples import fetch_sample
 from jielong.training.inputs import train_on_corpus
@@ -37,6 +39,7 @@ SAMPLED_S = 0.05
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="a tenth of the text and less")
+    parser.add_argument("--clean", action="store_true", help="measure jielong clean")
     parser.add_argument("--megabytes", type=int, nargs="+", help="sizes of the text")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="0: no Ray")
     parser.add_argument("--turns", type=int, default=1, help="measurements of each")
@@ -50,7 +53,9 @@ def main() -> None:
     folder.mkdir(parents=True)
     source = fetch_sample("poems")[0]
     config = load_config(data_path=[str(source)], vocab_size=6400, tokenizer_sample_bytes=2**22)
-    train_on_corpus(config).save(folder / "tokenizer")
+    tokenizer = None if arguments.clean else str(folder / "tokenizer")
+    if tokenizer is not None:
+        train_on_corpus(config).save(Path(tokenizer))
     rows = []
     for megabytes in arguments.megabytes or ((8, 40) if arguments.short else (80, 800)):
         text = folder / f"{megabytes}.jsonl"
@@ -59,7 +64,7 @@ def main() -> None:
         for turn in range(arguments.turns):
             for workers in arguments.workers[:: -1 if turn % 2 else 1]:
                 out = folder / f"out-{workers}"
-                job = {"text": str(text), "tokenizer": str(folder / "tokenizer")}
+                job = {"text": str(text), "tokenizer": tokenizer}
                 found[workers].append(apart(job | {"out": str(out), "workers": workers}))
                 shutil.rmtree(out)
         assert len({run["fingerprint"] for runs in found.values() for run in runs}) == 1
@@ -82,8 +87,8 @@ def main() -> None:
             )
             print(rows[-1], flush=True)
         text.unlink()
-    name = "ray_prepare-short" if arguments.short else "ray_prepare"
-    print(save(name, {"table": rows}))
+    name = "ray_clean" if arguments.clean else "ray_prepare"
+    print(save(f"{name}-short" if arguments.short else name, {"table": rows}))
 
 
 def repeat_with_changes(source: Path, target: Path, size: int) -> None:
@@ -108,8 +113,11 @@ def apart(job: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def measure(text: str, tokenizer: str, out: str, workers: int) -> dict[str, Any]:
-    """Seconds of `prepare`, those in which Ray starts, and peaks of this process in bytes."""
+def measure(text: str, tokenizer: str | None, out: str, workers: int) -> dict[str, Any]:
+    """Seconds of `prepare`, those in which Ray starts, and peaks of this process in bytes.
+
+    Without a tokenizer it is `clean` that is measured.
+    """
     started = time.perf_counter()
     if workers:
         import ray
@@ -119,9 +127,14 @@ def measure(text: str, tokenizer: str, out: str, workers: int) -> dict[str, Any]
         ray.init(address="local", logging_level=logging.ERROR, log_to_driver=False, **here)
     begun, used = time.perf_counter(), time.process_time()
     peak = Peak()
-    report = prepare(text, tokenizer, out, engine="ray" if workers else "local")
+    engine = "ray" if workers else "local"
+    if tokenizer is None:
+        record = (clean(text, out, engine=engine).folder / "cleaning.json").read_bytes()
+        fingerprint = hashlib.sha256(record).hexdigest()  # it has the SHA-256 of each file
+    else:
+        folder = prepare(text, tokenizer, out, engine=engine).folder
+        fingerprint = json.loads((folder / "dataset.json").read_text())["fingerprint"]
     seconds = time.perf_counter() - begun
-    fingerprint = json.loads((report.folder / "dataset.json").read_text())["fingerprint"]
     return {
         "seconds": seconds,
         "start": begun - started,

@@ -33,11 +33,11 @@ EXAMPLES = {
     "export": "jielong export runs/mine --format gguf --out-dir exported",
 }
 EXPLAINED = {
-    "pretrain": ["watch-a-run", "from-minimind", "gpu"],
+    "pretrain": ["watch-a-run", "from-minimind", "gpu", "ray"],
     "plan": ["see-inside"],
-    "clean": ["cleaning"],
-    "tokenizer": ["guide/en/02-tokens"],
-    "prepare": ["guide/en/01-text", "formats"],
+    "clean": ["cleaning", "ray"],
+    "tokenizer": ["guide/en/02-tokens", "ray"],
+    "prepare": ["guide/en/01-text", "formats", "ray"],
     "generate": ["guide/en/15-sampling", "use-your-model"],
     "serve": ["serve"],
     "ui": ["ui"],

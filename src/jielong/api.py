@@ -217,12 +217,8 @@ def train_tokenizer(
         raise ConfigError(f"{out_dir} already holds a tokenizer: choose another --out-dir")
     check_writable(Path(out_dir))
     config = load_config(data_path=as_paths(data_path), **settings)
-    where = Engine.of(engine, ray_address)
-    if config.data.mixture:
-        where.refuse_mixture()
-        tokenizer = tokenizer_of_mixture(config, log)
-    else:
-        tokenizer = train_on_corpus(config, log=log, engine=where)
+    made_by = tokenizer_of_mixture if config.data.mixture else train_on_corpus
+    tokenizer = made_by(config, log=log, engine=Engine.of(engine, ray_address))
     tokenizer.save(Path(out_dir))
     return tokenizer
 
@@ -231,6 +227,8 @@ def clean(
     data_path: str | Path | Sequence[str | Path],
     out_dir: str | Path,
     log: Callable[[str], None] = lambda line: None,
+    engine: str = "local",
+    ray_address: str | None = None,
     **settings: Any,
 ) -> CleanReport:
     """Drop what is not worth learning from a text, into a new folder of JSONL: `jielong clean`.
@@ -240,11 +238,10 @@ def clean(
     Args:
         data_path: text as `jielong pretrain --data-path` takes it.
         out_dir: a new folder; it appears once it is complete, and is text for the other functions.
-        log: called with progress lines.
+        log, engine, ray_address: as of `prepare`.
         **settings: filters, without, near_similarity, line_documents, languages, against, overlap,
-            personal, min_chars, max_chars, min_tokens, max_tokens; text_field, text_template,
-            text_suffixes, text_unit, document_separator, html_text, encoding, strict,
-            allow_loss, tokenizer.
+            personal, min_chars, max_chars, min_tokens, max_tokens; tokenizer, strict, and how text
+            is read, as of `prepare`.
 
     Returns:
         How many texts each filter dropped or changed, with examples, and what is left.
@@ -255,7 +252,8 @@ def clean(
     """
     cleaning = {name: settings.pop(name) for name in list(settings) if name in CLEANING_FIELDS}
     config = load_config(data_path=as_paths(data_path), **settings)
-    return clean_text(config.data, make_cleaning(**cleaning), Path(out_dir), log)
+    given = config.data, make_cleaning(**cleaning), Path(out_dir), log
+    return clean_text(*given, Engine.of(engine, ray_address))
 
 
 def prepare(
@@ -274,7 +272,7 @@ def prepare(
         tokenizer: a tokenizer folder.
         out_dir: a new folder; it appears once it is complete.
         log: called with progress lines.
-        engine, ray_address: as of `pretrain`; the dataset is the same.
+        engine, ray_address: as of `pretrain`; what is made is the same.
         **settings: text_field, text_template, text_suffixes, text_unit, document_separator,
             html_text, encoding, strict, allow_loss, validation_fraction, validation_path,
             max_seq_len, bos_token, eos_token.
@@ -297,6 +295,8 @@ def prepare_mixture(
     tokenizer: str | Path,
     out_dir: str | Path,
     log: Callable[[str], None] = lambda line: None,
+    engine: str = "local",
+    ray_address: str | None = None,
     **settings: Any,
 ) -> dict[str, PrepareReport]:
     """Turn each text of a mixture into a dataset of its own: `jielong prepare --data …`.
@@ -305,7 +305,7 @@ def prepare_mixture(
         mixture: NAME=SHARE:PATH of each text, as `jielong pretrain --data` takes it.
         tokenizer: a tokenizer folder.
         out_dir: where the datasets come to be, each in a folder of its name.
-        log: called with progress lines.
+        log, engine, ray_address: as of `prepare`.
         **settings: as `prepare` takes them, but no validation_path.
 
     Returns:
@@ -317,4 +317,4 @@ def prepare_mixture(
     """
     config = load_config(mixture=tuple(mixture), tokenizer=str(tokenizer), **settings)
     loaded = Tokenizer.load(tokenizer, config.data.bos_token, config.data.eos_token)
-    return prepare_datasets(config, loaded, Path(out_dir), log)
+    return prepare_datasets(config, loaded, Path(out_dir), log, Engine.of(engine, ray_address))

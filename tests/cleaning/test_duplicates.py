@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from cleaned_texts import clean_texts, dropped, edited, kept, prose
-from jielong.cleaning import duplicates
-from jielong.cleaning.duplicates import RECALL, SIGNATURE, Bands, rows_of_bands
+from jielong.cleaning import marks
+from jielong.cleaning.marks import RECALL, SIGNATURE, Bands, rows_of_bands
 from jielong.cleaning.shingles import shingles
 from jielong.errors import ConfigError
 from tiny import environment
@@ -56,7 +56,7 @@ def test_of_exact_duplicates_the_first_stays_and_is_named(tmp_path: Path) -> Non
     assert kept(report) == [prose(1), prose(2), prose(3)]
     listed = [(row["line"], row["like"]) for row in dropped(report, "exact")]
     file = tmp_path / "corpus.jsonl"
-    assert listed == [(3, f"{file}:1"), (6, f"{file}:1"), (5, f"{file}:2")]
+    assert listed == [(3, f"{file}:1"), (5, f"{file}:2"), (6, f"{file}:1")]
     account = report.accounts["exact"]
     assert account.dropped == 3 and account.examples[0].startswith(f"{file}:3: the same as")
 
@@ -143,7 +143,7 @@ def test_bands_find_nearly_all_pairs_that_are_just_similar_enough() -> None:
 def test_shingles_and_bands_are_the_same_in_every_process() -> None:
     code = (
         "from jielong.cleaning.shingles import shingles\n"
-        "from jielong.cleaning.duplicates import Bands\n"
+        "from jielong.cleaning.marks import Bands\n"
         "found = shingles('The quick brown fox 床前明月光 jumps over it')\n"
         "print(int(found.sum()), int(Bands(0.8).keys([found]).sum()))"
     )
@@ -168,7 +168,7 @@ def test_a_very_long_text_is_split_without_losing_words(monkeypatch: pytest.Monk
 def test_texts_too_long_to_compare_stay_and_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(duplicates, "LONGEST_CHARS", 500)
+    monkeypatch.setattr(marks, "LONGEST_CHARS", 500)
     texts = [prose(1, 200), edited(prose(1, 200), 1), prose(2, 40), prose(2, 40) + " more"]
     report = clean_texts(tmp_path, texts)
     assert kept(report) == texts[:3]

@@ -6,7 +6,7 @@ import dataclasses
 import gzip
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,19 +45,18 @@ def in_parts(
             read = list(reader.items())
             if not (reader.end.failed and order.is_sure):
                 break
-        items += [i if isinstance(i, Document) else order.placed(i) for i in read]
+        items += [
+            dataclasses.replace(i, line=i.line + order.lines_before)
+            if isinstance(i, Document)
+            else order.placed(i)
+            for i in read
+        ]
         items += order.end(part, reader.end)
-    return without_places(items), parts
+    return items, parts
 
 
 def in_one_go(sources: list[Source], texts: str | RowText, splitting: str = "auto") -> list[Item]:
-    items = read_documents(sources, texts, None, Splitting(separator=splitting))
-    return without_places(items)
-
-
-def without_places(items: Iterable[Item]) -> list[Item]:
-    """The items; documents, of which nobody asks for the line, without it."""
-    return [dataclasses.replace(i, line=0) if isinstance(i, Document) else i for i in items]
+    return list(read_documents(sources, texts, None, Splitting(separator=splitting)))
 
 
 def rows(count: int, longest: int, seed: int, words: str = "床前明月光 word") -> list[bytes]:

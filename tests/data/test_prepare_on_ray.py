@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faulty_server import file_server
 
-from jielong.api import prepare, train_tokenizer
+from jielong.api import prepare, prepare_mixture, train_tokenizer
 from jielong.data.sources import parts
 from jielong.errors import DataError
-from jielong.runtime import ray_tasks
 from tiny import in_this_process
+from workers_of_ray import content, one_killed, two_workers
 
 ray = pytest.importorskip("ray")
 
@@ -25,7 +21,7 @@ ray = pytest.importorskip("ray")
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Two workers, which find our source as this process does."""
-    with ray_tasks.connected(None):
+    with two_workers():
         yield
 
 
@@ -44,11 +40,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    files = [p for p in folder.rglob("*") if p.is_file() and p.name != "verified.json"]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
-
-
 def test_workers_give_the_same_dataset_and_one_that_is_killed_is_replaced(
     cluster: None,
     corpus: Path,
@@ -58,34 +49,12 @@ def test_workers_give_the_same_dataset_and_one_that_is_killed_is_replaced(
 ) -> None:
     monkeypatch.setattr(parts, "LEAST_BYTES", 2**20)
     prepare(corpus, tokenizer_dir, tmp_path / "local")
-    killed: list[int] = []
-    watcher = threading.Thread(target=kill_one, args=(killed,))
-    watcher.start()
-    prepare(corpus, tokenizer_dir, tmp_path / "ray", engine="ray")
-    watcher.join()
+    with one_killed("_encode_part") as killed:
+        prepare(corpus, tokenizer_dir, tmp_path / "ray", engine="ray")
     assert killed
     assert content(tmp_path / "ray") == content(tmp_path / "local")
     left_out = [json.loads(line) for line in (tmp_path / "ray" / "bad-lines.jsonl").open()]
     assert [row["line"] for row in left_out] == [5001, 20_001]
-
-
-def kill_one(killed: list[int]) -> None:
-    """Kill the first worker that is still at work after a moment."""
-    deadline = time.monotonic() + 60
-    while not killed and time.monotonic() < deadline:
-        for place in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                if is_at_work(place):
-                    time.sleep(0.1)
-                    if is_at_work(place):
-                        killed.append(int(place.parent.name))
-                        os.kill(killed[0], signal.SIGKILL)
-                        return
-        time.sleep(0.01)
-
-
-def is_at_work(place: Path) -> bool:
-    return place.read_bytes().startswith(b"ray::_encode_part")
 
 
 def test_the_tokenizer_is_that_of_the_local_engine(
@@ -116,3 +85,32 @@ def test_mistakes_are_told_as_by_the_local_engine(
         assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match="standard input: cannot be read by Ray's workers"):
         prepare("-", tokenizer_dir, tmp_path / "out", engine="ray")
+
+
+def test_a_mixture_is_that_of_the_local_engine(
+    cluster: None, corpus: Path, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    mixture = [f"large=0.7:{corpus / 'large.jsonl'}", f"small=0.3:{corpus / 'small 0.txt'}"]
+    made: dict[str, object] = {}
+    for engine in ("local", "ray"):
+        said: list[str] = []
+        out = tmp_path / engine
+        settings = {"mixture": mixture, "vocab_size": 400, "tokenizer_sample_bytes": 100_000}
+        tokenizer = train_tokenizer(None, out / "tokenizer", said.append, engine, **settings)
+        prepare_mixture(mixture, tokenizer_dir, out / "datasets", said.append, engine)
+        made[engine] = tokenizer.fingerprint, said, content(out / "datasets")
+    assert made["ray"] == made["local"]
+
+
+def test_remote_text_is_read_as_by_the_local_engine(
+    cluster: None, corpus: Path, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    with file_server() as web:
+        for path in corpus.iterdir():
+            web.files[f"/{path.name.replace(' ', '-')}"] = path.read_bytes()
+        addresses = [f"{web.address}{path}" for path in sorted(web.files)]
+        for engine in ("local", "ray"):
+            prepare(addresses, tokenizer_dir, tmp_path / engine, engine=engine)
+        with pytest.raises(DataError, match=r"gone\.jsonl: no such file or folder"):
+            prepare(f"{web.address}/gone.jsonl", tokenizer_dir, tmp_path / "gone", engine="ray")
+    assert content(tmp_path / "ray") == content(tmp_path / "local")

@@ -18,6 +18,7 @@ def test_without_ray_one_line_says_how_to_get_it(
     for words in (
         ["prepare", *text, "--tokenizer", str(tokenizer_dir)],
         ["tokenizer", *text],
+        ["clean", *text],
         ["pretrain", *text, "--preset", "tiny"],
     ):
         status, said = in_this_process(words)

@@ -16,8 +16,8 @@ import pytest
 
 from jielong.api import pretrain
 from jielong.errors import JielongError
-from jielong.runtime import ray_tasks
 from tiny import TINY_RUN
+from workers_of_ray import two_workers
 
 pytest.importorskip("ray")
 pytest.importorskip("pandas", reason="Ray Train needs it")
@@ -36,7 +36,7 @@ RUN = TINY_RUN | {
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with ray_tasks.connected(None):
+    with two_workers():
         yield
 
 

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jielong.cleaning.duplicates import Bands
+from jielong.cleaning.marks import Bands
 from jielong.cleaning.pipeline import Cleaning
 from jielong.cleaning.report import FORMAT, CleanReport
 from jielong.config.cleaning import CleaningConfig
+from jielong.config.engine import LOCAL, Engine
 from jielong.config.settings import DataConfig
 from jielong.data.prepare.left_out import strict_error
 from jielong.data.prepare.provenance import Sources, source_changes, source_record
@@ -26,6 +27,7 @@ from jielong.data.sources.listing import CLEANED
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.atomic import atomic_folder
 from jielong.runtime.files import sha256
+from jielong.runtime.tasks import tasks_of
 from jielong.tokenization.tokenizer import Tokenizer
 
 # the settings of the text that decide what its texts are
@@ -37,15 +39,20 @@ Log = Callable[[str], None]
 
 
 def clean(
-    data: DataConfig, cleaning: CleaningConfig, out_dir: Path, log: Log = lambda line: None
+    data: DataConfig,
+    cleaning: CleaningConfig,
+    out_dir: Path,
+    log: Log = lambda line: None,
+    engine: Engine = LOCAL,
 ) -> CleanReport:
     """Clean the text of `data` into a new folder, or report on the same one made before.
 
     Args:
         log: called with progress lines.
+        engine: where the text is read and judged; what comes out is the same.
 
     Raises:
-        ConfigError: a filter lacks its library or a tokenizer.
+        ConfigError: a filter lacks its library or a tokenizer, or the engine cannot be used.
         DataError: the text cannot be read, none of it is left, or `out_dir` holds something else.
     """
     tokenizer = _tokenizer(data, cleaning)
@@ -56,8 +63,8 @@ def clean(
         return _reused(out_dir, made_from, data.strict)
     if "near" in cleaning.active:
         Bands(cleaning.near_similarity)  # without its library, say so before the work
-    with atomic_folder(out_dir) as folder:
-        run = Cleaning(data, cleaning, folder, log, tokenizer)
+    with tasks_of(engine) as tasks, atomic_folder(out_dir) as folder:
+        run = Cleaning(data, cleaning, folder, log, tokenizer, tasks)
         record = run.run(sources, against) | {"made_from": made_from}
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         (folder / CLEANED).write_text(text, encoding="utf-8")

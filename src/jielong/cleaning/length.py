@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jielong.cleaning.outcome import Drop
+from jielong.cleaning.staging import Texts
 from jielong.config.cleaning import CleaningConfig
 from jielong.tokenization.tokenizer import Tokenizer
 
@@ -28,6 +29,11 @@ class Length:
             return None
         assert self._tokenizer is not None
         return _outside(len(self._tokenizer.encode_flat([text])[0]), *self._tokens, "tokens")
+
+
+def lengths_judged(length: Length, texts: Texts) -> list[Drop | None]:
+    """Judge some texts: the task of a worker."""
+    return list(map(length, texts))
 
 
 def _outside(count: int, low: int | None, high: int | None, unit: str) -> Drop | None:

@@ -7,68 +7,75 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jielong.cleaning.staging import Stage
+from jielong.cleaning.staging import Stage, Texts
+from jielong.runtime.tasks import Tasks
 
-PARTS = 64  # files that the lines are spread over; of 10 GB of text each has about 25 MB
-BUFFERED = 2**16  # hashes of lines that are written together
+PART_BYTES = 2**28  # of text, whose lines are counted together: some 25 MB of hashes
+MOST_PARTS = 2**12
+WRITTEN = 2**20  # hashes that are written together
 LEAST_BYTES = 20  # of a line: names of speakers, braces and the like come back in any text
+
+Places = Mapping[int, int]  # the repeated lines of a text: the hash of each, by its number
+
+
+def repeated_lines(
+    stage: Stage, least: int, tasks: Tasks, folder: Path, progress: Callable[[int], None]
+) -> np.ndarray:
+    """Return the hashes of the lines that at least `least` texts have, sorted, (lines,) uint64.
+
+    Args:
+        folder: a new one for files while it works: 8 bytes for each line of each text.
+        progress: called with the number of each text.
+    """
+    folder.mkdir()
+    bits = min(-(-stage.size // PART_BYTES), MOST_PARTS).bit_length()
+    paths = [folder / f"{part:05d}" for part in range(2**bits)]
+    shift = np.uint64(64 - bits)
+    for hashes in _together(tasks.each(_hashes, None, stage.batches(progress))):
+        parts = (hashes >> shift).astype(np.int64)
+        order = np.argsort(parts, kind="stable")
+        bounds = np.searchsorted(parts[order], np.arange(len(paths) + 1))
+        for part in np.flatnonzero(np.diff(bounds)).tolist():
+            with paths[part].open("ab") as file:
+                file.write(hashes[order[bounds[part] : bounds[part + 1]]].tobytes())
+    found = list(tasks.each(_often, least, _read(paths)))
+    return np.concatenate([np.empty(0, np.uint64), *found])
+
+
+def places_of_lines(stage: Stage, repeated: np.ndarray, tasks: Tasks) -> Iterator[Places]:
+    """Yield the repeated lines of each text that is still there, in order."""
+    for places in tasks.each(_places, repeated, stage.batches()):
+        yield from places
 
 
 class RepeatedLines:
-    """Finds the lines that many texts have, and takes them out of all but the first.
+    """Takes repeated lines out of all texts but the first that has them.
 
     So nothing is lost wholly, should a text be there that often in other frames.
-
-    Args:
-        stage: the texts.
-        least: texts that must have a line.
-        folder: for files while it works: 8 bytes for each line of each text.
-        progress: called with the number of each text.
-
-    Attributes:
-        texts_with: by hash, how many texts have a repeated line.
     """
 
-    def __init__(
-        self, stage: Stage, least: int, folder: Path, progress: Callable[[int], None]
-    ) -> None:
-        self.texts_with: dict[int, int] = {}
+    def __init__(self) -> None:
         self._seen = set[int]()
-        paths = [folder / f"lines-{part:02d}" for part in range(PARTS)]
-        with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(path.open("wb")) for path in paths]
-            for hashes in _batches(stage, progress):
-                parts = (hashes >> np.uint64(58)).astype(np.int64)
-                order = np.argsort(parts, kind="stable")
-                bounds = np.searchsorted(parts[order], np.arange(PARTS + 1))
-                for part in np.unique(parts).tolist():
-                    of_part = hashes[order[bounds[part] : bounds[part + 1]]]
-                    files[part].write(of_part.tobytes())
-        for path in paths:
-            values, counts = np.unique(np.fromfile(path, np.uint64), return_counts=True)
-            often = counts >= least
-            self.texts_with |= dict(
-                zip(values[often].tolist(), counts[often].tolist(), strict=True)
-            )
-            path.unlink()
 
-    def without(self, text: str) -> tuple[str, list[str]]:
+    def without(self, text: str, places: Places) -> tuple[str, list[str]]:
         """Return a text without its repeated lines, and those; texts must come in order."""
+        if not places:
+            return text, []
         kept: list[str] = []
         removed: list[str] = []
         here = set[int]()
-        for line in text.splitlines(keepends=True):
-            key = line_hash(line)
+        for number, line in enumerate(text.splitlines(keepends=True)):
+            key = places.get(number)
             if key in self._seen:
                 removed.append(line)
                 continue
             kept.append(line)
-            if key is not None and key in self.texts_with:
+            if key is not None:
                 here.add(key)
         self._seen |= here
         return "".join(kept), [line.rstrip("\r\n") for line in removed]
@@ -86,14 +93,49 @@ def line_hash(line: str) -> int | None:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
-def _batches(stage: Stage, progress: Callable[[int], None]) -> Iterator[np.ndarray]:
-    """Yield the hashes of the lines, each once for each text that has it."""
-    batch: list[int] = []
-    for number, text in stage.texts():
-        progress(number)
-        batch += {key for key in map(line_hash, text.splitlines()) if key is not None}
-        if len(batch) >= BUFFERED:
-            yield np.array(batch, np.uint64)
-            batch = []
-    if batch:
-        yield np.array(batch, np.uint64)
+def _hashes(_: None, texts: Texts) -> np.ndarray:
+    """Return the hashes of lines, each once for each text that has it: the task of a worker."""
+    found: list[int] = []
+    for text in texts:
+        found += {key for key in map(line_hash, text.splitlines()) if key is not None}
+    return np.array(found, np.uint64)
+
+
+def _together(some: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the same hashes, more of them at a time."""
+    held: list[np.ndarray] = []
+    for hashes in some:
+        held.append(hashes)
+        if sum(map(len, held)) >= WRITTEN:
+            yield np.concatenate(held)
+            held = []
+    if held:
+        yield np.concatenate(held)
+
+
+def _read(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # no line is there
+            hashes = np.fromfile(path, np.uint64)
+            path.unlink()
+            yield hashes
+
+
+def _often(least: int, hashes: np.ndarray) -> np.ndarray:
+    """Return those that are there so often, sorted: the task of a worker."""
+    values, counts = np.unique(hashes, return_counts=True)
+    return values[counts >= least]
+
+
+def _places(repeated: np.ndarray, texts: Texts) -> list[Places]:
+    """Return the repeated lines of each text: the task of a worker."""
+    return [_places_in(text, repeated) for text in texts]
+
+
+def _places_in(text: str, repeated: np.ndarray) -> Places:
+    hashed = enumerate(map(line_hash, text.splitlines()))
+    keys = {number: key for number, key in hashed if key is not None}
+    hashes = np.fromiter(keys.values(), np.uint64, len(keys))
+    at = np.searchsorted(repeated, hashes)
+    is_repeated = repeated[np.minimum(at, len(repeated) - 1)] == hashes
+    return {n: key for (n, key), yes in zip(keys.items(), is_repeated.tolist(), strict=True) if yes}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,15 +11,18 @@ from typing import Any
 from jielong.cleaning.accounts import Accounts
 from jielong.cleaning.contamination import Contamination
 from jielong.cleaning.duplicates import drop_exact, drop_near
+from jielong.cleaning.judging import Judged, Work, judged_here, judged_on_ray
 from jielong.cleaning.language import Language
-from jielong.cleaning.length import Length
-from jielong.cleaning.lines import RepeatedLines
+from jielong.cleaning.length import Length, lengths_judged
+from jielong.cleaning.lines import Places, RepeatedLines, places_of_lines, repeated_lines
+from jielong.cleaning.marks import Marker, MarkFiles
 from jielong.cleaning.outcome import Change, Drop, TextFilter
 from jielong.cleaning.personal import Mask
+from jielong.cleaning.progress import Progress
 from jielong.cleaning.quality import quality
 from jielong.cleaning.repetition import repetition
 from jielong.cleaning.report import FORMAT
-from jielong.cleaning.staging import Place, Stage
+from jielong.cleaning.staging import Place, Stage, Texts, batches_of
 from jielong.cleaning.web import web
 from jielong.cleaning.writing import TextWriter
 from jielong.config.cleaning import CleaningConfig
@@ -28,15 +30,15 @@ from jielong.config.settings import DataConfig
 from jielong.data.prepare.files_read import describe_files
 from jielong.data.prepare.left_out import LeftOut
 from jielong.data.prepare.provenance import Sources
-from jielong.data.sources.documents import DocumentTexts, Source, read_documents
+from jielong.data.sources.documents import DocumentTexts, Source, reading_of
 from jielong.data.sources.listing import DROPPED
 from jielong.data.sources.row_text import RowText
 from jielong.data.sources.text_units import Splitting
 from jielong.errors import DataError
+from jielong.runtime.tasks import Here, Tasks
 from jielong.tokenization.chat import Chat
 from jielong.tokenization.tokenizer import Tokenizer
 
-PROGRESS_S = 5.0
 SCRATCH = "scratch"  # the folder of what is needed only while it works
 
 
@@ -50,16 +52,19 @@ class Cleaning:
         folder: Path,
         log: Callable[[str], None],
         tokenizer: Tokenizer | None,
+        tasks: Tasks,
     ) -> None:
         self._data, self._cleaning, self._folder = data, cleaning, folder
-        self._tokenizer = tokenizer
+        self._tokenizer, self._tasks = tokenizer, tasks
         self._dropped = folder / DROPPED
         self._accounts = Accounts(self._dropped, cleaning.active)
-        self._log, self._logged = log, time.monotonic()
+        self._progress = Progress(log)
         self._notes: list[str] = []
         chat = None if tokenizer is None else Chat(tokenizer)
         texts = RowText.of_settings(data, chat)
         self._reading = texts, data.encoding, Splitting.of(data)
+        similarity = cleaning.near_similarity if "near" in cleaning.active else None
+        self._marker = Marker("exact" in cleaning.active, similarity)
 
     def run(self, sources: Sources, against: list[Source]) -> dict[str, Any]:
         """Clean the texts of the sources; return the record of what was done."""
@@ -67,10 +72,8 @@ class Cleaning:
         scratch = self._folder / SCRATCH
         scratch.mkdir()
         self._dropped.mkdir()
-        stage = Stage(scratch / "texts")
         left_out = LeftOut(self._dropped, self._data.strict, self._data.allow_loss)
-        read = self._read(sources, left_out, filters, stage)
-        self._compare(stage, scratch)
+        stage, read = self._read(sources, left_out, filters, scratch)
         if "lines" in self._cleaning.active:
             stage = self._without_lines(stage, scratch)
         writer = self._write(stage)
@@ -118,48 +121,46 @@ class Cleaning:
         return filters
 
     def _read(
-        self,
-        sources: Sources,
-        left_out: LeftOut,
-        filters: dict[str, TextFilter],
-        stage: Stage,
-    ) -> tuple[int, int]:
-        """Put on the stage what each filter leaves of each text; return texts and bytes read."""
+        self, sources: Sources, left_out: LeftOut, filters: dict[str, TextFilter], scratch: Path
+    ) -> tuple[Stage, tuple[int, int]]:
+        """Put on a stage what is left of each text; return it, and texts and bytes read."""
         count = size = 0
-        items = read_documents(sources.data, *self._reading)
-        for document in left_out.documents("data", items):
-            count += 1
-            size += len(document.text.encode())
-            place = Place(document.source, document.line)
-            text: str | None = document.text
-            for name, judge in filters.items():
-                assert text is not None
-                text = self._entered(name, judge(text), place, text)
-                if text is None:
-                    break
-            if text is not None:
-                stage.add(text, place)
-            self._tell(f"read {count:,} texts, {size / 1e6:,.0f} MB")
-        stage.finish()
+        stage, marks = self._staged(scratch / "texts")
+        work = Work(filters, self._marker)
+        judged_by = judged_here if isinstance(self._tasks, Here) else judged_on_ray
+        left_out.begin("data")
+        for judged in judged_by(sources.data, reading_of(sources.data, *self._reading), work):
+            left_out.replay(judged.found, judged.read_bytes)
+            self._enter(judged)
+            if judged.error is not None:
+                raise judged.error
+            stage.add(judged.texts, judged.places)
+            marks.add(judged.marks)
+            count += judged.count
+            size += judged.size
+            self._progress.read(count, size, judged.done)
         if not count:
             raise DataError("no usable text" + left_out.summary())
-        return count, size
+        self._compare(stage, marks, scratch / "compared")
+        return stage, (count, size)
 
-    def _entered(
-        self, name: str, outcome: Drop | Change | None, place: Place, text: str
-    ) -> str | None:
-        """Enter what a filter says of a text; return what is left of it."""
-        if isinstance(outcome, Drop):
-            self._accounts.dropped(name, outcome, place, text)
-            return None
-        if isinstance(outcome, Change):
-            self._accounts.changed(name, outcome, place)
-            return outcome.text
-        return text
+    def _enter(self, judged: Judged) -> None:
+        """Enter what the filters said."""
+        for said in judged.judgements:
+            if isinstance(said.outcome, Drop):
+                self._accounts.dropped(said.name, said.outcome, said.place, said.text)
+            else:
+                self._accounts.changed(said.name, said.outcome, said.place)
 
-    def _compare(self, stage: Stage, scratch: Path) -> None:
-        """Drop the texts that are there already."""
-        active = self._cleaning.active
+    def _staged(self, folder: Path) -> tuple[Stage, MarkFiles]:
+        """Make a stage, and what its texts are compared by."""
+        return Stage(folder), MarkFiles(folder.with_name(f"{folder.name} marks"), self._marker)
+
+    def _compare(self, stage: Stage, marks: MarkFiles, scratch: Path) -> None:
+        """End adding to a stage, and drop the texts that are there already."""
+        stage.finish()
+        marks.finish()
+        scratch.mkdir()
 
         def found(name: str) -> Callable[[int, int, float], None]:
             def enter(number: int, first: int, similarity: float) -> None:
@@ -173,12 +174,12 @@ class Cleaning:
 
             return enter
 
-        if "exact" in active:
-            drop_exact(stage, found("exact"), self._progress("exact", stage))
-        if "near" in active:
-            progress = self._progress("near", stage)
-            similarity = self._cleaning.near_similarity
-            too_long = drop_near(stage, similarity, scratch, found("near"), progress)
+        if self._marker.exact:
+            drop_exact(stage, marks, self._tasks, scratch / "exact", found("exact"))
+        if self._marker.similarity is not None:
+            progress = self._progress.of("near", len(stage))
+            how = self._marker.similarity, self._tasks, scratch / "near"
+            too_long = drop_near(stage, marks, *how, found("near"), progress)
             if too_long:
                 self._notes.append(
                     f"{too_long:,} texts of more than 16 million characters stay: near compares "
@@ -190,14 +191,32 @@ class Cleaning:
 
         Copies in different frames are the same without them, so the texts are compared again.
         """
-        least, progress = self._cleaning.line_documents, self._progress("lines", stage)
-        lines = RepeatedLines(stage, least, scratch, progress)
-        if not lines.texts_with:
+        least, progress = self._cleaning.line_documents, self._progress.of("lines", len(stage))
+        repeated = repeated_lines(stage, least, self._tasks, scratch / "lines", progress)
+        if not len(repeated):
             return stage
-        plain = Stage(scratch / "texts without lines")
-        for number, text in stage.texts():
+        places = places_of_lines(stage, repeated, self._tasks)
+        texts = self._texts_without_lines(zip(stage.texts(), places, strict=True), stage)
+        plain, marks = self._staged(scratch / "texts without lines")
+
+        def staged() -> Iterator[Texts]:
+            for batch, their_places in batches_of(texts):
+                plain.add(batch, their_places)
+                yield batch
+
+        for of_batch in self._tasks.each(Marker.marks, self._marker, staged()):
+            marks.add(of_batch)
+        stage.close()
+        self._compare(plain, marks, scratch / "compared again")
+        return plain
+
+    def _texts_without_lines(
+        self, texts: Iterator[tuple[tuple[int, str], Places]], stage: Stage
+    ) -> Iterator[tuple[Place, str]]:
+        lines = RepeatedLines()
+        for (number, text), places in texts:
             place = stage.place(number)
-            left, removed = lines.without(text)
+            left, removed = lines.without(text, places)
             if removed and not left.strip():
                 drop = Drop("nothing else", "all of its lines are in many texts")
                 self._accounts.dropped("lines", drop, place, text)
@@ -205,34 +224,30 @@ class Cleaning:
             if removed:
                 counts = Counter({"lines": len(removed)})
                 self._accounts.changed("lines", Change(left, counts, removed=removed), place)
-            plain.add(left, place)
-        stage.close()
-        plain.finish()
-        self._compare(plain, scratch)
-        return plain
+            yield place, left
 
     def _write(self, stage: Stage) -> TextWriter:
         """Write the texts that are left."""
         writer = TextWriter(self._folder)
-        texts: Iterator[tuple[Place, str]] = ((stage.place(n), text) for n, text in stage.texts())
-        if "length" in self._cleaning.active:
-            length = Length(self._cleaning, self._tokenizer)
-            texts = self._of_length(texts, length)
-        for place, text in texts:
-            writer.write(text, place)
-            self._tell(f"written {writer.texts:,} texts")
+        for number, text in self._of_length(stage):
+            writer.write(text, stage.place(number))
+            self._progress.written(writer.texts)
         writer.close()
         return writer
 
-    def _of_length(
-        self, texts: Iterator[tuple[Place, str]], length: Length
-    ) -> Iterator[tuple[Place, str]]:
-        for place, text in texts:
-            drop = length(text)
+    def _of_length(self, stage: Stage) -> Iterator[tuple[int, str]]:
+        """Yield the texts that are within the bounds, if there are any bounds."""
+        if "length" not in self._cleaning.active:
+            yield from stage.texts()
+            return
+        length = Length(self._cleaning, self._tokenizer)
+        batches = self._tasks.each(lengths_judged, length, stage.batches())
+        drops = (drop for batch in batches for drop in batch)
+        for (number, text), drop in zip(stage.texts(), drops, strict=True):
             if drop is None:
-                yield place, text
+                yield number, text
             else:
-                self._accounts.dropped("length", drop, place, text)
+                self._accounts.dropped("length", drop, stage.place(number), text)
 
     def _nothing_left(self, count: int, left_out: LeftOut) -> str:
         """Say which filters dropped everything."""
@@ -243,13 +258,3 @@ class Cleaning:
             f"no text of {count:,} is left: {name} dropped {account.dropped:,}{example}: leave it "
             f"out with --without {name}"
         )
-
-    def _progress(self, name: str, stage: Stage) -> Callable[[int], None]:
-        total = len(stage)
-        return lambda number: self._tell(f"{name}: {number:,} of {total:,} texts")
-
-    def _tell(self, line: str) -> None:
-        now = time.monotonic()
-        if now - self._logged >= PROGRESS_S:
-            self._logged = now
-            self._log(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,12 @@ from jielong.errors import DataError
 FORMAT = 1
 RULES_NAMED = 6
 MUCH = 0.5  # of the text dropped by one filter is worth a warning
+
+Word = Callable[[str], str]
+
+
+def _as_it_is(text: str) -> str:
+    return text
 
 
 @dataclass(frozen=True)
@@ -86,49 +92,60 @@ class CleanReport:
                 f"{folder / CLEANED}: is damaged: delete {folder} and clean the text again"
             ) from None
 
-    def lines(self) -> list[str]:
-        """Format the report."""
+    def lines(self, word: Word = _as_it_is, example: Word = _as_it_is) -> list[str]:
+        """Format the report.
+
+        Args:
+            word, example: say a sentence, or an example, in the language of the reader.
+        """
+        reused = " (already cleaned: reused)" if self.reused else ""
         lines = [
-            f"cleaned {self.folder}" + (" (already cleaned: reused)" if self.reused else ""),
-            *self.about_files,
-            f"  read           {_texts(self.read_texts)}, {self.read_bytes / 1e6:,.2f} MB",
+            word(f"cleaned {self.folder}{reused}"),
+            *map(word, self.about_files),
+            word(f"  read           {_texts(self.read_texts)}, {self.read_bytes / 1e6:,.2f} MB"),
         ]
         if self.left_out.count:
             where = self.folder / DROPPED / BAD_LINES
-            lines.append(f"  left out       {self.left_out.summary()}; see {where}")
+            lines.append(word(f"  left out       {self.left_out.summary()}; see {where}"))
         if warning := self.left_out.warning():
-            lines.append(f"  WARNING        text was left out; the first is {warning}")
-        lines += [f"  note           {note}" for note in self.left_out.notes()]
+            lines.append(word(f"  WARNING        text was left out; the first is {warning}"))
+        lines += [word(f"  note           {note}") for note in self.left_out.notes()]
         for name, account in self.accounts.items():
-            lines += self._filter_lines(name, account)
+            lines += self._filter_lines(name, account, word, example)
         count = len(self.files)
         lines.append(
-            f"  kept           {_texts(self.kept_texts)}, {self.kept_bytes / 1e6:,.2f} MB "
-            f"({self.kept_bytes / self.read_bytes:.1%}), in {count:,} file{'s' * (count > 1)}"
+            word(
+                f"  kept           {_texts(self.kept_texts)}, {self.kept_bytes / 1e6:,.2f} MB "
+                f"({self.kept_bytes / self.read_bytes:.1%}), in {count:,} file{'s' * (count > 1)}"
+            )
         )
-        lines += [f"  note           {note}" for note in self.notes]
+        lines += [word(f"  note           {note}") for note in self.notes]
         off = [name for name in FILTERS if name not in self.accounts]
-        return [*lines, f"  off            {', '.join(off)}"] if off else lines
+        return [*lines, word(f"  off            {', '.join(off)}")] if off else lines
 
-    def _filter_lines(self, name: str, account: Account) -> Iterable[str]:
+    def _filter_lines(
+        self, name: str, account: Account, word: Word, example: Word
+    ) -> Iterable[str]:
         parts = []
         share = account.dropped_bytes / self.read_bytes
         if account.dropped:
-            parts.append(f"dropped {_texts(account.dropped)}, {share:.1%} of the text")
+            parts.append(word(f"dropped {_texts(account.dropped)}, {share:.1%} of the text"))
         if account.removed_bytes:
             removed = account.removed_bytes / self.read_bytes
-            parts.append(f"took lines out of {_texts(account.changed)}, {removed:.1%} of the text")
+            texts = _texts(account.changed)
+            parts.append(word(f"took lines out of {texts}, {removed:.1%} of the text"))
         elif account.changed:
-            parts.append(f"masked in {_texts(account.changed)}")
-        rules = [f"{rule} {count:,}" for rule, count in account.rules.most_common(RULES_NAMED)]
+            parts.append(word(f"masked in {_texts(account.changed)}"))
+        common = account.rules.most_common(RULES_NAMED)
+        rules = [f"{word(rule)} {count:,}" for rule, count in common]
         of = f" ({', '.join(rules)})" if rules else ""
-        yield f"  {name:<15}{'; '.join(parts) or 'nothing'}{of}"
-        for example in account.examples:
-            yield f"    {example}"
+        yield f"  {name:<15}{'; '.join(parts) or word('nothing')}{of}"
+        for text in account.examples:
+            yield f"    {example(text)}"
         if account.dropped or account.changed:
-            yield f"    all of them: {self.folder / DROPPED / name}.jsonl"
+            yield word(f"    all of them: {self.folder / DROPPED / name}.jsonl")
         if share > MUCH:
-            yield (
+            yield word(
                 f"  WARNING        {name} dropped more than half of the text: is it of the kind "
                 f"that this filter is for? --without {name} leaves it out"
             )

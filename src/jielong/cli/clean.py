@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 
-from jielong.cli.options import Commands, add_fields, add_out_dir, field_values
+from jielong.cli.options import Commands, add_engine, add_fields, add_out_dir, field_values
 from jielong.config.cleaning import FIELDS, FILTERS, make_cleaning
 from jielong.config.load import load_config
+from jielong.present.finished import in_chinese
+from jielong.present.words import language_of
 
 DATA_FIELDS = (
     *("data_path", "text_field", "text_template", "text_suffixes", "text_unit"),
@@ -35,6 +38,10 @@ def add(commands: Commands) -> None:
         "template makes texts of conversations",
     )
     add_out_dir(p)
+    add_engine(p)
+    p.add_argument(
+        "--lang", default="auto", metavar="en|zh|auto", help="language (auto: by the locale)"
+    )
     p.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     p.set_defaults(command=run)
 
@@ -45,15 +52,35 @@ def run(arguments: argparse.Namespace) -> int:
     cleaning = {name: values.pop(name) for name in list(values) if name in FIELDS}
     make_cleaning(**cleaning)  # mistakes are told before anything heavy is imported
     data = load_config(**values).data
+    word, example = _words(arguments.lang)
 
     from jielong.api import clean
 
     report = clean(
         data.data_path,
         arguments.out_dir,
-        (lambda line: None) if arguments.json else (lambda line: print(line, flush=True)),
+        (lambda line: None) if arguments.json else (lambda line: print(word(line), flush=True)),
+        arguments.engine,
+        arguments.ray_address,
         **{name: getattr(data, name) for name in (*DATA_FIELDS[1:], "tokenizer")},
         **cleaning,
     )
-    print(json.dumps(report.to_json()) if arguments.json else "\n".join(report.lines()))
+    print(
+        json.dumps(report.to_json()) if arguments.json else "\n".join(report.lines(word, example))
+    )
     return 0
+
+
+def _words(language: str) -> tuple[Callable[[str], str], Callable[[str], str]]:
+    """Return what says a finished sentence in the language, and what says an example.
+
+    Raises:
+        ConfigError: there is no such language.
+    """
+    from jielong.cleaning.chinese import CHINESE, EXAMPLES
+    from jielong.observe.chinese import CHINESE as OF_RUNS
+
+    if language_of(language) == "en":
+        return str, str
+    table = OF_RUNS | CHINESE
+    return (lambda text: in_chinese(text, table)), (lambda text: in_chinese(text, EXAMPLES))

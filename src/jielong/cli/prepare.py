@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 
 from jielong.cli.options import Commands, add_engine, add_fields, add_out_dir, field_values
-from jielong.config.engine import Engine
 from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.errors import ConfigError
@@ -47,8 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
             "data.tokenizer is missing: give --tokenizer DIR, or train one with `jielong tokenizer`"
         )
     if data.mixture:
-        Engine.of(arguments.engine, arguments.ray_address).refuse_mixture()
-        return _run_mixture(config, arguments.out_dir)
+        return _run_mixture(config, arguments)
     settings = {name: getattr(data, name) for name in (*DATA_FIELDS[1:], *FURTHER_FIELDS)}
     report = prepare(
         data.data_path,
@@ -63,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _run_mixture(config: Config, out_dir: str) -> int:
+def _run_mixture(config: Config, arguments: argparse.Namespace) -> int:
     """Prepare a dataset of each text, and say how a run takes them."""
     from jielong.api import prepare_mixture
     from jielong.training.staged import prepared_settings
@@ -72,7 +70,8 @@ def _run_mixture(config: Config, out_dir: str) -> int:
     names = {*DATA_FIELDS[1:], *FURTHER_FIELDS} - {"validation_path"}
     settings = {name: getattr(data, name) for name in names}
     assert data.tokenizer is not None
-    reports = prepare_mixture(data.mixture, data.tokenizer, out_dir, _tell, **settings)
+    out_dir, engine = arguments.out_dir, (arguments.engine, arguments.ray_address)
+    reports = prepare_mixture(data.mixture, data.tokenizer, out_dir, _tell, *engine, **settings)
     for name, report in reports.items():
         print("\n".join([f"{name}:", *report.lines()]))
     flags = [f"--data {shlex.quote(text)}" for text in prepared_settings(config, Path(out_dir))]

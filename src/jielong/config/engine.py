@@ -42,17 +42,6 @@ class Engine:
             )
         return cls(name, address)
 
-    def refuse_mixture(self) -> None:
-        """Refuse to take the texts of a mixture to Ray.
-
-        Raises:
-            ConfigError: the engine is Ray.
-        """
-        if self.is_ray:
-            raise ConfigError(
-                "data.mixture: with engine=ray, give each text by itself with --data-path"
-            )
-
     @property
     def is_ray(self) -> bool:
         return self.name == "ray"

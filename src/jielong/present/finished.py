@@ -27,8 +27,8 @@ def in_chinese(sentence: str, chinese: Mapping[str, str]) -> str:
 
     Args:
         chinese: forms in English, such as `{n} tokens back`, and the same in Chinese; a value may
-            be a sentence of these itself or, called `list`, several with commas between them; one
-            called `as_is` is not translated.
+            be a sentence of these itself or, called `list`, several with commas between them; those
+            whose names begin with `as_is` are not translated.
     """
     if sentence in chinese:
         return chinese[sentence]
@@ -41,7 +41,7 @@ def in_chinese(sentence: str, chinese: Mapping[str, str]) -> str:
 
 
 def _value(name: str, value: str, chinese: Mapping[str, str]) -> str:
-    if name == AS_IS:
+    if name.startswith(AS_IS):
         return value
     if name == LIST:
         return "，".join(in_chinese(part, chinese) for part in value.split(", "))

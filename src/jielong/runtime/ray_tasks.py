@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from jielong.errors import ConfigError, JielongError, first_line
 
 NEEDED = "--engine ray needs Ray: pip install 'jielong[ray]'"
 RETRIES = 3  # of a task whose worker is lost
+REACH_S = 10.0  # to reach a cluster
 # of the shared memory in which tasks leave their results; Ray writes what does not fit to disk
 STORE_BYTES_A_CPU, LEAST_STORE_BYTES = 2**27, 200 * 10**6
 
@@ -48,7 +50,10 @@ def connected(address: str | None) -> Iterator[None]:
             here = {"num_cpus": cpus, "object_store_memory": store, "include_dashboard": False}
             ray.init(address="local", **here, **quiet)
         else:
+            _check_reachable(address)
             ray.init(address=address, **quiet)
+    except ConfigError:
+        raise
     except Exception as error:  # of many kinds
         where = "on this machine" if address is None else f"at {address}"
         raise ConfigError(f"Ray {where} cannot be reached: {first_line(error)}") from None
@@ -56,6 +61,26 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Look for a server at an address: Ray itself would try for five minutes.
+
+    Raises:
+        ConfigError: nothing answers there, or it is no address.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+    except (ValueError, OverflowError):
+        raise ConfigError(f"ray_address={address!r} is neither HOST:PORT nor auto") from None
+    except OSError as error:
+        raise ConfigError(
+            f"Ray at {address} cannot be reached: {error.strerror or error}: is a cluster started "
+            "there (ray start --head), and is this its port?"
+        ) from None
 
 
 def share(value: Any) -> list[Any]:

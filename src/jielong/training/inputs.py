@@ -225,11 +225,8 @@ def train_on_corpus(
     data, size = config.data, config.model.vocab_size
     texts = _document_texts(config, found)
     with texts.checked(data.allow_loss):
-        if engine.is_ray:
-            pieces = sample_on_ray(engine, texts, data.tokenizer_sample_bytes)
-            tokenizer = _train_on_pieces(pieces, size)
-        else:
-            tokenizer = train_tokenizer(iter(texts), size, data.tokenizer_sample_bytes)
+        pieces = _sampled(texts, data.tokenizer_sample_bytes, engine)
+        tokenizer = _train_on_pieces(pieces, size)
     for line in _about(found, texts):
         log(line)
     return tokenizer
@@ -281,11 +278,13 @@ def train_on_mixture(
     texts: Sequence[Text],
     sources: Mapping[str, Sources],
     log: Callable[[str], None] = lambda line: None,
+    engine: Engine = LOCAL,
 ) -> Tokenizer:
     """A tokenizer of all sources of a mixture, each with its share of the sample.
 
     Args:
         log: takes a line for the user on what was read and what was left out.
+        engine: where the text is read.
     """
     found = [sources[text.name] for text in texts]
     sizes = [max(1, _bytes_of(its)) for its in found]
@@ -296,10 +295,16 @@ def train_on_mixture(
             documents = _document_texts(text.config, its)
             with documents.checked(config.data.allow_loss):
                 size = round(config.data.tokenizer_sample_bytes * weight / sum(weights))
-                pieces += sample(iter(documents), max(1, size))
+                pieces += _sampled(documents, max(1, size), engine)
         for line in _about(its, documents):
             log(f"{text.name}: {line}")
     return _train_on_pieces(pieces, config.model.vocab_size)
+
+
+def _sampled(texts: DocumentTexts, sample_bytes: int, engine: Engine) -> list[str]:
+    if engine.is_ray:
+        return sample_on_ray(engine, texts, sample_bytes)
+    return sample(iter(texts), sample_bytes)
 
 
 def _train_on_pieces(pieces: Sequence[str], vocab_size: int) -> Tokenizer:

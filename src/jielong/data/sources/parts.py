@@ -234,6 +234,7 @@ class PartsInOrder:
 
     Attributes:
         is_sure: what was read so far of a file shows that it is UTF-8.
+        lines_before: lines or rows of the file before the next part of it.
     """
 
     def __init__(self, reading: Reading) -> None:
@@ -242,7 +243,7 @@ class PartsInOrder:
         self._forget()
 
     def _forget(self) -> None:
-        self.is_sure, self._lines, self._any_chat = False, 0, False
+        self.is_sure, self.lines_before, self._any_chat = False, 0, False
 
     def is_vain(self, part: Part) -> bool:
         """Whether a part is of a file that could not be read to the end."""
@@ -251,7 +252,7 @@ class PartsInOrder:
     def placed(self, found: BadLine | Remark) -> BadLine | Remark:
         """Return what was found in the next part, with its line counted from the file's first."""
         if isinstance(found, BadLine) and found.line:
-            return replace(found, line=found.line + self._lines)
+            return replace(found, line=found.line + self.lines_before)
         return found
 
     def end(self, part: Part, its: PartEnd) -> Iterator[Remark]:
@@ -259,7 +260,7 @@ class PartsInOrder:
         if part.stop is None:
             return
         self.is_sure |= its.is_sure
-        self._lines += its.lines
+        self.lines_before += its.lines
         self._any_chat |= its.any_chat
         if its.failed:
             self._failed = part.sources[0]

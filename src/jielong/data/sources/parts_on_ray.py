@@ -27,13 +27,11 @@ def parts_on_ray(
         place: what the tasks share.
 
     Raises:
-        DataError: a source is no file, and the workers cannot read it.
+        DataError: a source is standard input, which only this process can read.
         JielongError: a task failed, or was lost.
     """
     if pipes := [source.name for source in sources if source.kind == "stdin"]:
         raise DataError(f"{pipes[0]}: cannot be read by Ray's workers: save it as a file")
-    if remote := [source.name for source in sources if source.remote is not None]:
-        raise DataError(f"{remote[0]}: Ray's workers read files only: copy it to where all see it")
     order = PartsInOrder(reading)
     parts = split_sources([_anywhere(source) for source in sources], reading)
     calls = ((place, part, False) for part in parts if not order.is_vain(part))

@@ -85,7 +85,10 @@ class Info:
 
 
 class Store(Protocol):
-    """Where remote files are. Its methods raise RefusedError and PassingError."""
+    """Where remote files are. Its methods raise RefusedError and PassingError.
+
+    Pickled it is only the address: who unpickles it connects itself, with credentials of its own.
+    """
 
     def info(self, key: str) -> Info | None:
         """Return what is known of a file; None if there is none of that name."""

@@ -23,6 +23,9 @@ class HttpStore:
     def __init__(self) -> None:
         self._running: tuple[str, int, Any] | None = None  # a whole file that is being sent
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return HttpStore, ()
+
     @functools.cached_property
     def _session(self) -> Any:
         import requests

@@ -32,7 +32,7 @@ class ObjectStore:
     def __init__(self, bucket: str) -> None:
         from obstore.store import from_url
 
-        self._scheme = bucket.partition(":")[0]
+        self._bucket, self._scheme = bucket, bucket.partition(":")[0]
         options: dict[str, Any] = {
             "client_options": {
                 "timeout": timedelta(seconds=REQUEST_S),
@@ -46,6 +46,9 @@ class ObjectStore:
             self._store: Any = from_url(bucket, config=config, **options)
         except Exception as error:  # of its own kinds, and ValueError
             raise DataError(f"{bucket}: cannot be opened ({type(error).__name__})") from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ObjectStore, (self._bucket,)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -160,6 +163,9 @@ class FsspecStore:
         except ValueError:
             known = "s3://, gs://, az://, hf://datasets/…, http:// and https://"
             raise DataError(f"{address}: no known kind of address: give {known}") from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FsspecStore, (f"{self._scheme}://",)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -1,0 +1,158 @@
+"""Pairs of texts that share a key: found part by part, and put in order on disk.
+
+Keys are spread over parts by their upper bits, so that equal ones are in the same, and a part has
+some millions of them however many there are. What is found in the parts is sorted by the texts, in
+the same way. So neither takes memory by the number of texts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from jielong.cleaning.columns import CHUNK, column
+from jielong.errors import DataError
+from jielong.runtime.tasks import Tasks
+
+PART_ROWS = 2**21  # keys of a part, about
+SORTED_TEXTS = 2**18  # texts whose pairs are sorted together
+MOST_TEXTS = 2**32
+HALF, LOWER = np.uint64(32), np.uint64(2**32 - 1)
+
+Rows = tuple[np.ndarray, np.ndarray]  # keys, and the numbers of their texts, which ascend
+
+
+class Pairs:
+    """Distinct pairs of texts, in a file in order.
+
+    A pair is a uint64: the number of a text in its upper half, and of another in its lower.
+
+    Args:
+        folder: a new one for the files.
+        texts: how many there are.
+
+    Raises:
+        DataError: there are more than have a number of 32 bits.
+    """
+
+    def __init__(self, folder: Path, texts: int) -> None:
+        if texts > MOST_TEXTS:
+            raise DataError(
+                f"{texts:,} texts are more than are compared with each other, {MOST_TEXTS:,}: "
+                "clean them in parts"
+            )
+        folder.mkdir()
+        self._folder = folder
+        self._parts = -(-texts // SORTED_TEXTS)
+
+    def add(self, pairs: np.ndarray) -> None:
+        """Add pairs that are sorted."""
+        starts = np.arange(self._parts + 1, dtype=np.uint64) * np.uint64(SORTED_TEXTS) << HALF
+        starts[-1] = np.iinfo(np.uint64).max  # the last start may be 2**64
+        bounds = np.searchsorted(pairs, starts)
+        bounds[-1] = len(pairs)
+        for part in np.flatnonzero(np.diff(bounds)).tolist():
+            with self._part(part).open("ab") as file:
+                file.write(pairs[bounds[part] : bounds[part + 1]].tobytes())
+
+    def finish(self) -> np.ndarray:
+        """Return all pairs in order, each once, as they are on disk."""
+        with (self._folder / "all").open("wb") as file:
+            for part in range(self._parts):
+                with contextlib.suppress(FileNotFoundError):
+                    file.write(np.unique(np.fromfile(self._part(part), np.uint64)).tobytes())
+                    self._part(part).unlink()
+        return column(self._folder / "all", np.uint64)
+
+    def _part(self, part: int) -> Path:
+        return self._folder / f"{part:05d}"
+
+
+def pair(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """Return pairs of numbers."""
+    return upper.astype(np.uint64) << HALF | lower.astype(np.uint64)
+
+
+def both(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of pairs, (pairs,) int64 each."""
+    return (pairs >> HALF).astype(np.int64), (pairs & LOWER).astype(np.int64)
+
+
+def of_numbers(pairs: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Return where the pairs of each number begin in the sorted pairs, and where they end: (2, n).
+
+    The pairs may be on disk: they are looked at, and not copied.
+    """
+    starts = numbers.astype(np.uint64) << HALF
+    return np.stack(
+        (np.searchsorted(pairs, starts), np.searchsorted(pairs, starts | LOWER, "right"))
+    )
+
+
+def share_keys(
+    tasks: Tasks,
+    keys: np.ndarray,
+    is_compared: Callable[[slice], np.ndarray],
+    pairs: Pairs,
+    folder: Path,
+    with_first: bool,
+) -> None:
+    """Add the pairs of texts that have the same key.
+
+    Args:
+        keys: one for each text; they may be on disk.
+        is_compared: which texts of a slice are meant.
+        folder: for files while it works.
+        with_first: pair each text with the first of the same key, else with the one before it.
+    """
+    for found in tasks.each(_pairs_of, with_first, _parts(keys, is_compared, folder)):
+        pairs.add(found)
+
+
+def _pairs_of(with_first: bool, rows: Rows) -> np.ndarray:
+    """Return the pairs in a part, sorted: the task of a worker."""
+    keys, numbers = rows
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    is_same = np.append(False, ordered[1:] == ordered[:-1])
+    others = np.arange(len(order)) - 1
+    if with_first:
+        others = np.maximum.accumulate(np.where(is_same, 0, np.arange(len(order))))
+    return np.sort(pair(numbers[order[is_same]], numbers[order[others[is_same]]]))
+
+
+def _parts(
+    keys: np.ndarray, is_compared: Callable[[slice], np.ndarray], folder: Path
+) -> Iterator[Rows]:
+    """Yield keys and numbers so that equal keys are together."""
+    bits = max(0, -(-len(keys) // PART_ROWS) - 1).bit_length()
+    chunks = _chunks(keys, is_compared)
+    if not bits:
+        found = list(chunks)
+        if found:
+            yield np.concatenate([k for k, _ in found]), np.concatenate([n for _, n in found])
+        return
+    paths = [folder / f"keys-{part:05d}" for part in range(2**bits)]
+    for of_chunk, numbers in chunks:
+        parts = (of_chunk >> np.uint64(64 - bits)).astype(np.int64)
+        order = np.argsort(parts, kind="stable")
+        bounds = np.searchsorted(parts[order], np.arange(2**bits + 1))
+        rows = np.stack((of_chunk, numbers.astype(np.uint64)), axis=1)[order]
+        for part in np.flatnonzero(np.diff(bounds)).tolist():
+            with paths[part].open("ab") as file:
+                file.write(rows[bounds[part] : bounds[part + 1]].tobytes())
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            rows = np.fromfile(path, np.uint64).reshape(-1, 2)
+            path.unlink()
+            yield rows[:, 0].copy(), rows[:, 1].astype(np.int64)
+
+
+def _chunks(keys: np.ndarray, is_compared: Callable[[slice], np.ndarray]) -> Iterator[Rows]:
+    for begin in range(0, len(keys), CHUNK):
+        chunk = slice(begin, begin + CHUNK)
+        rows = np.flatnonzero(is_compared(chunk))
+        yield keys[chunk][rows], rows + begin
