@@ -37,7 +37,7 @@ def partial_of(path: Path) -> Path:
 
 
 def count_on(paths: Sequence[Path]) -> None:
-    """Say that a run needs these files, the soonest first; those that are not there do not matter."""
+    """Say that a run needs these files, the soonest first; some may not be there."""
     now = time.time_ns()
     for place, path in enumerate(paths):
         _set_access(path, now - place * 1_000_000)
@@ -82,8 +82,8 @@ class Room:
             free = shutil.disk_usage(root).free
         except OSError as error:
             raise DataError(
-                f"{root}: the cache for shards cannot be made ({error.strerror}): set JIELONG_CACHE "
-                "to a folder on a local disk"
+                f"{root}: the cache for shards cannot be made ({error.strerror}): set "
+                "JIELONG_CACHE to a folder on a local disk"
             ) from None
         if gigabytes is not None:
             return cls(root, int(gigabytes * 1e9))

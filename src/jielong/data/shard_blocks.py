@@ -15,6 +15,7 @@ from jielong.data.windows import Row, Stream, Windows
 
 _SHARD, _ORDER, _BLOCK = 5, 6, 7  # keys that set these random numbers apart from others
 
+
 def windows_of(
     stream: Stream, data: DataConfig, seed: int, bpe_dropout: BpeDropout | None = None
 ) -> AnyWindows:

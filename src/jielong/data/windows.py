@@ -78,9 +78,7 @@ class Windows:
         if isinstance(self.stream, TokenStream):
             self.stream.expect(*self._shards_from(self.stream, place))
 
-    def _shards_from(
-        self, stream: TokenStream, place: int
-    ) -> tuple[Sequence[int], Sequence[int]]:
+    def _shards_from(self, stream: TokenStream, place: int) -> tuple[Sequence[int], Sequence[int]]:
         """Return the shards that are read now and soon: where windows are shuffled, all now."""
         count = len(stream.names)
         if self.data.shuffle:

@@ -16,7 +16,7 @@ from jielong.config.settings import Config
 from jielong.data.prepare.files_read import describe_files
 from jielong.data.prepare.provenance import Sources
 from jielong.data.sample_on_ray import sample_on_ray
-from jielong.data.shards import open_dataset
+from jielong.data.shards import read_manifest
 from jielong.data.sources.documents import DocumentTexts
 from jielong.data.sources.row_text import RowText
 from jielong.data.sources.text_units import Splitting
@@ -266,7 +266,7 @@ def _text_size(
     size = 0
     for text in new_texts(config, run):
         if text.prepared is not None:
-            size += open_dataset(text.prepared, verify=False).train.text_bytes
+            size += read_manifest(text.prepared)["splits"]["train"]["text_bytes"]
         else:
             size += _bytes_of(sources[text.name]())
     return TextSize(size, vocabulary)
