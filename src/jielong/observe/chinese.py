@@ -10,8 +10,10 @@ SETUP = {
     "dataset {as_is} (the run's own)": "数据集 {as_is}（本次训练自己的）",
     "dataset {as_is} (already prepared: reused)": "数据集 {as_is}（已经准备好：重复使用）",
     "dataset {as_is}": "数据集 {as_is}",
-    "shards     {address}: {n} files, {size} GB; copies in {folder}, of all datasets at most {most} "
-    "GB": "分片       {address}：{n} 个文件，{size} GB；副本在 {folder}，所有数据集最多 {most} GB",
+    "shards     {address}: {n} files, {size} GB; copies in {folder}, of all datasets at most "
+    "{most} GB": (
+        "分片       {address}：{n} 个文件，{size} GB；副本在 {folder}，所有数据集最多 {most} GB"
+    ),
     "shards     {n} files are fetched first, {size} GB": ("分片       先取 {n} 个文件，{size} GB"),
     "fetched {got} of {all} GB ({rate} MB/s, {left} min left)": (
         "已取 {got} GB，共 {all} GB（{rate} MB/秒，还剩 {left} 分钟）"
