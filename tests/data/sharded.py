@@ -12,6 +12,8 @@ from faulty_server import Served
 from jielong.data.shard_writer import ShardWriter
 from jielong.data.shards import MANIFEST, VERIFIED, fingerprint_of, open_dataset
 
+SHARD_TOKENS = 200
+
 
 def reshard(source: Path, folder: Path, shard_tokens: int) -> Path:
     """Write a prepared dataset again, with shards of so many tokens; returns the new folder."""

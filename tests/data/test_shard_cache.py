@@ -10,16 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
 import numpy as np
 import pytest
 from faulty_server import Served, file_server, put, s3_server
-from sharded import reshard, serve, shards_asked
+from sharded import SHARD_TOKENS, reshard, serve, shards_asked
 
-from jielong.config.load import load_config
 from jielong.data import shard_cache
 from jielong.data.cache_room import lock_of, partial_of
-from jielong.data.prepare.prepare import prepare
 from jielong.data.remote_dataset import (
     RemoteDataset,
     find_remote_dataset,
@@ -30,11 +27,11 @@ from jielong.data.shards import open_dataset
 from jielong.data.sources import remote
 from jielong.data.sources.documents import find_sources
 from jielong.data.sources.remote import OutageError
-from jielong.errors import ConfigError, DataError
+from jielong.errors import DataError
 from jielong.tokenization.tokenizer import Tokenizer
+from jielong.training.shards_ahead import fetching_ahead
 from tiny import in_this_process
 
-SHARD_TOKENS = 200
 GB = 1e9
 
 
@@ -56,13 +53,9 @@ def web() -> Iterator[Served]:
         yield served
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path, tokenizer_dir: Path) -> Path:
-    """A prepared dataset of 17 shards."""
-    folder = tmp_path_factory.mktemp("prepared")
-    config = load_config(data_path=(str(corpus_file),), validation_fraction=0.1)
-    prepare(config, Tokenizer.load(tokenizer_dir), folder / "one")
-    return reshard(folder / "one", folder / "many", SHARD_TOKENS)
+@pytest.fixture
+def local(many_shards: Path) -> Path:
+    return many_shards
 
 
 def opened(address: str, cache_gb: float | None = None) -> RemoteDataset:
@@ -128,9 +121,8 @@ def test_whatever_fails_for_a_while_the_tokens_are_the_same(
         web.faults[path] = [str(fault) for fault in rng.choice(faults, size=9)]
     dataset = opened(address)
     dataset.cache.expect(dataset.train.names, ())
-    dataset.cache.start()
-    assert (dataset.train.read(0, len(dataset.train)) == train_tokens(local)).all()
-    dataset.cache.rest()
+    with fetching_ahead([dataset.cache]):
+        assert (dataset.train.read(0, len(dataset.train)) == train_tokens(local)).all()
 
 
 def test_a_failing_server_is_named_with_its_shard_after_some_tries(
@@ -242,7 +234,7 @@ def test_the_cache_stays_within_its_bound_and_gives_up_what_is_least_soon_needed
     dataset = opened(serve(web, local), limit / GB)
     cache, names = dataset.cache, dataset.train.names
     cache.expect(names[:2], names[2:4])
-    with fetching(dataset):
+    with fetching_ahead([dataset.cache]):
         for name in (*cache.fixed, *names[:4]):
             until(lambda name=name: cache.is_here(name))
         assert copies(dataset) == list(names[:4])
@@ -266,7 +258,7 @@ def test_other_datasets_make_room_before_what_a_run_needs(
     needed = fixed + dataset.cache.bytes_of([*dataset.cache.fixed, *dataset.train.names])
     dataset = opened(serve(web, local), needed / GB)
     dataset.cache.expect(dataset.train.names, ())
-    with fetching(dataset):
+    with fetching_ahead([dataset.cache]):
         until(lambda: len(copies(dataset)) == len(dataset.train.names))
     assert copies(old) == []
     assert (dataset.train.read(0, len(dataset.train)) == train_tokens(local)).all()
@@ -284,7 +276,7 @@ def test_readers_side_by_side_fetch_each_shard_once(local: Path, web: Served) ->
     wanted, found = train_tokens(local), list[bool]()
 
     def read(dataset: RemoteDataset) -> None:
-        with fetching(dataset):
+        with fetching_ahead([dataset.cache]):
             dataset.cache.expect(dataset.train.names, ())
             tokens = dataset.train.read(0, len(dataset.train))
             found.append(bool((tokens == wanted).all()))
@@ -416,19 +408,6 @@ def test_a_dataset_in_s3_is_read(local: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(DataError, match="is a prepared dataset, not text"):
             find_sources(["s3://bucket/my set"])
         assert find_remote_dataset("s3://bucket/none") is None
-
-
-class fetching:  # noqa: N801
-    """Within, what is expected is fetched in the background."""
-
-    def __init__(self, dataset: RemoteDataset) -> None:
-        self.cache = dataset.cache
-
-    def __enter__(self) -> None:
-        self.cache.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.cache.rest()
 
 
 def until(is_so: object, seconds: float = 30.0) -> None:
