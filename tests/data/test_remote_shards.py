@@ -1,4 +1,4 @@
-"""Runs on a remote dataset: the bits of a run on the same dataset here, whatever its server does."""
+"""Runs on a remote dataset have the bits of those on the same dataset here, whatever fails."""
 
 from __future__ import annotations
 
