@@ -61,7 +61,7 @@ def _may_be_dataset(address: str) -> bool:
     if not is_remote(address) or any(char in address for char in "*?[]"):
         return False  # a glob, or a file of the web that is asked for with a query
     path = urlsplit(address).path if address.startswith("http") else address
-    return kind_of(PurePosixPath(path), ()) is None
+    return kind_of(PurePosixPath(path), frozenset()) is None
 
 
 def _fetch_manifest(address: str) -> Path | None:

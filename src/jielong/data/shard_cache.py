@@ -56,7 +56,7 @@ class ShardCache:
         self.now: tuple[str, ...] = ()  # what is read now, beside what is fixed
         self.soon: tuple[str, ...] = ()
         self._here = set[str]()  # checked by this process; may have had to make room since
-        self._failed = set[str]()  # not fetched ahead again, but when it is read
+        self._failed = set[str]()  # not fetched ahead again for a while, but when it is read
         self._warned = False
         self._expected = 0  # how often that was said
         self._stop = threading.Event()
@@ -149,6 +149,7 @@ class ShardCache:
             if time.monotonic() - counted > COUNT_S:
                 counted = time.monotonic()
                 self._count()
+                self._failed.clear()
             if not progress:
                 with self._changed:
                     self._changed.wait(IDLE_S)

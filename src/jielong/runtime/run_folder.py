@@ -37,6 +37,7 @@ class RunFolder:
         self.replay = self.path / "replay"
         self.rank_log = self.path / "ranks.jsonl"  # of several processes
         self.profile = self.path / "profile"
+        self.remote_dataset = self.path / "remote_dataset.json"
 
     @property
     def started(self) -> bool:

@@ -48,7 +48,7 @@ def fetch_first(
     with fetching_ahead(caches):
         for cache in caches:
             cache.beat = beat
-            _fetch(cache, log)
+            _fetch(cache, log, begins=step == 0)
 
 
 @contextlib.contextmanager
@@ -91,16 +91,17 @@ def _shards_that_fit(caches: Sequence[ShardCache], limit: int) -> int:
     return max(0, left // (2 * sum(largest)))
 
 
-def _fetch(cache: ShardCache, log: Callable[[str], None]) -> None:
-    """Fetch what is read first; say how far it is."""
+def _fetch(cache: ShardCache, log: Callable[[str], None], begins: bool) -> None:
+    """Fetch what is read first, and say how far it is; where a run goes on, only what is new."""
     first = cache.fixed + cache.now
     missing = {name for name in first if not (cache.folder / name).exists()}
     total, size = cache.bytes_of(missing), cache.bytes_of(cache.files)
-    log(
-        f"shards     {shown_address(cache.address)}: {len(cache.files)} files, "
-        f"{size / 1e9:.3g} GB; copies in {cache.folder}, "
-        f"of all datasets at most {cache.room.limit / 1e9:.3g} GB"
-    )
+    if missing or begins:
+        log(
+            f"shards     {shown_address(cache.address)}: {len(cache.files)} files, "
+            f"{size / 1e9:.3g} GB; copies in {cache.folder}, "
+            f"of all datasets at most {cache.room.limit / 1e9:.3g} GB"
+        )
     if missing:
         log(f"shards     {len(missing)} files are fetched first, {total / 1e9:.3g} GB")
     begun, told, fetched = time.monotonic(), 0.0, 0
