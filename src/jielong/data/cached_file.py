@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -43,7 +44,7 @@ def is_sound(path: Path, entry: Mapping[str, Any]) -> bool:
 def mark_sound(path: Path) -> None:
     """Record that a copy, in its current state, has the right content."""
     folder = path.parent
-    with filelock.FileLock(folder / f".{VERIFIED}.lock"):
+    with contextlib.suppress(OSError), filelock.FileLock(folder / f".{VERIFIED}.lock"):
         stamps = _stamps(folder) | {path.name: _stamp(path)}
         write_file(folder / VERIFIED, json.dumps({"files": stamps}).encode())
 

@@ -166,49 +166,57 @@ class ShardCache:
         Returns:
             Whether it is; False: another fetches it now; None: there is no room for it.
         """
-        stop, path, entry = self._stop, self.folder / name, self.files[name]
-        waiting = _Waiting(self, path)
-        with self._locked(waiting, must, stop) as is_mine:
-            if not is_mine:
-                return False
-            if not is_sound(path, entry):
-                if not self._take_room(path, entry["bytes"], must):
-                    return None
-
-                def pause(seconds: float) -> None:
-                    self._pause(seconds, path, must, stop)
-
-                def goes_on() -> None:
-                    if stop.is_set():
-                        raise StoppedError
-                    if must:
-                        self.beat()
-                        waiting.tell()
-
-                fetch(f"{self.address}/{name}", path, entry, pause, goes_on)
-                mark_sound(path)
-            self._here.add(name)
-        return True
-
-    def _take_room(self, path: Path, size: int, must: bool) -> bool:
-        sooner = self.plan
-        if path.name in sooner:
-            sooner = sooner[: sooner.index(path.name)]
-        keep = {self.folder / name for name in (sooner if path.name in self.plan else self.now)}
+        stop, path, waiting = self._stop, self.folder / name, _Waiting(self, self.folder / name)
         try:
-            found = self.room.take(path, size, keep | {self.folder / n for n in self.fixed}, must)
+            with self._locked(waiting, must, stop) as is_mine:
+                if not is_mine:
+                    return False
+                if not is_sound(path, self.files[name]):
+                    if not self._take_room(name, must):
+                        return None
+                    self._fetch(waiting, must, stop)
+                self._here.add(name)
         except OSError as error:
             raise DataError(
-                f"{self.room.root}: cannot be written ({error.strerror}): set JIELONG_CACHE to a "
-                "folder on a local disk"
+                f"{path}: cannot be written ({error.strerror}): set JIELONG_CACHE to a folder on a "
+                "local disk"
             ) from None
+        return True
+
+    def _take_room(self, name: str, must: bool) -> bool:
+        plan, size = self.plan, self.bytes_of([name])
+        sooner = plan[: plan.index(name)] if name in plan else self.now
+        keep = {self.folder / other for other in {*self.fixed, *sooner}}
+        found = self.room.take(self.folder / name, size, keep, must)
         if must and not found:
             raise DataError(
-                f"{shown_address(self.address)}/{path.name}: the {size / 1e9:.3g} GB of it have no "
-                f"room in {self.room.root}, which may have {self.room.limit / 1e9:.3g} GB: give a "
+                f"{shown_address(self.address)}/{name}: the {size / 1e9:.3g} GB of it have no room "
+                f"in {self.room.root}, which may have {self.room.limit / 1e9:.3g} GB: give a "
                 "larger --cache-gb"
             )
         return found
+
+    def _fetch(self, waiting: _Waiting, must: bool, stop: threading.Event) -> None:
+        path = waiting.path
+
+        def pause(seconds: float) -> None:
+            end = time.monotonic() + seconds
+            while (left := end - time.monotonic()) > 0:
+                if stop.wait(min(left, 1.0)):
+                    raise StoppedError
+                partial_of(path).touch()  # shows others that somebody still tries
+                if must:
+                    self.beat()
+
+        def goes_on() -> None:
+            if stop.is_set():
+                raise StoppedError
+            if must:
+                self.beat()
+                waiting.tell()
+
+        fetch(f"{self.address}/{path.name}", path, self.files[path.name], pause, goes_on)
+        mark_sound(path)
 
     @contextlib.contextmanager
     def _locked(self, waiting: _Waiting, must: bool, stop: threading.Event) -> Iterator[bool]:
@@ -229,17 +237,6 @@ class ShardCache:
             yield True
         finally:
             lock.release()
-
-    def _pause(self, seconds: float, path: Path, must: bool, stop: threading.Event) -> None:
-        """Wait before a server is asked again, showing others that somebody still tries."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if stop.wait(min(left, 1.0)):
-                raise StoppedError
-            with contextlib.suppress(OSError):
-                partial_of(path).touch(exist_ok=True)
-            if must:
-                self.beat()
 
     def _warn_of_size(self, name: str) -> None:
         if name in self.now and not self._warned:
