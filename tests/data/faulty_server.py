@@ -58,6 +58,7 @@ def _headers(data: bytes) -> dict[str, str]:
 def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else head and body of an answer wait for one another
         timeout = 10
 
         def log_message(self, format: str, *values: object) -> None:

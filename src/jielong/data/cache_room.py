@@ -36,11 +36,15 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}{PARTIAL}")
 
 
-def count_on(paths: Sequence[Path]) -> None:
-    """Say that a run needs these files, the soonest first; some may not be there."""
-    now = time.time_ns()
-    for place, path in enumerate(paths):
-        _set_access(path, now - place * 1_000_000)
+def count_on(paths: Sequence[Path], since_ns: int, first: int = 0) -> None:
+    """Say that a run needs these files, the soonest first; some may not be there.
+
+    Args:
+        since_ns: when that was found out.
+        first: how many files are needed before them.
+    """
+    for place, path in enumerate(paths, start=first):
+        _set_access(path, since_ns - place * 1_000_000)
 
 
 def give_up(paths: Collection[Path]) -> None:
@@ -89,7 +93,7 @@ class Room:
             return cls(root, int(gigabytes * 1e9))
         return cls(root, int(FREE_SHARE * (free + sum(size for _, size, _ in _files(root)))))
 
-    def take(self, path: Path, size: int, keep: Collection[Path], must: bool) -> bool:
+    def take(self, path: Path, size: int, keep: Collection[Path], must: bool) -> bool | None:
         """Make room for a file, and take it under the name of its partial copy.
 
         Args:
@@ -97,7 +101,7 @@ class Room:
             must: it cannot wait: what other runs count on may go too.
 
         Returns:
-            Whether there is room.
+            Whether there is room; None: there will be, once somebody is done with another file.
 
         Raises:
             OSError: the file cannot be made.
@@ -106,7 +110,7 @@ class Room:
             partial = partial_of(path)
             files = [file for file in _files(self.root) if file[0] != partial]
             excess = sum(bytes_there for _, bytes_there, _ in files) + size - self.limit
-            in_use = time.time() - IN_USE_S
+            in_use, busy = time.time() - IN_USE_S, False
             for file, bytes_there, access in sorted(files, key=lambda file: file[2]):
                 if excess <= 0:
                     break
@@ -114,10 +118,16 @@ class Room:
                     continue
                 if _remove(file):
                     excess -= bytes_there
+                else:
+                    busy = True
             if excess > 0:
-                return False
-            with partial.open("wb") as made:
-                made.truncate(size)  # so that it counts from now on
+                return None if busy else False
+            try:
+                with partial.open("wb") as made:
+                    made.truncate(size)  # so that it counts from now on
+            except OSError:
+                partial.unlink(missing_ok=True)
+                raise
         return True
 
 

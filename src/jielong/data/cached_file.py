@@ -12,7 +12,6 @@ from typing import Any
 import filelock
 
 from jielong.data.shards import VERIFIED
-from jielong.runtime.atomic import write_file
 from jielong.runtime.files import sha256
 
 
@@ -46,7 +45,10 @@ def mark_sound(path: Path) -> None:
     folder = path.parent
     with contextlib.suppress(OSError), filelock.FileLock(folder / f".{VERIFIED}.lock"):
         stamps = _stamps(folder) | {path.name: _stamp(path)}
-        write_file(folder / VERIFIED, json.dumps({"files": stamps}).encode())
+        partial = folder / f".{VERIFIED}.partial"
+        # not synced to disk: were it lost, the copies would only be checked again
+        partial.write_text(json.dumps({"files": stamps}))
+        partial.replace(folder / VERIFIED)
 
 
 def _stamps(folder: Path) -> dict[str, Any]:

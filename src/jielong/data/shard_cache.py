@@ -58,7 +58,7 @@ class ShardCache:
         self._here = set[str]()  # checked by this process; may have had to make room since
         self._failed = set[str]()  # not fetched ahead again for a while, but when it is read
         self._warned = False
-        self._expected = 0  # how often that was said
+        self._expected = self._counted_ns = 0  # how often that was said, and when
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -155,7 +155,8 @@ class ShardCache:
                     self._changed.wait(IDLE_S)
 
     def _count(self) -> None:
-        count_on([self.folder / name for name in self.plan])
+        self._counted_ns = time.time_ns()
+        count_on([self.folder / name for name in self.plan], self._counted_ns)
 
     def _get(self, name: str, must: bool) -> bool | None:
         """Make sure that a file is here, and what the manifest says.
@@ -172,7 +173,7 @@ class ShardCache:
                 if not is_mine:
                     return False
                 if not is_sound(path, self.files[name]):
-                    if not self._take_room(name, must):
+                    if not self._take_room(waiting, must, stop):
                         return None
                     self._fetch(waiting, must, stop)
                 self._here.add(name)
@@ -183,18 +184,25 @@ class ShardCache:
             ) from None
         return True
 
-    def _take_room(self, name: str, must: bool) -> bool:
-        plan, size = self.plan, self.bytes_of([name])
+    def _take_room(self, waiting: _Waiting, must: bool, stop: threading.Event) -> bool:
+        name, plan = waiting.path.name, self.plan
         sooner = plan[: plan.index(name)] if name in plan else self.now
         keep = {self.folder / other for other in {*self.fixed, *sooner}}
-        found = self.room.take(self.folder / name, size, keep, must)
-        if must and not found:
-            raise DataError(
-                f"{shown_address(self.address)}/{name}: the {size / 1e9:.3g} GB of it have no room "
-                f"in {self.room.root}, which may have {self.room.limit / 1e9:.3g} GB: give a "
-                "larger --cache-gb"
-            )
-        return found
+        size, polls = self.bytes_of([name]), 0
+        while True:
+            found = self.room.take(waiting.path, size, keep, must)
+            if found or not must:
+                return bool(found)
+            if found is False or polls * POLL_S > STALLED_S:
+                raise DataError(
+                    f"{shown_address(self.address)}/{name}: the {size / 1e9:.3g} GB of it have no "
+                    f"room in {self.room.root}, which may have {self.room.limit / 1e9:.3g} GB: "
+                    "give a larger --cache-gb"
+                )
+            polls += 1
+            if stop.wait(POLL_S):
+                raise StoppedError
+            self.beat()
 
     def _fetch(self, waiting: _Waiting, must: bool, stop: threading.Event) -> None:
         path = waiting.path
@@ -217,6 +225,8 @@ class ShardCache:
 
         fetch(f"{self.address}/{path.name}", path, self.files[path.name], pause, goes_on)
         mark_sound(path)
+        if path.name in (plan := self.plan):
+            count_on([path], self._counted_ns, plan.index(path.name))
 
     @contextlib.contextmanager
     def _locked(self, waiting: _Waiting, must: bool, stop: threading.Event) -> Iterator[bool]:

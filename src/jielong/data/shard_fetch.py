@@ -17,6 +17,7 @@ from jielong.errors import DataError
 from jielong.runtime.files import sync
 
 TRIES = 3  # to get what the manifest says
+WHOLE_BYTES = 2**24  # asked for at once, of a file that is read whole
 COPY_AGAIN = "copy the whole dataset there again"
 
 Pause = Callable[[float], None]
@@ -123,7 +124,7 @@ def read_whole(address: str, most_bytes: int) -> bytes | None:
     shown, data = shown_address(address), bytearray()
     size = most_bytes + 1 if info.size is None else info.size
     while len(data) < size <= most_bytes + 1:
-        span = len(data), min(size, len(data) + remote.BLOCK_BYTES)
+        span = len(data), min(size, len(data) + WHOLE_BYTES)
         more = patiently(shown, functools.partial(store.read, info, *span), remote.CONTACT_S)
         if not more:
             break
