@@ -106,6 +106,10 @@ def test_a_run_on_a_remote_dataset_has_the_bits_of_one_here(
     train(serve(web, many_shards), tmp_path / "again")
     assert_equal(tmp_path / "again", whole)
     assert len(shards_asked(web)) == asked
+    web.files, before = {"/set/dataset.json": web.files["/set/dataset.json"]}, web.files
+    shutil.rmtree(tmp_path / "cache")
+    web.files |= {path: data for path, data in before.items() if "train-" not in path}
+    assert "this run is complete" in train(f"{web.address}/set", tmp_path / "run")
 
 
 def test_in_blocks_a_cache_smaller_than_the_dataset_gives_the_same_bits(

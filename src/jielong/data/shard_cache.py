@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import sys
 import threading
@@ -59,7 +60,7 @@ class ShardCache:
         self._failed = set[str]()  # not fetched ahead again for a while, but when it is read
         self._warned = False
         self._expected = self._counted_ns = 0  # how often that was said, and when
-        self._stop = threading.Event()
+        self._stop, self._enough = threading.Event(), threading.Event()
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
 
@@ -109,30 +110,40 @@ class ShardCache:
                 return self.path(name).open("rb", buffering=0)
 
     def start(self) -> None:
-        """Begin to fetch ahead what is expected, in the background, until `rest`."""
-        if not self._threads:
-            arguments = {"target": self._fetch_ahead, "args": (self._stop,), "daemon": True}
-            self._threads = [threading.Thread(**arguments) for _ in range(FETCHERS)]
-            for thread in self._threads:
-                thread.start()
+        """Begin to fetch ahead what is expected, in the background."""
+        if self._threads and not self._enough.is_set():
+            return
+        self._enough = threading.Event()
+        arguments = {"target": self._fetch_ahead, "args": (self._stop, self._enough)}
+        started = [threading.Thread(**arguments, daemon=True) for _ in range(FETCHERS)]
+        self._threads = [thread for thread in self._threads if thread.is_alive()] + started
+        for thread in started:
+            thread.start()
+        atexit.register(self.rest)  # a library's call must not outlive the interpreter
+
+    def wind_down(self) -> None:
+        """Fetch what is being fetched to its end, but nothing more."""
+        self._enough.set()
 
     def rest(self) -> None:
         """Fetch nothing more ahead; whoever waits for a file in another thread is told so."""
+        self._enough.set()
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join(10)  # as a rule at once: between two blocks of a file
         self._threads, self._stop = [], threading.Event()
+        atexit.unregister(self.rest)
 
     # ── fetching ──────────────────────────────────────────────────────────────────────────────
 
-    def _fetch_ahead(self, stop: threading.Event) -> None:
+    def _fetch_ahead(self, stop: threading.Event, enough: threading.Event) -> None:
         counted = time.monotonic()
-        while not stop.is_set():
+        while not enough.is_set():
             expected, progress = self._expected, False
             for name in self.plan:
-                if stop.is_set() or expected != self._expected:
+                if enough.is_set() or expected != self._expected:
                     break
                 if name in self._here or name in self._failed:
                     continue

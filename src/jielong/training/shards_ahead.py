@@ -29,7 +29,7 @@ def fetch_first(
     log: Callable[[str], None],
     beat: Callable[[], None],
 ) -> None:
-    """Fetch what is read at `step`: before it, as other ranks wait only so long within a step.
+    """Fetch what is read at `step`, before it: within a step other ranks wait only so long.
 
     Args:
         log: takes a line for the user.
@@ -45,9 +45,12 @@ def fetch_first(
     span = batches.span(step)
     batches.source.expect(span.epoch, span.first)
     _check_room(caches, batches.data.shuffle_shards is not None)
-    with fetching_ahead(caches):
+    with contextlib.ExitStack() as at_end:
         for cache in caches:
             cache.beat = beat
+            cache.start()
+            at_end.callback(cache.wind_down)  # what follows first reads what is here
+        for cache in caches:
             _fetch(cache, log, begins=step == 0)
 
 

@@ -132,7 +132,8 @@ def build(
     with world.barrier_after():
         data = open_data(config, folder, start, device, world.world_size)
         step = 0 if start.checkpoint is None else ckpt.step_of(start.checkpoint)
-        fetch_first(data.texts, data.batches, step, console.line, world.beat)
+        if step < data.plan.total_steps:  # else nothing is read any more
+            fetch_first(data.texts, data.batches, step, console.line, world.beat)
     config, plan, tokenizer = data.config, data.plan, data.tokenizer
     training = config.training
     dtype = choose_dtype(training.dtype, device, config.model.hidden_size)
