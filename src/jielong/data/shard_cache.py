@@ -114,7 +114,10 @@ class ShardCache:
         if self._threads and not self._enough.is_set():
             return
         self._enough = threading.Event()
-        arguments = {"target": self._fetch_ahead, "args": (self._stop, self._enough)}
+        arguments: dict[str, Any] = {
+            "target": self._fetch_ahead,
+            "args": (self._stop, self._enough),
+        }
         started = [threading.Thread(**arguments, daemon=True) for _ in range(FETCHERS)]
         self._threads = [thread for thread in self._threads if thread.is_alive()] + started
         for thread in started:
