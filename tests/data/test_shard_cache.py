@@ -109,6 +109,18 @@ def test_a_folder_or_file_that_is_no_dataset_is_told_apart(local: Path, web: Ser
         assert find_remote_dataset(address) is None
 
 
+def test_a_dataset_at_any_address_that_fsspec_knows_is_read(local: Path) -> None:
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    for file in local.rglob("*"):
+        if file.is_file():
+            memory.pipe(f"/sets/one/{file.relative_to(local)}", file.read_bytes())
+    try:
+        stream = opened("memory://sets/one").train
+        assert (stream.read(0, len(stream)) == train_tokens(local)).all()
+    finally:
+        memory.rm("/sets", recursive=True)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_fails_for_a_while_the_tokens_are_the_same(
     seed: int, local: Path, web: Served, monkeypatch: pytest.MonkeyPatch

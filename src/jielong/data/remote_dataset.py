@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,6 +147,7 @@ class RemoteStream(TokenStream):
     def __init__(self, cache: ShardCache, split: dict[str, Any], dtype: np.dtype) -> None:
         self._cache = cache
         self._opened: dict[int, BinaryIO] = {}
+        self._changing = threading.Lock()
         self._expected: tuple[Sequence[int], Sequence[int]] | None = None
         super().__init__(cache.folder, split, dtype)
 
@@ -155,9 +157,11 @@ class RemoteStream(TokenStream):
     def _file(self, shard: int) -> BinaryIO:
         file = self._opened.get(shard)
         if file is None:
-            while len(self._opened) >= MOST_OPEN:
-                self._opened.pop(next(iter(self._opened)), None)
-            file = self._opened[shard] = self._cache.open(self.names[shard])
+            file = self._cache.open(self.names[shard])
+            with self._changing:
+                while len(self._opened) >= MOST_OPEN:
+                    self._opened.pop(next(iter(self._opened)))
+                self._opened[shard] = file
         return file
 
     def _path(self, name: str) -> Path:
@@ -172,8 +176,8 @@ class RemoteStream(TokenStream):
         if (now, soon) == self._expected:
             return
         self._expected = now, soon
-        for shard in set(self._opened).difference(now, soon):
-            # closed once nobody reads it: another thread may be about to
-            self._opened.pop(shard, None)
+        with self._changing:
+            for shard in set(self._opened).difference(now, soon):
+                del self._opened[shard]  # closed once no thread reads it
         names = self.names
         self._cache.expect([names[shard] for shard in now], [names[shard] for shard in soon])
