@@ -102,9 +102,11 @@ class Batches:
         self.stream, self.data, self.seed = stream, data, training.seed
         self.noise, self.noise_steps = noise, noise_steps
         main = windows_of(stream, data, training.seed)
-        split = windows_of(stream, data, training.seed, bpe_dropout)
         self.source = main if mixture is None else MixedWindows(main, mixture)
-        self._split_source = split if mixture is None else MixedWindows(split, mixture)
+        self._split_source = self.source
+        if bpe_dropout is not None:
+            split = windows_of(stream, data, training.seed, bpe_dropout)
+            self._split_source = split if mixture is None else MixedWindows(split, mixture)
         self.windows = self.source.count  # of an epoch
         self.main_windows = main.count  # those of the split itself
         self.passes = 1.0 if mixture is None else mixture.passes

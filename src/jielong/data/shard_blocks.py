@@ -69,7 +69,7 @@ class BlockWindows:
         self._begins = np.cumsum([0, *self._counts])  # the first window of each
         self.count = int(self._begins[-1])
         self._blocks = -(-len(self._counts) // data.shuffle_shards)
-        in_use = 3 * data.shuffle_shards  # of two blocks, and of what is looked at beside them
+        in_use = 2 * data.shuffle_shards  # each holds where its documents begin
         self._of_shard = functools.lru_cache(maxsize=in_use)(self._windows_of)
         self._layout = functools.lru_cache(maxsize=4)(self._lay_out)
 
