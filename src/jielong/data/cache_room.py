@@ -133,14 +133,11 @@ class Room:
 
 def _files(root: Path) -> Iterator[tuple[Path, int, float]]:
     """Yield the copies in the cache, whole and partial: bytes, and when they were last needed."""
-    for folder in root.iterdir():
-        if not folder.is_dir():
-            continue
-        for file in folder.iterdir():
-            if file.name.endswith(PARTIAL) or file.suffix == ".bin":
-                with contextlib.suppress(OSError):
-                    stat = file.stat()
-                    yield file, stat.st_size, stat.st_atime
+    for file in root.glob("*/*"):
+        if file.name.endswith(PARTIAL) or file.suffix == ".bin":
+            with contextlib.suppress(OSError):  # it is gone
+                stat = file.stat()
+                yield file, stat.st_size, stat.st_atime
 
 
 def _remove(file: Path) -> bool:
