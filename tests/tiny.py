@@ -96,6 +96,9 @@ class ListStream:
     def read(self, start: int, stop: int) -> np.ndarray:
         return self.tokens[start:stop].copy()
 
+    def at_hand(self) -> list[tuple[int, int]]:
+        return [(0, len(self))]
+
 
 def random_documents(count: int, longest: int, seed: int = 0, vocab: int = 64) -> list[list[int]]:
     """Documents of 2 … `longest` tokens, from bos (1) to eos (2)."""

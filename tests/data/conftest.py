@@ -1,9 +1,11 @@
 import json
 
 import pytest
+from sharded import SHARD_TOKENS, reshard
 
 from jielong.config.load import load_config
-from jielong.tokenization.tokenizer import train_tokenizer
+from jielong.data.prepare.prepare import prepare
+from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
 
 def story(i):
@@ -35,3 +37,12 @@ def config_of():
         return load_config(data_path=tuple(map(str, paths)), **values)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def many_shards(tmp_path_factory, corpus_file, tokenizer_dir):
+    """A prepared dataset whose training text is in a dozen shards or more."""
+    folder = tmp_path_factory.mktemp("prepared")
+    config = load_config(data_path=(str(corpus_file),), validation_fraction=0.1)
+    prepare(config, Tokenizer.load(tokenizer_dir), folder / "one")
+    return reshard(folder / "one", folder / "many", SHARD_TOKENS)

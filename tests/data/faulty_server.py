@@ -31,6 +31,7 @@ class Served:
         faults: by path, and `probe PATH` for requests of its size alone: `drop N` closes the
             connection after N bytes of the answer, `cut N` gives N bytes fewer, `STATUS` or
             `STATUS SECONDS` (to wait) is an answer, `none` is no fault.
+        damaged: by path, how often the first byte of a file is sent with a bit flipped.
         ranges: whether it knows ranges.
         lengths: whether it says how large files are.
         asked: paths and ranges of the requests for content.
@@ -38,10 +39,16 @@ class Served:
 
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[str]] = field(default_factory=dict)
+    damaged: dict[str, int] = field(default_factory=dict)
     ranges: bool = True
     lengths: bool = True
     asked: list[tuple[str, str]] = field(default_factory=list)
     address: str = ""
+
+
+def start_of(asked: str) -> int:
+    """The first byte of a range that was asked for."""
+    return int(asked.removeprefix("bytes=").partition("-")[0] or 0)
 
 
 def _headers(data: bytes) -> dict[str, str]:
@@ -51,6 +58,7 @@ def _headers(data: bytes) -> dict[str, str]:
 def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else head and body of an answer wait for one another
         timeout = 10
 
         def log_message(self, format: str, *values: object) -> None:
@@ -90,6 +98,9 @@ def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
                     headers["Content-Range"] = f"bytes */{len(data)}"
                     status, start = 416, end
                 data = data[start:end]
+            if asked != "bytes=0-0" and start_of(asked) == 0 and served.damaged.get(path, 0):
+                served.damaged[path] -= 1
+                data = bytes([data[0] ^ 1]) + data[1:]
             kind, _, count = fault.partition(" ")
             if kind == "cut":
                 data = data[: len(data) - int(count)]

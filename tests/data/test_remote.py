@@ -21,6 +21,8 @@ from faulty_server import Served, file_server, put, s3_server
 from document_samples import pdf_of
 from jielong.config.load import load_config
 from jielong.data.prepare.prepare import prepare
+from jielong.data.remote_dataset import find_remote_dataset, open_prepared
+from jielong.data.shards import open_dataset
 from jielong.data.sources import remote
 from jielong.data.sources.documents import (
     BadLine,
@@ -300,6 +302,23 @@ def s3(bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("name", files())
 def test_an_object_of_s3_is_read_as_a_local_file(name: str, s3: str) -> None:
     assert texts(items_of(f"s3://texts/all/{name}")) == TEXTS
+
+
+def test_a_dataset_in_s3_is_read_shard_by_shard(
+    s3: str, many_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("JIELONG_CACHE", str(tmp_path))
+    for file in many_shards.rglob("*"):
+        if file.is_file():
+            put(s3, f"texts/my set/{file.relative_to(many_shards)}", file.read_bytes())
+    folder = find_remote_dataset("s3://texts/my set/")
+    assert folder is not None
+    ours, theirs = open_prepared(folder).train, open_dataset(many_shards).train
+    assert (ours.read(0, len(ours)) == theirs.read(0, len(theirs))).all()
+    assert (ours.documents == theirs.documents).all()
+    with pytest.raises(DataError, match="is a prepared dataset, not text"):
+        items_of("s3://texts/my set")
+    assert find_remote_dataset("s3://texts/none") is None
 
 
 def test_an_object_store_that_drops_and_throttles_is_read_to_the_end(

@@ -93,6 +93,12 @@ class DataConfig:
     )
     document_mask: bool = option(True, "A document never attends to its neighbours in a window.")
     shuffle: bool = option(True, "Shuffle the windows anew in each epoch.")
+    shuffle_shards: int | None = option(
+        None,
+        "Shuffle within blocks of so many shards, taken in random order, so that no more than two "
+        "blocks of a remote dataset have to be here at a time; default: over the whole text.",
+        low=1,
+    )
     num_workers: int = option(
         1, "Batches built ahead in threads; 0 builds in line.", low=0, free=True
     )

@@ -88,6 +88,13 @@ class RunConfig:
         low=1.0,
         free=True,
     )
+    cache_gb: float | None = option(
+        None,
+        "Disk for the shards of remote datasets, in GB (1e9 bytes), of all runs on a machine "
+        "together; default: four fifths of what is free.",
+        low=0.0,
+        free=True,
+    )
     tracker: tuple[str, ...] = option(
         (),
         "Records and samples also go to these: Weights & Biases, TensorBoard, SwanLab, Trackio, "

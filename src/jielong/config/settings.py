@@ -224,6 +224,8 @@ class Config:
             check_mixture(self.data)
         if self.data.replay is not None:
             check_replay(self.data.replay, self.data.data_path)
+        if self.data.shuffle_shards is not None and not self.data.shuffle:
+            raise ConfigError("data.shuffle_shards shuffles: leave it out with data.shuffle=false")
         for name in ("shard_degree", "cpu_offload"):
             if getattr(t, name) and t.parallel != "fsdp":
                 raise ConfigError(f"training.{name} is for --parallel fsdp alone")

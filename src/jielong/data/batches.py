@@ -15,6 +15,7 @@ from torch import Tensor
 from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
 from jielong.data.mixture import MixedWindows, Mixture
 from jielong.data.noise import BpeDropout, InputNoise
+from jielong.data.shard_blocks import windows_of
 from jielong.data.shuffle import random_bits
 from jielong.data.windows import Row, Stream, Windows
 
@@ -100,10 +101,12 @@ class Batches:
         """
         self.stream, self.data, self.seed = stream, data, training.seed
         self.noise, self.noise_steps = noise, noise_steps
-        main = Windows(stream, data, training.seed)
-        split = Windows(stream, data, training.seed, bpe_dropout)
+        main = windows_of(stream, data, training.seed)
         self.source = main if mixture is None else MixedWindows(main, mixture)
-        self._split_source = split if mixture is None else MixedWindows(split, mixture)
+        self._split_source = self.source
+        if bpe_dropout is not None:
+            split = windows_of(stream, data, training.seed, bpe_dropout)
+            self._split_source = split if mixture is None else MixedWindows(split, mixture)
         self.windows = self.source.count  # of an epoch
         self.main_windows = main.count  # those of the split itself
         self.passes = 1.0 if mixture is None else mixture.passes
@@ -164,8 +167,13 @@ class Batches:
         return self.source.ordered(epoch, places)
 
     def offset(self, epoch: int) -> int:
-        """Return the token of the split at which an epoch's first window begins."""
-        return self.source.offset(epoch)
+        """Return the token of the split at which an epoch's first window begins.
+
+        With `shuffle_shards` there is none: each shard is cut at another token.
+        """
+        main = self.source.main if isinstance(self.source, MixedWindows) else self.source
+        assert isinstance(main, Windows)
+        return main.offset(epoch)
 
     def step_windows(self, step: int) -> np.ndarray:
         """Return the windows of the global batch at `step`; the last of an epoch may be smaller."""
@@ -178,10 +186,11 @@ class Batches:
         The tokens of a step do not depend on the number of ranks. A rank without a window gets one
         with all targets ignored, since all ranks must take part.
         """
-        windows = self.step_windows(step)
+        span, windows = self.span(step), self.step_windows(step)
+        self.source.expect(span.epoch, span.first)
         share = np.array_split(windows, world_size)[rank]
         own = share if len(share) else windows[:1]
-        batch = self.load(own, self.span(step).epoch, self.is_noisy(step))
+        batch = self.load(own, span.epoch, self.is_noisy(step))
         return batch if len(share) else batch.rows(share)
 
     def documents_of(self, windows: np.ndarray, epoch: int) -> list[int]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jielong.data.windows import Row, Stream, Windows
+from jielong.data.shard_blocks import AnyWindows, windows_of
+from jielong.data.windows import Row, Stream
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ class MixedWindows:
     Windows below `main.count` are the main text's; then come each part's of the epoch, in order.
     """
 
-    def __init__(self, main: Windows, mixture: Mixture) -> None:
+    def __init__(self, main: AnyWindows, mixture: Mixture) -> None:
         self.main = main
         self.parts = [
-            Windows(part.stream, main.data, main.seed, main.bpe_dropout) for part in mixture.parts
+            windows_of(part.stream, main.data, main.seed, main.bpe_dropout)
+            for part in mixture.parts
         ]
         self.counts = [  # windows of each part in an epoch
             max(1, round(main.count * part.share / mixture.main_share)) for part in mixture.parts
@@ -73,9 +75,15 @@ class MixedWindows:
         found[left] = self.main.ordered(epoch, places)
         return found
 
-    def offset(self, epoch: int) -> int:
-        """Return the token of the main text at which an epoch's first window begins."""
-        return self.main.offset(epoch)
+    def expect(self, epoch: int, place: int) -> None:
+        """Tell the streams which shards are read from a place of an epoch on."""
+        left, total = place, self.count
+        for part in reversed(range(len(self.parts))):
+            text, count = self.parts[part], self.counts[part]
+            before = left * count // total  # the part's windows at earlier places
+            text.expect(*divmod(epoch * count + before, text.count))
+            left, total = left - before, total - count
+        self.main.expect(epoch, left)
 
     def row(self, window: int, epoch: int) -> Row:
         """Return a window of an epoch: what it holds, and what is to be predicted."""

@@ -16,11 +16,13 @@ tokens, cut into shards every `SHARD_TOKENS` tokens, so documents may span two s
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -52,24 +54,40 @@ class TokenStream:
     error instead of crashing the process (SIGBUS), and resident memory does not grow.
 
     Attributes:
-        documents: (documents,) int64, start of each document in the stream; memory-mapped.
+        names: of its shards.
+        shard_tokens: tokens of each shard but the last, which may have fewer.
         text_bytes: UTF-8 bytes of the text that the tokens encode.
     """
 
     def __init__(self, folder: Path, split: dict[str, Any], dtype: np.dtype) -> None:
-        self._paths = [folder / name for name in split["shards"]]
-        self._files = [path.open("rb", buffering=0) for path in self._paths]
-        self._lock = threading.Lock()
-        self._dtype = dtype
-        self._shard_tokens: int = split["shard_tokens"]
-        self._length: int = split["tokens"]
+        self.names: Sequence[str] = split["shards"]
+        self.shard_tokens: int = split["shard_tokens"]
         self.text_bytes: int = split["text_bytes"]
-        self.documents: np.ndarray = np.memmap(
-            folder / split["documents_file"], dtype="<i8", mode="r", shape=(split["documents"],)
-        )
+        self._folder, self._split, self._dtype = folder, split, dtype
+        self._length: int = split["tokens"]
+        self._lock = threading.Lock()
+        self._open()
+
+    def _open(self) -> None:
+        """Open what is there; an open file stays readable."""
+        self._files = [(self._folder / name).open("rb", buffering=0) for name in self.names]
 
     def __len__(self) -> int:
         return self._length
+
+    @functools.cached_property
+    def documents(self) -> np.ndarray:
+        """Return the start of each document in the stream: (documents,) int64, memory-mapped."""
+        split = self._split
+        path = self._path(split["documents_file"])
+        return np.memmap(path, dtype="<i8", mode="r", shape=(split["documents"],))
+
+    def at_hand(self) -> list[tuple[int, int]]:
+        """Return the stretches, from token to token, that can be read without waiting."""
+        return [(0, self._length)]
+
+    def expect(self, now: Sequence[int], soon: Sequence[int]) -> None:
+        """Take note of the shards that are read now and soon; local ones are there anyway."""
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Read tokens [start, stop): (stop − start,) uint16 or uint32.
@@ -82,8 +100,8 @@ class TokenStream:
         out = np.empty(stop - start, dtype=self._dtype)
         filled = 0
         while filled < len(out):
-            shard, offset = divmod(start + filled, self._shard_tokens)
-            count = min(len(out) - filled, self._shard_tokens - offset)
+            shard, offset = divmod(start + filled, self.shard_tokens)
+            count = min(len(out) - filled, self.shard_tokens - offset)
             self._read_into(shard, offset, out[filled : filled + count])
             filled += count
         return out
@@ -91,11 +109,19 @@ class TokenStream:
     def _read_into(self, shard: int, offset: int, out: np.ndarray) -> None:
         view = out.data.cast("B")
         position = offset * self._dtype.itemsize
+        file = self._file(shard)
         while view:
-            got = self._read_at(self._files[shard], position, view)
+            got = self._read_at(file, position, view)
             if not got:
-                raise DataError(f"{self._paths[shard]}: ends too soon, at byte {position}: {AGAIN}")
+                path = self._folder / self.names[shard]
+                raise DataError(f"{path}: ends too soon, at byte {position}: {AGAIN}")
             view, position = view[got:], position + got
+
+    def _file(self, shard: int) -> BinaryIO:
+        return self._files[shard]
+
+    def _path(self, name: str) -> Path:
+        return self._folder / name
 
     def _read_at(self, file: BinaryIO, position: int, view: memoryview) -> int:
         if hasattr(os, "preadv"):
@@ -189,14 +215,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; make the dataset with `jielong prepare`")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
+    except OSError:
+        text = b""
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: bytes, name: str) -> dict[str, Any]:
+    """Return the manifest of a prepared dataset; `name` is its file's, for messages.
+
+    Raises:
+        DataError: it is damaged, or names files outside the folder.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads(text.decode("utf-8"))
         if manifest["format"] != FORMAT:
-            raise DataError(f"{path}: format {manifest['format']!r} is not {FORMAT!r}: {AGAIN}")
+            raise DataError(f"{name}: format {manifest['format']!r} is not {FORMAT!r}: {AGAIN}")
         sound = manifest["fingerprint"] == fingerprint_of(manifest) and _is_consistent(manifest)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         sound = False
     if not sound:
-        raise DataError(f"{path}: the manifest is damaged: {AGAIN}")
+        raise DataError(f"{name}: the manifest is damaged: {AGAIN}")
     return manifest
 
 

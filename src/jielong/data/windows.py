@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from jielong.config.settings import IGNORE_INDEX, DataConfig
 from jielong.data.noise import SPLIT_ROUNDS, BpeDropout
+from jielong.data.shards import TokenStream
 from jielong.data.shuffle import permute, random_bits
 
+AT_A_TIME = 2  # shards of a text that is read in order, as a window may end in the next one
 _OFFSET, _SPLIT = 1, 4  # keys that set these random bits apart from those of noise and dropout
 
 Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # tokens, targets and document ids, (T,) each
@@ -19,8 +22,8 @@ Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # tokens, targets and document 
 class Stream(Protocol):
     """The tokens of a split: documents one after another, each from bos to eos."""
 
-    documents: np.ndarray  # (documents,) int64: where each begins
-
+    @property
+    def documents(self) -> np.ndarray: ...  # (documents,) int64: where each begins
     def __len__(self) -> int: ...
     def read(self, start: int, stop: int) -> np.ndarray: ...
 
@@ -69,6 +72,22 @@ class Windows:
                 first = int(np.searchsorted(starts, start, side="right")) - 1
                 found.update(range(first, int(np.searchsorted(starts, stop))))
         return sorted(found)
+
+    def expect(self, epoch: int, place: int) -> None:
+        """Tell the stream which shards are read from a place of an epoch on."""
+        if isinstance(self.stream, TokenStream):
+            self.stream.expect(*self._shards_from(self.stream, place))
+
+    def _shards_from(self, stream: TokenStream, place: int) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the shards that are read now and soon: where windows are shuffled, all now."""
+        count = len(stream.names)
+        if self.data.shuffle:
+            return range(count), ()
+        is_row = self.data.packing == "pad"
+        token = int(stream.documents[place]) if is_row else place * self.data.max_seq_len
+        at = token // stream.shard_tokens
+        ahead = [(at + i) % count for i in range(min(count, 2 * AT_A_TIME))]
+        return ahead[:AT_A_TIME], ahead[AT_A_TIME:]
 
     def offset(self, epoch: int) -> int:
         """Return the token at which an epoch's first window begins."""
@@ -133,6 +152,6 @@ class Windows:
         return self.bpe_dropout.split(tokens, bits)
 
 
-@functools.lru_cache(maxsize=8)  # asked for with every window
+@functools.lru_cache(maxsize=1024)  # asked for with every window, and of shards by many seeds
 def _offset_bits(seed: int, epoch: int) -> int:
     return int(random_bits(np.array(epoch), seed, _OFFSET))

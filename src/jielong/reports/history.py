@@ -176,11 +176,12 @@ def _settings(path: Path, problems: list[str]) -> dict[str, Any]:
 def _dataset(history: RunHistory) -> dict[str, Any]:
     """The manifest of the run's own dataset, or of the prepared one that it was given."""
     given = history.settings.get("data_path")
-    places = [RunFolder(history.folder).data]
+    folder = RunFolder(history.folder)
+    places = [folder.data / "dataset.json", folder.remote_dataset]
     if isinstance(given, list) and len(given) == 1:
-        places.append(Path(str(given[0])))
+        places.append(Path(str(given[0])) / "dataset.json")
     for place in places:
-        found = _json(place / "dataset.json")
+        found = _json(place)
         if found and all(isinstance(found.get(k, {}), dict) for k in ("splits", "counts")):
             return found
     return {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 
 from jielong.errors import DataError, JielongError
-from jielong.runtime.files import sync
+from jielong.runtime.files import check_local, sync
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -44,6 +44,7 @@ def atomic_folder(
     Raises:
         JielongError: another process is writing the folder, or writing fails.
     """
+    check_local(out_dir)
     # a folder to be replaced may be a link, which is then replaced itself
     out_dir = out_dir.parent.resolve() / out_dir.name if replace else out_dir.resolve()
     work_dir = out_dir.parent / f".{out_dir.name}.partial"

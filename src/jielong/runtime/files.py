@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,12 +28,35 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+COPY = {  # the command that copies a folder to an address
+    "s3": "aws s3 cp --recursive FOLDER {to}",
+    "gs": "gcloud storage cp --recursive FOLDER {to}",
+    "az": "az storage copy --recursive --source FOLDER --destination {to}",
+    "hf": "hf upload REPOSITORY FOLDER --repo-type dataset",
+}
+
+
+def check_local(folder: Path) -> None:
+    """Refuse a folder whose name is a remote address: nothing is written there.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    address = re.match("([a-z][a-z0-9+.-]+):/+(.*)", str(folder), re.IGNORECASE | re.DOTALL)
+    if address is not None:
+        to = f"{address[1]}://{address[2]}"
+        how = COPY.get(address[1].lower(), "").format(to=to)
+        then = f"copy it there: {how}" if how else "copy it there"
+        raise ConfigError(f"{to}: results are written to local folders: give one, then {then}")
+
+
 def check_writable(folder: Path) -> None:
     """Refuse, before any work, a folder that could not be written.
 
     Raises:
         ConfigError: it could not.
     """
+    check_local(folder)
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ConfigError(f"{folder}: {there} is not a folder: choose another --out-dir")

@@ -20,6 +20,7 @@ from jielong.config.load import load_toml
 from jielong.config.settings import FIELDS, Config, same_setting
 from jielong.errors import ConfigError
 from jielong.runtime.atomic import write_file
+from jielong.runtime.files import check_local
 
 
 class RunFolder:
@@ -36,6 +37,7 @@ class RunFolder:
         self.replay = self.path / "replay"
         self.rank_log = self.path / "ranks.jsonl"  # of several processes
         self.profile = self.path / "profile"
+        self.remote_dataset = self.path / "remote_dataset.json"
 
     @property
     def started(self) -> bool:
@@ -51,6 +53,7 @@ class RunFolder:
         Raises:
             ConfigError: another process uses the folder, or it cannot be written.
         """
+        check_local(self.path)
         holder, new = self.path / "holder.json", not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,8 @@ from jielong.config.mixture import replay_share
 from jielong.config.settings import Config, same_setting
 from jielong.data.prepare.prepare import prepare
 from jielong.data.prepare.provenance import SETTINGS, Sources, changes_since, provenance
-from jielong.data.shards import Dataset, open_dataset, verify_dataset
+from jielong.data.remote_dataset import open_prepared, verify_prepared
+from jielong.data.shards import Dataset
 from jielong.errors import DataError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
@@ -39,7 +40,7 @@ def ensure_datasets(
         known = _trained_on(text, run)
         with text.naming():
             ensure_dataset(text.config, tokenizer, text.folder, known, sources[text.name], log)
-            verify_dataset(text.dataset_folder, again=verify)
+            verify_prepared(text.dataset_folder, again=verify)
 
 
 def ensure_dataset(
@@ -112,7 +113,7 @@ def load_texts(config: Config, tokenizer: Tokenizer, run: RunFolder) -> RunTexts
 
 
 def _open(folder: Path, tokenizer: Tokenizer, config: Config) -> Dataset:
-    dataset = open_dataset(folder, verify=False)
+    dataset = open_prepared(folder, config.run.cache_gb)
     named = config.data.bos_token or config.data.eos_token
     if named and dataset.manifest["special_ids"] != tokenizer.special_ids:
         raise DataError(

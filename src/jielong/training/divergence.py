@@ -32,9 +32,15 @@ def unigram_loss(train: TokenStream, held_out: TokenStream, vocab_size: int) -> 
 
 
 def _sample(stream: TokenStream) -> np.ndarray:
-    """Return (n,) tokens of pieces that are spread evenly; of a short stream, all."""
-    starts = range(0, len(stream), max(SAMPLE_TOKENS, -(-len(stream) // SAMPLES)))
-    pieces = [stream.read(i, min(i + SAMPLE_TOKENS, len(stream))) for i in starts]
+    """Return (n,) tokens of pieces that are spread evenly over what is here; if little is, all."""
+    stretches = stream.at_hand() or [(0, len(stream))]
+    begins = np.cumsum([0, *(stop - start for start, stop in stretches)])
+    pieces = []
+    for i in range(0, begins[-1], max(SAMPLE_TOKENS, -(-int(begins[-1]) // SAMPLES))):
+        at = int(np.searchsorted(begins, i, side="right")) - 1
+        start, stop = stretches[at]
+        begin = start + i - int(begins[at])
+        pieces.append(stream.read(begin, min(begin + SAMPLE_TOKENS, stop)))
     return np.concatenate(pieces).astype(np.int64)
 
 

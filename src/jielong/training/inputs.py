@@ -15,12 +15,14 @@ from jielong.config.load import load_toml
 from jielong.config.settings import Config
 from jielong.data.prepare.files_read import describe_files
 from jielong.data.prepare.provenance import Sources
+from jielong.data.remote_dataset import RemoteDataset
 from jielong.data.sample_on_ray import sample_on_ray
-from jielong.data.shards import open_dataset
+from jielong.data.shards import MANIFEST, read_manifest
 from jielong.data.sources.documents import DocumentTexts
 from jielong.data.sources.row_text import RowText
 from jielong.data.sources.text_units import Splitting
 from jielong.errors import ConfigError, DataError
+from jielong.runtime.atomic import write_file
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.chat import Chat
 from jielong.tokenization.text_pieces import sample
@@ -103,6 +105,8 @@ def prepare_inputs(
     tokenizer = load_tokenizer(found, folder, start)
     ensure_datasets(texts_of(found, folder), tokenizer, folder, sources, log, verify)
     texts = load_texts(found, tokenizer, folder)
+    if isinstance(texts.main.dataset, RemoteDataset):  # reports tell of its text later
+        write_file(folder.remote_dataset, (texts.main.dataset.folder / MANIFEST).read_bytes())
     found = _with_window_of_text(found, texts, log)
     sized = with_architecture(found, tokenizer, start)
     if start.checkpoint is None:
@@ -263,7 +267,7 @@ def _text_size(
     size = 0
     for text in new_texts(config, run):
         if text.prepared is not None:
-            size += open_dataset(text.prepared, verify=False).train.text_bytes
+            size += read_manifest(text.prepared)["splits"]["train"]["text_bytes"]
         else:
             size += _bytes_of(sources[text.name]())
     return TextSize(size, vocabulary)

@@ -34,6 +34,7 @@ from jielong.training.profiling import StepProfiler
 from jielong.training.run_data import open_data
 from jielong.training.scaling import UPDATE_TOKENS
 from jielong.training.schedule import Schedule
+from jielong.training.shards_ahead import caches_of, fetch_first, fetching_ahead
 from jielong.training.speed import Machine
 from jielong.training.starting_point import StartingPoint
 from jielong.training.step import TrainStep
@@ -130,7 +131,11 @@ def build(
         JielongError: the tokenizer or dataset is missing, damaged or does not fit.
     """
     device = machine.device
-    data = open_data(config, folder, start, device, world.world_size)
+    with world.barrier_after():
+        data = open_data(config, folder, start, device, world.world_size)
+        step = 0 if start.checkpoint is None else ckpt.step_of(start.checkpoint)
+        if step < data.plan.total_steps:  # else nothing is read any more
+            fetch_first(data.texts, data.batches, step, console.line, world.beat)
     config, plan, tokenizer = data.config, data.plan, data.tokenizer
     training = config.training
     dtype = choose_dtype(training.dtype, device, config.model.hidden_size)
@@ -180,4 +185,7 @@ def read_batches(state: TrainState, steps: range) -> Generator[Batch, None, None
     world, own_time = state.world, state.train_step.own_time
     workers = state.config.data.num_workers
     batches = prefetch(state.batches, steps, world.rank, world.world_size, workers)
-    return world.limited(own_time.each(batches) if own_time else batches, "reading a batch")
+    read = world.limited(own_time.each(batches) if own_time else batches, "reading a batch")
+    # shards come no more before the batches end: a thread that waits for one must not hold them up
+    with contextlib.closing(read), fetching_ahead(caches_of(state.texts)):
+        yield from read

@@ -13,7 +13,9 @@ from jielong.config.mixture import MixtureSource, ReplaySetting
 from jielong.config.settings import Config
 from jielong.data.mixture import Mixture, Part
 from jielong.data.prepare.provenance import Sources, warn_of_same_text
+from jielong.data.remote_dataset import find_remote_dataset
 from jielong.data.shards import Dataset
+from jielong.data.sources.remote import is_remote
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.run_folder import RunFolder
 
@@ -99,11 +101,19 @@ def new_texts(config: Config, run: RunFolder) -> list[Text]:
 
 
 def prepared_folder(config: Config) -> Path | None:
-    """The folder of a dataset that `jielong prepare` made, if that is what `data_path` names."""
+    """The folder of a dataset that `jielong prepare` made, if that is what `data_path` names.
+
+    Of a remote one it is the cache's.
+
+    Raises:
+        DataError: a remote one is damaged, or its server cannot be reached.
+    """
     paths = config.data.data_path
-    if len(paths) == 1 and (Path(paths[0]) / "dataset.json").is_file():
-        return Path(paths[0])
-    return None
+    if len(paths) != 1:
+        return None
+    if is_remote(paths[0]):
+        return find_remote_dataset(paths[0])
+    return Path(paths[0]) if (Path(paths[0]) / "dataset.json").is_file() else None
 
 
 def _find_text(text: Text, others: Callable[[], list[tuple[str, list[Sources]]]]) -> Sources:

@@ -90,7 +90,7 @@ def list_files(path: str, for_training: bool = False, suffixes: Suffixes = froze
         return Listing([here])
     if here.is_dir():
         if reason := _folder_of_a_program(here):
-            _refuse(path, reason)
+            refuse(path, reason)
         listing = _select(here, _walk([here], own=here), for_training, suffixes)
         if not listing.files:
             raise DataError(
@@ -113,7 +113,8 @@ def list_files(path: str, for_training: bool = False, suffixes: Suffixes = froze
     raise DataError(f"{path}: no such file or folder{hint}")
 
 
-def _refuse(path: str, reason: str) -> None:
+def refuse(path: str, reason: str) -> None:
+    """Raise the error of a folder that was given as text, and is a prepared dataset."""
     if reason == DATASET:
         raise DataError(
             f"{path}: is a prepared dataset, not text: give it to `jielong pretrain` as the only "

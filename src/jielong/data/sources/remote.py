@@ -242,8 +242,16 @@ class _Stream(io.RawIOBase):
         return patiently(path.name, some, PATIENCE_S if at else CONTACT_S)
 
 
-def patiently(name: str, call: Callable[[], Result], patience_s: float) -> Result:
+def patiently(
+    name: str,
+    call: Callable[[], Result],
+    patience_s: float,
+    pause: Callable[[float], None] | None = None,
+) -> Result:
     """Call until there is an answer.
+
+    Args:
+        pause: waits for so many seconds; default: sleep.
 
     Raises:
         UnreadableFileError: the server refuses, or the file is cut short there.
@@ -259,13 +267,13 @@ def patiently(name: str, call: Callable[[], Result], patience_s: float) -> Resul
             tries, cuts = tries + 1, cuts + error.is_cut
             if cuts >= CUT_TRIES:
                 raise UnreadableFileError(name, f"{error}: it is cut short there") from None
-            pause = max(wait, error.wait_s)
+            seconds = max(wait, error.wait_s)
             waited += wait
             if waited > patience_s:
                 raise OutageError(
                     f"{name}: {error}; tried {tries} times: run again when the server answers"
                 ) from None
-            if pause >= TOLD_S:
-                print(f"{name}: {error}; waiting {pause:.0f} s", file=sys.stderr, flush=True)
-            time.sleep(pause)
+            if seconds >= TOLD_S:
+                print(f"{name}: {error}; waiting {seconds:.0f} s", file=sys.stderr, flush=True)
+            (pause or time.sleep)(seconds)
             wait = min(2 * wait, LONGEST_WAIT_S)

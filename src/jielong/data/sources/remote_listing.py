@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from jielong.data.sources.file_kinds import KINDS, READABLE, kind_of
-from jielong.data.sources.listing import NotRead, matches
+from jielong.data.sources.listing import DATASET, NotRead, matches, refuse
 from jielong.data.sources.names_read import MemberRules, choose
 from jielong.data.sources.remote import (
     CONTACT_S,
@@ -85,7 +85,11 @@ def _chosen(
 ) -> tuple[list[tuple[RemotePath, str]], list[NotRead]]:
     """Choose what is read of the files below a folder, by their names in it."""
     names = sorted(name for name in below if name and not name.endswith("/"))
-    chosen = choose(((name, "") for name in names), rules, FORMATS)
+    datasets = _datasets(names)
+    if PurePosixPath() in datasets:
+        refuse(shown, DATASET)
+    within = {name: DATASET for name in names if datasets & set(PurePosixPath(name).parents)}
+    chosen = choose(((name, within.get(name, "")) for name in names), rules, FORMATS)
     if not chosen.kinds:
         reasons = dict.fromkeys(chosen.reasons.values())
         there = f" (there is: {'; '.join(reasons)})" if reasons else ""
@@ -101,3 +105,10 @@ def _chosen(
         for name, reason in chosen.reasons.items()
     ]
     return files, not_read
+
+
+def _datasets(names: list[str]) -> set[PurePosixPath]:
+    """Return the folders that are prepared datasets."""
+    paths = [PurePosixPath(name) for name in names]
+    with_manifest = {path.parent for path in paths if path.name == "dataset.json"}
+    return with_manifest & {path.parent for path in paths if path.name.endswith(".documents.bin")}
