@@ -149,15 +149,15 @@ def follow() -> None:
     print(save("processes-follow", {"rows": rows}))
 
 
-def launch(case: dict[str, Any]) -> list[dict[str, Any]]:
-    """Run a case in as many processes as it has; return what each found."""
+def launch(case: dict[str, Any], script: Path = Path(__file__)) -> list[dict[str, Any]]:
+    """Run a case of a script in as many processes as it has; return what each found."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     n = case["processes"]
     variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(n)}
     variables |= {"OMP_NUM_THREADS": str(case["threads"]), "LOCAL_WORLD_SIZE": str(n)}
-    command = [sys.executable, str(Path(__file__).resolve()), "--job", json.dumps(case)]
+    command = [sys.executable, str(script.resolve()), "--job", json.dumps(case)]
     processes = [
         subprocess.Popen(
             command,
