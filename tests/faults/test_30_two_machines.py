@@ -88,14 +88,13 @@ def machines() -> Iterator[list[str]]:
 def start(machine: int, output: Path, words: list[str]) -> subprocess.Popen[bytes]:
     """torchrun on a machine; they meet at the first one's address."""
     name = LINKS[machine]
-    # as patient as a cluster's settings should be where its links may fail for a while
-    patience = "read_timeout=900,join_timeout=900,keep_alive_max_attempt=180"
     launcher = [
         *("ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run"),
         *("--nnodes=2", f"--nproc-per-node={RANKS[machine]}", "--max-restarts=1"),
         *("--rdzv-backend=c10d", f"--rdzv-endpoint={ADDRESSES[0]}:{PORT}", "--rdzv-id=two"),
-        *(f"--rdzv-conf=is_host={int(machine == 0)},{patience}", "--local-addr"),
-        ADDRESSES[machine],
+        f"--local-addr={ADDRESSES[machine]}",
+        # the patience with a failing network that scripts/ have too
+        f"--rdzv-conf=is_host={int(machine == 0)},read_timeout=600",
     ]
     with output.open("wb") as file:
         return subprocess.Popen(

@@ -205,7 +205,7 @@ def test_ranks_with_a_part_of_the_model_each_choose_as_one_process_and_leave_not
     for name, changes in (("parts", {}), ("parts-given", {"learning_rate": expected[0]})):
         settings = shared | {"out_dir": place.folder / name} | changes
         jobs.append((free_port(), ["pretrain", *flags(settings)]))
-    results = python_in_ranks(2, ["-c", IN_RANKS, str(SHARE), json.dumps(jobs)], timeout=600)
+    results = python_in_ranks(2, ["-c", IN_RANKS, str(SHARE), json.dumps(jobs)])
     assert [status for status, _ in results] == [0, 0], results
     said = results[0][1]
     assert said.count("FSDP2: 2 processes share one copy") == 2

@@ -85,7 +85,7 @@ def launch(ranks: int, jobs: list[list[str]], back: Path | None = None, step: in
     numbered = json.dumps(
         [(free_port(), job, str(back) if back and job is jobs[-1] else None, step) for job in jobs]
     )
-    found = python_in_ranks(ranks, ["-c", SEVERAL, numbered], timeout=600)
+    found = python_in_ranks(ranks, ["-c", SEVERAL, numbered])
     for status, said in found:
         assert status == 0, said
     assert found[1][1] == ""  # rank 1 says nothing
