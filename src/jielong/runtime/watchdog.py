@@ -109,7 +109,7 @@ class Watchdog:
     def stop(self) -> None:
         """End the watch; the others do not miss this rank."""
         self.ended.set()
-        self.thread.join(2 * POLL_S)
+        self.thread.join(GRACE_S)  # at once, unless the store is slow; its last word must be ours
         with contextlib.suppress(UnreachableError):
             self._set("ended")
 
