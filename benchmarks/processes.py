@@ -311,7 +311,8 @@ def followed(case: dict[str, Any]) -> dict[str, Any]:
         own = {"gradients": gradients, "division": division, "world": world}
         step = new_step(model, torch.float32, learning_rate=rate, **own)
         rows = np.array_split(np.arange(FOLLOWED_ROWS), world.world_size)[world.rank]
-        load, losses, loads = None, [], []
+        even = torch.ones(config.model.num_hidden_layers, config.model.num_experts)
+        load, losses, loads = even if config.model.use_moe else None, [], []
         for number in range(UPDATES):
             batch = random_batch(
                 config.model.vocab_size, FOLLOWED_ROWS, FOLLOWED_WINDOW, number % 4
