@@ -2,7 +2,7 @@
 
     python benchmarks/processes.py                # 1 × 2 threads, 2 × 1 thread, in turns; by kind
     python benchmarks/processes.py --count        # bytes and memory with 1, 2 and 4 processes
-    python benchmarks/processes.py --follow       # how far apart their losses come in 20 steps
+    python benchmarks/processes.py --follow       # how far apart their losses come in 60 steps
 
 Gloo between processes of one machine: what is sent never leaves its memory, so the bytes hold for
 any network and the times for none.
@@ -38,9 +38,10 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 WINDOW, ROWS, MICRO = 256, 16, 8  # tokens of a window, windows of an update and of a pass
-# of the models whose losses are followed: windows, tokens of each, updates, and the first few
+# of the models whose losses are followed: windows, tokens of each, updates, the first of them, runs
 FOLLOWED = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 288}
-FOLLOWED_ROWS, FOLLOWED_WINDOW, UPDATES, FIRST = 32, 16, 20, 6
+FOLLOWED_EXPERTS = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+FOLLOWED_ROWS, FOLLOWED_WINDOW, UPDATES, FIRST, SEEDS = 32, 16, 60, 20, 3
 SPREADS: list[dict[str, Any]] = [
     {"processes": 2, "kind": "ddp"},
     {"processes": 2, "kind": "fsdp"},
@@ -129,24 +130,30 @@ def follow() -> None:
     rows = []
     for model in MODELS:
         base = {"follow": True, "model": model, "threads": 1}
-        (alone,) = launch(base | {"processes": 1, "kind": "ddp"})
-        if model == "mixture":
-            print(f"two scores that decide: {min(alone['gaps']):.1e} apart at the least")
+        alone = launch(base | {"processes": 1, "kind": "ddp"})[0]["runs"]
         for spread in [{"processes": 1, "kind": "ddp", "ulp": True}, *SPREADS]:
-            found = launch(base | spread)[0]
-            away = [abs(a - b) for a, b in zip(found["losses"], alone["losses"], strict=True)]
-            pairs = zip(found["loads"], alone["loads"], strict=True)
-            other = next((n for n, (a, b) in enumerate(pairs, 1) if a != b), None)
-            rows.append({"model": model, **spread, "away": away, "first_other_choice": other})
+            runs = launch(base | spread)[0]["runs"]
+            found = [apart(run, other) for run, other in zip(runs, alone, strict=True)]
+            rows.append({"model": model, **spread, "runs": found})
+            first, whole = (max(max(r["apart"][:n]) for r in found) for n in (FIRST, UPDATES))
             name = f"{spread['processes']} {spread['kind']}" + (" 2 × 2" * ("degree" in spread))
             name = "1, an ulp away" if "ulp" in spread else name
-            choice = "" if other is None else f"; another expert is chosen in step {other}"
+            others = [r["first_other_choice"] for r in found if r["first_other_choice"]]
+            choice = f"; other experts from step {', '.join(map(str, others))} on" if others else ""
             print(
-                f"{model:9}{name:16}{max(away[:FIRST]):.1e} in {FIRST} steps, "
-                f"{max(away):.1e} in {UPDATES}{choice}",
+                f"{model:9}{name:16}{first:.1e} in {FIRST} steps, {whole:.1e} in {UPDATES}{choice}",
                 flush=True,
             )
     print(save("processes-follow", {"rows": rows}))
+
+
+def apart(run: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """How far apart the losses of two runs are, and the first step with another choice."""
+    pairs = zip(run["loads"], other["loads"], strict=True)
+    return {
+        "apart": [abs(a - b) for a, b in zip(run["losses"], other["losses"], strict=True)],
+        "first_other_choice": next((n for n, (a, b) in enumerate(pairs, 1) if a != b), None),
+    }
 
 
 def launch(case: dict[str, Any], script: Path = Path(__file__)) -> list[dict[str, Any]]:
@@ -252,7 +259,7 @@ class TorchSum:
         import torch.distributed as dist
         from torch.nn.parallel import DistributedDataParallel
 
-        def total(_: Any, bucket: Any) -> Any:
+        def total(_, bucket):  # type: ignore[no-untyped-def]
             work = dist.all_reduce(bucket.buffer(), async_op=True)
             return work.get_future().then(lambda done: done.value()[0])
 
@@ -273,55 +280,50 @@ class TorchSum:
 
 
 def followed(case: dict[str, Any]) -> dict[str, Any]:
-    """One rank's part of a case whose losses are compared."""
+    """One rank's part of a case whose losses are compared, from several seeds."""
+    import torch
+
+    from jielong.runtime.device import fast_products
+    from jielong.runtime.distributed import init_world
+
+    torch.set_num_threads(case["threads"])
+    with init_world("cpu", 600.0) as world, fast_products():
+        return {"runs": [_followed(case, world, seed) for seed in range(SEEDS)]}
+
+
+def _followed(case: dict[str, Any], world: Any, seed: int) -> dict[str, Any]:
+    """Losses and experts' loads of a run whose learning rate does not fall."""
     import numpy as np
     import torch
     from gpu_bench import new_step, random_batch
 
     from jielong.config.load import load_config
-    from jielong.model.moe import Router, Routing
     from jielong.model.transformer import Transformer
-    from jielong.runtime.device import fast_products
-    from jielong.runtime.distributed import init_world
     from jielong.training.parallel import spread
     from jielong.training.scaling import default_learning_rate
 
-    torch.set_num_threads(case["threads"])
-    gaps: list[float] = []
-
-    def decides(_: Any, __: Any, routing: Routing) -> None:
-        """How near the last score that is chosen is to the first that is not."""
-        k = routing.experts.shape[-1]
-        best = routing.scores.detach().topk(k + 1, dim=-1).values
-        gaps.append(float((best[..., -2] - best[..., -1]).min()))
-
-    with init_world("cpu", 600.0) as world, fast_products():
-        values = MODELS[case["model"]] | FOLLOWED
-        values |= {"shard_degree": case["degree"]} if "degree" in case else {}
-        config = load_config(parallel=case["kind"], max_seq_len=FOLLOWED_WINDOW, **values)
-        torch.manual_seed(0)
-        model = Transformer(config.model)
-        if case.get("ulp"):
-            model.model.embed_tokens.weight.data.view(torch.int32)[0, 0] += 1
-        for router in [m for m in model.modules() if isinstance(m, Router)]:
-            router.register_forward_hook(decides)
-        rate = default_learning_rate(config)
-        device = torch.device("cpu")
-        gradients, division = spread(model, config, torch.float32, world, device)
-        own = {"gradients": gradients, "division": division, "world": world}
-        step = new_step(model, torch.float32, learning_rate=rate, **own)
-        rows = np.array_split(np.arange(FOLLOWED_ROWS), world.world_size)[world.rank]
-        even = torch.ones(config.model.num_hidden_layers, config.model.num_experts)
-        load, losses, loads = even if config.model.use_moe else None, [], []
-        for number in range(UPDATES):
-            batch = random_batch(
-                config.model.vocab_size, FOLLOWED_ROWS, FOLLOWED_WINDOW, number % 4
-            )
-            result = step([batch.rows(rows)], reference_load=load)
-            load = result.expert_load
-            losses.append(result.loss)
-            loads.append(None if load is None else load.tolist())
-        return {"losses": losses, "loads": loads, "gaps": gaps}
+    values = MODELS[case["model"]] | FOLLOWED
+    values |= {"shard_degree": case["degree"]} if "degree" in case else {}
+    values |= FOLLOWED_EXPERTS if "use_moe" in values else {}
+    config = load_config(parallel=case["kind"], max_seq_len=FOLLOWED_WINDOW, **values)
+    torch.manual_seed(seed)
+    model = Transformer(config.model)
+    if case.get("ulp"):
+        model.model.embed_tokens.weight.data.view(torch.int32)[0, 0] += 1
+    gradients, division = spread(model, config, torch.float32, world, torch.device("cpu"))
+    own = {"gradients": gradients, "division": division, "world": world}
+    rate = default_learning_rate(config)
+    step = new_step(model, torch.float32, learning_rate=rate, **own)
+    rows = np.array_split(np.arange(FOLLOWED_ROWS), world.world_size)[world.rank]
+    even = torch.ones(config.model.num_hidden_layers, config.model.num_experts)
+    load, losses, loads = even if config.model.use_moe else None, [], []
+    for number in range(UPDATES):
+        batch = random_batch(config.model.vocab_size, FOLLOWED_ROWS, FOLLOWED_WINDOW, number % 4)
+        result = step([batch.rows(rows)], reference_load=load)
+        load = result.expert_load
+        losses.append(result.loss)
+        loads.append(None if load is None else load.tolist())
+    return {"losses": losses, "loads": loads}
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ WAYS = {"in the background": True, "at once": False}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=14)
-    parser.add_argument("--saves", type=int, default=5)
+    parser.add_argument("--saves", type=int, default=4)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
