@@ -124,20 +124,22 @@ def take_turns(turns: int, steps: int) -> None:
 
 
 def follow() -> None:
-    """Losses of several processes beside those of one, and of one with a weight an ulp away."""
+    """Losses beside those of one process: of several, and of one that rounds otherwise."""
     from common import save
 
     rows = []
     for model in MODELS:
         base = {"follow": True, "model": model, "threads": 1}
         alone = launch(base | {"processes": 1, "kind": "ddp"})[0]["runs"]
-        for spread in [{"processes": 1, "kind": "ddp", "ulp": True}, *SPREADS]:
+        one = {"processes": 1, "kind": "ddp"}
+        for spread in [one | {"ulp": True}, one | {"halves": True}, *SPREADS]:
             runs = launch(base | spread)[0]["runs"]
             found = [apart(run, other) for run, other in zip(runs, alone, strict=True)]
             rows.append({"model": model, **spread, "runs": found})
             first, whole = (max(max(r["apart"][:n]) for r in found) for n in (FIRST, UPDATES))
             name = f"{spread['processes']} {spread['kind']}" + (" 2 × 2" * ("degree" in spread))
             name = "1, an ulp away" if "ulp" in spread else name
+            name = "1, in halves" if "halves" in spread else name
             others = [r["first_other_choice"] for r in found if r["first_other_choice"]]
             choice = f"; other experts from step {', '.join(map(str, others))} on" if others else ""
             print(
@@ -319,7 +321,8 @@ def _followed(case: dict[str, Any], world: Any, seed: int) -> dict[str, Any]:
     load, losses, loads = even if config.model.use_moe else None, [], []
     for number in range(UPDATES):
         batch = random_batch(config.model.vocab_size, FOLLOWED_ROWS, FOLLOWED_WINDOW, number % 4)
-        result = step([batch.rows(rows)], reference_load=load)
+        parts = batch.rows(rows).split(2 if case.get("halves") else 1)
+        result = step(parts, reference_load=load)
         load = result.expert_load
         losses.append(result.loss)
         loads.append(None if load is None else load.tolist())
