@@ -138,10 +138,11 @@ bench: $(VENV)/installed-bench
 	@cd benchmarks && for name in memory generate serve; do ../$(BIN)/python $$name.py; done
 
 # litgpt's needs must not decide what we test with; only the pin of torch is ours
-bench-litgpt: $(VENV)/installed-bench
-	@test -x .venv-litgpt/bin/litgpt || { $(PYTHON) -m venv .venv-litgpt && \
-		.venv-litgpt/bin/pip install --quiet --disable-pip-version-check \
-		"$$(grep ^torch== constraints.txt)" -e . matplotlib litgpt==0.5.13; }
+.venv-litgpt/bin/litgpt:
+	@$(PYTHON) -m venv .venv-litgpt && .venv-litgpt/bin/pip install --quiet \
+		--disable-pip-version-check "$$(grep ^torch== constraints.txt)" -e . matplotlib litgpt==0.5.13
+
+bench-litgpt: $(VENV)/installed-bench .venv-litgpt/bin/litgpt
 	@cd benchmarks && ../$(BIN)/python time_to_loss.py --contenders jielong litgpt
 
 bench-%: $(VENV)/installed-bench

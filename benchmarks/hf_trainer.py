@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from race import PATIENCE, Race, Task
 from transformers import (
+    EarlyStoppingCallback,
     LlamaConfig,
     LlamaForCausalLM,
     Trainer,
@@ -19,6 +21,8 @@ from transformers import (
 )
 
 from jielong.config.model import ModelConfig
+
+WARMUP = 0.05
 
 
 def train(
@@ -63,7 +67,7 @@ def train(
             num_train_epochs=1,
             learning_rate=rate,
             lr_scheduler_type="cosine",
-            warmup_steps=round(0.05 * steps),
+            warmup_steps=round(WARMUP * steps),
             weight_decay=0.1,
             adam_beta2=0.95,
             report_to=[],
@@ -74,3 +78,92 @@ def train(
         )
         Trainer(model, arguments, train_dataset=rows, callbacks=[Measure()]).train()  # type: ignore[arg-type]
     return curve
+
+
+class Logits(torch.nn.Module):
+    """A transformers model as a function from tokens (B, T) to logits (B, T, V)."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.model(tokens, use_cache=False).logits
+
+
+def train_in_time(task: Task, stream: np.ndarray, race: Race) -> int:
+    """With early stopping and the best checkpoint, until the time is over; returns the parameters.
+
+    The rate goes by the clock, so that the cosine ends with the time; our measure stands in for the
+    Trainer's evaluation.
+    """
+    set_seed(task.seed)
+    blocks = stream[: len(stream) // task.window * task.window].reshape(-1, task.window)
+    config = LlamaConfig(
+        vocab_size=task.vocab_size,
+        hidden_size=task.hidden_size,
+        num_hidden_layers=task.num_hidden_layers,
+        num_attention_heads=task.num_attention_heads,
+        num_key_value_heads=task.num_key_value_heads,
+        intermediate_size=ModelConfig(hidden_size=task.hidden_size).mlp_size,
+        max_position_embeddings=task.window,
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config)
+    rows = [{"input_ids": torch.from_numpy(b), "labels": torch.from_numpy(b)} for b in blocks]
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=task.rate, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
+    by_clock = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: race.cosine(WARMUP))
+
+    class ByClock(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if race.begun is None:
+                race.start()
+            race.trained(task.batch_size * task.window)
+            control.should_evaluate = race.due
+
+    class Measured(Trainer):
+        def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+            metrics = {"eval_bits": race.measure(Logits(model))}
+            control = self.callback_handler.on_evaluate(
+                self.args, self.state, self.control, metrics
+            )
+            control.should_training_stop |= race.over
+            self.control = control
+            return metrics
+
+        def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            with race.paused():
+                super()._save_checkpoint(*args, **kwargs)
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder,
+            per_device_train_batch_size=task.batch_size,
+            max_steps=10**7,
+            eval_strategy="steps",
+            eval_steps=10**9,
+            save_strategy="best",
+            save_total_limit=1,
+            load_best_model_at_end=True,
+            metric_for_best_model="bits",
+            greater_is_better=False,
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+            logging_steps=10**9,
+        )
+        callbacks = [ByClock(), EarlyStoppingCallback(PATIENCE)]
+        trainer = Measured(
+            model,
+            arguments,
+            train_dataset=rows,  # type: ignore[arg-type]
+            eval_dataset=rows[:1],  # type: ignore[arg-type]
+            callbacks=callbacks,  # type: ignore[arg-type]
+            optimizers=(optimizer, by_clock),
+        )
+        trainer.train()
+    loaded = race.bits(Logits(model).eval())
+    assert abs(loaded - min(bits for _, bits in race.curve)) < 1e-4, "not the best checkpoint"
+    return model.num_parameters()

@@ -9,6 +9,8 @@ from the start of the process `jielong pretrain`, preparing included) and leaves
     jielong   `jielong pretrain` with its defaults
     adamw     the same code with packing and a well-set AdamW (betas 0.9/0.95, warm-up, cosine)
     old       padding, AdamW 5e-4, its cosine, eager: benchmarks/old_way.py
+    script    MiniMind's own trainer/train_pretrain.py, unchanged, with our tokenizer; of a checkout
+              that `--script DIR` names; only its steps are on the clock
     trainer   the transformers Trainer on blocks of text, AdamW, warm-up and cosine
     litgpt    litgpt's pretraining on the same blocks and AdamW, in an environment of its own:
               `make bench-litgpt` makes that first
@@ -28,8 +30,10 @@ from typing import Any
 
 import numpy as np
 import orjson
+import real_script
 import torch
-from common import SCRATCH, corpus, save
+from common import RESULTS, SCRATCH, corpus, results
+from loss_report import Curve, keep, show
 
 from jielong.evaluation.likelihood import Likelihood, evaluate_documents
 from jielong.model.transformer import ModelOutput
@@ -47,7 +51,6 @@ MODEL = {
     "num_key_value_heads": 2,
 }
 VOCABULARY, MEASURES = 6400, 24
-Curve = list[tuple[float, float]]  # seconds, bits per byte
 
 
 def main() -> None:
@@ -55,6 +58,9 @@ def main() -> None:
     parser.add_argument("--corpus", choices=tuple(SETTINGS), default="shakespeare")
     parser.add_argument("--contenders", nargs="+", default=["jielong", "adamw", "old"])
     parser.add_argument("--hidden-size", type=int, default=MODEL["hidden_size"])
+    parser.add_argument("--script", type=Path, metavar="DIR", help="a checkout of MiniMind")
+    parser.add_argument("--script-flags", nargs="+", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--add", action="store_true", help="beside the results that are there")
     parser.add_argument("--short", action="store_true", help="a sixth of the text")
     parser.add_argument("--adamw-rate", type=float, default=3e-3)
     arguments = parser.parse_args()
@@ -65,12 +71,23 @@ def main() -> None:
     folder = SCRATCH / f"{arguments.corpus}-{'short' if arguments.short else 'whole'}"
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer = lay_out(texts, folder)
-    curves: dict[str, Curve] = {}
-    for name in arguments.contenders:
-        curves[name] = CONTENDERS[name](folder, tokenizer, window, batch, arguments)
-        seconds, bits = curves[name][-1]
-        print(f"{name:10} {seconds:7.1f} s   ends at {bits:.4f} bits/byte", flush=True)
-    report(curves, arguments, texts)
+    name = f"time_to_loss-{arguments.corpus}{'-short' if arguments.short else ''}"
+    if arguments.hidden_size != 128:
+        name += f"-h{arguments.hidden_size}"
+    title = f"{arguments.corpus}, hidden {arguments.hidden_size}"
+    curves: dict[str, Curve] = results(name).get("curves", {}) if arguments.add else {}
+    rows: list[dict[str, Any]] = []
+    for contender in arguments.contenders:
+        if contender == "script" and (why := real_script.missing(arguments.script)):
+            print(f"script     left out: {why}")
+            continue
+        curve = CONTENDERS[contender](folder, tokenizer, window, batch, arguments)
+        curves[contender] = curve
+        seconds, bits = curve[-1]
+        print(f"{contender:10} {seconds:7.1f} s   ends at {bits:.4f} bits/byte", flush=True)
+        rows = keep(name, curves, title, texts, MODEL)
+    show(rows)
+    print(RESULTS / f"{name}.json")
 
 
 def lay_out(texts: list[str], folder: Path) -> Tokenizer:
@@ -97,15 +114,8 @@ def run_jielong(
     command += ["--validation-path", str(folder / "held-out.jsonl")]
     command += ["--tokenizer", str(folder / "tokenizer"), "--max-seq-len", str(window)]
     command += [f"--{name.replace('_', '-')}={value}" for name, value in MODEL.items()]
-    command += [
-        "--eval-tokens",
-        "1000000000",
-        "--sample-tokens",
-        "0",
-        "--out-dir",
-        str(run),
-        *flags,
-    ]
+    command += ["--eval-tokens", "1000000000", "--sample-tokens", "0"]
+    command += ["--out-dir", str(run), *flags]
     started = time.time()
     steps = _steps(command)
     subprocess.run(
@@ -211,6 +221,32 @@ def run_old(folder: Path, tokenizer: Tokenizer, window: int, batch: int, argumen
     return curve
 
 
+def run_script(
+    folder: Path, tokenizer: Tokenizer, window: int, batch: int, arguments: Any
+) -> Curve:
+    hidden, layers = MODEL["hidden_size"], MODEL["num_hidden_layers"]
+    flags = {
+        "hidden_size": str(hidden),
+        "num_hidden_layers": str(layers),
+        "max_seq_len": str(window),
+        "batch_size": str(batch),
+    }
+    given = dict(flag.split("=", 1) for flag in arguments.script_flags)
+    saved = real_script.train(
+        arguments.script,
+        folder / "script",
+        folder / "tokenizer",
+        folder / "train.jsonl",
+        len(texts_of(folder, "train")),
+        flags | given,
+    )
+    return [
+        (seconds, held_out(folder, tokenizer, window, model).bits_per_byte)
+        for seconds, file in saved
+        for model in [real_script.load(arguments.script, file, hidden, layers)]
+    ]
+
+
 def blocks_of_text(folder: Path, tokenizer: Tokenizer, length: int) -> np.ndarray:
     """The training text as one stream cut into blocks, (N, length) int64; the rest is left out."""
     encoded = tokenizer.encode_batch(texts_of(folder, "train"))
@@ -270,78 +306,10 @@ CONTENDERS: dict[str, Callable[..., Curve]] = {
     "jielong": run_jielong,
     "adamw": run_adamw,
     "old": run_old,
+    "script": run_script,
     "trainer": run_trainer,
     "litgpt": run_litgpt,
 }
-
-
-def reached(curve: Curve, bits: float) -> float | None:
-    """Seconds until the curve is first at `bits` or lower, between measures in a straight line."""
-    before: tuple[float, float] | None = None
-    for seconds, value in curve:
-        if value <= bits:
-            if before is None or value == before[1]:
-                return seconds
-            share = (before[1] - bits) / (before[1] - value)
-            return before[0] + share * (seconds - before[0])
-        before = (seconds, value)
-    return None
-
-
-def report(curves: dict[str, Curve], arguments: Any, texts: list[str]) -> None:
-    ours = curves.get("jielong", [])
-    rows = []
-    for name, curve in curves.items():
-        seconds, bits = curve[-1]
-        when = reached(ours, bits)
-        rows.append(
-            {
-                "contender": name,
-                "seconds": round(seconds, 1),
-                "bits_per_byte": round(bits, 4),
-                "jielong_reaches_it_after": when and round(when, 1),
-                "times_faster": when and round(seconds / when, 1),
-            }
-        )
-    size = "-short" if arguments.short else ""
-    name = f"time_to_loss-{arguments.corpus}{size}"
-    if arguments.hidden_size != 128:
-        name += f"-h{arguments.hidden_size}"
-    result = {
-        "documents": len(texts),
-        "bytes": sum(len(text.encode()) for text in texts),
-        "model": MODEL,
-        "table": rows,
-        "curves": {key: [(round(s, 1), round(b, 4)) for s, b in c] for key, c in curves.items()},
-    }
-    path = save(name, result)
-    print(f"\n{'contender':10} {'seconds':>8} {'bits/byte':>10} {'we reach it':>12} {'times':>6}")
-    for row in rows:
-        when, times = row["jielong_reaches_it_after"], row["times_faster"]
-        print(
-            f"{row['contender']:10} {row['seconds']:8} {row['bits_per_byte']:10} "
-            f"{when if when else '-':>12} {times if times else '-':>6}"
-        )
-    plot(curves, path.with_suffix(".png"), f"{arguments.corpus}, hidden {arguments.hidden_size}")
-    print(path)
-
-
-def plot(curves: dict[str, Curve], path: Path, title: str) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4), dpi=120)
-    for name, curve in curves.items():
-        axes.plot(*zip(*curve, strict=True), label=name, marker=".", markersize=4)
-    axes.set(xlabel="seconds, validation left out", ylabel="held-out bits per byte", title=title)
-    best = min(bits for curve in curves.values() for _, bits in curve)
-    axes.set_ylim(best - 0.1, min(4.5, max(c[0][1] for c in curves.values())))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path)
 
 
 if __name__ == "__main__":
