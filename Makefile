@@ -109,7 +109,6 @@ guide: $(VENV)/installed
 	@OMP_NUM_THREADS=1 $(BIN)/python docs/guide/wrong.py
 
 notebook: $(VENV)/installed-dev
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,notebook]'
 	@$(BIN)/python -m pytest tests/test_notebook.py
 
 demo-picture: $(VENV)/installed-docs

@@ -54,6 +54,8 @@ def test_each_chapter_shows_output_and_has_three_exercises_with_answers(page: Pa
     marks = re.findall(r"^<!-- (run|output)", text, re.MULTILINE)
     shown = re.findall(r"^```(?:console|text)\n", text, re.MULTILINE)
     assert marks and len(shown) == len(marks)
+    assert "trainer/train_pretrain.py#L" in text  # the script that our users come from
+    assert "<!-- run" in text and re.search(r"^!\[.+\]\(\.\./pictures/", text, re.MULTILINE)
     assert text.count("<details>") == text.count("</details>") == 3
     for code in MAKE["PYTHON"].findall(text):
         compile(code, page.name, "exec")
@@ -76,6 +78,53 @@ def test_both_languages_of_the_guide_show_the_same_code_and_link_to_each_other(p
         assert found[0] == found[1]
     pictures = re.findall(r"\((../pictures/\w+)\.png\)", english)
     assert pictures == re.findall(r"\((../pictures/\w+)\.zh-CN\.png\)", chinese)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_numbers_of_the_prose_are_those_that_are_printed(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert MAKE["with_values"](text, page) == text
+    other = GUIDE / ("zh" if page.parent.name == "en" else "en") / page.name
+    origins = [
+        sorted(
+            (found["page"] or "", found["pattern"])
+            for found in MAKE["VALUE"].finditer(p.read_text(encoding="utf-8"))
+        )
+        for p in (page, other)
+    ]
+    assert origins[0] == origins[1]
+
+
+def test_a_number_of_the_prose_follows_what_is_printed() -> None:
+    page = GUIDE / "en" / "README.md"
+    mark = r"<!-- = \nheld-out +loss ([\d.]+) -->"
+    (loss,) = re.findall(r"^held-out +loss ([\d.]+)", page.read_text(encoding="utf-8"), re.M)
+    filled = MAKE["with_values"](f"about 9.9{mark}, exactly 0.0000{mark}", page)
+    assert filled == f"about {float(loss):.1f}{mark}, exactly {loss}{mark}"
+    with pytest.raises(LookupError, match="nothing printed"):
+        MAKE["with_values"]("9<!-- = no such (words) -->", page)
+
+
+# what the page on curves says that jielong says of itself
+SAID = {
+    "healthy": [],
+    "high": [],
+    "highest": ["the run diverges", "diverged so far", "the run has diverged"],
+    "none": ["is still that of a random guess", "the loss has been flat", "has learnt nothing"],
+    "heart": ["the text is read for more than the 4th time", "the model memorises the text"],
+    "bad": ["the loss has been flat"],
+    "twice": ["also occur in the held-out text", "the text is read for more than the 4th time"],
+    "expert": ["no token is sent to expert"],
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_runs_that_go_wrong_say_what_the_page_on_curves_tells_of_them(name: str) -> None:
+    page = (GUIDE / "en" / "reading-curves.md").read_text(encoding="utf-8")
+    (block,) = re.findall(rf"^<!-- wrong: {name} -->\n```console\n(.*?)^```$", page, FLAGS)
+    warnings = re.findall(r"^(?:step \d+: |the run |diverged|  note).*$", block, re.MULTILINE)
+    assert all(any(words in line for line in warnings) for words in SAID[name])
+    assert all(any(words in line for words in SAID[name]) for line in warnings)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

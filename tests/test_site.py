@@ -6,6 +6,7 @@ import inspect
 import re
 import shlex
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +28,7 @@ def site() -> Iterator[ModuleType]:
     sys.path.insert(0, folder)
     yield import_module("make")
     sys.path.remove(folder)
-    for name in ("make", "links", "sources"):
+    for name in ("make", "links", "sources", "flowchart"):
         sys.modules.pop(name, None)
 
 
@@ -62,9 +63,16 @@ def test_docstrings_name_each_argument_what_comes_back_and_the_errors(name: str)
 
 def test_pages_of_the_api_have_every_public_function(site: ModuleType) -> None:
     assert sorted(name for names in site.API.values() for name in names) == sorted(jielong.__all__)
-    for module, names in site.RESULTS.items():
+    documented = {"Path"}
+    for module, names in [*site.RESULTS.items(), *site.VIEWS.items()]:
         for name in names:
-            assert getattr(import_module(module), name).__doc__
+            said = getattr(import_module(module), name).__doc__
+            assert said and not said.startswith(f"{name}("), name  # which dataclass makes
+            documented.add(name)
+    for name in jielong.__all__:
+        returned = inspect.signature(getattr(jielong, name)).return_annotation
+        for word in re.findall(r"[A-Z]\w+", str(returned)):
+            assert word in documented | {"Iterator", "None"}, (name, word)
 
 
 def test_the_sidebar_has_every_page(site: ModuleType) -> None:
@@ -94,6 +102,64 @@ def test_links_that_lead_nowhere_are_found(site: ModuleType, tmp_path: Path) -> 
         "a.html: b.html#y: there is no such place",
         "b.html: c.png: there is no such page",
     ]
+
+
+def test_what_a_page_would_load_from_elsewhere_is_found(site: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        '<a href="https://example.org/page"></a><img src="https://example.org/b.png">'
+        '<link href="//example.org/c.css"><script type="module">import d from '
+        '"https://example.org/d.mjs"</script><p>import x from "https://example.org/e.mjs"</p>'
+    )
+    found = [line.split(": ")[1] for line in site.loaded_from_elsewhere(tmp_path)]
+    assert found == [
+        "//example.org/c.css",
+        "https://example.org/b.png",
+        "https://example.org/d.mjs",
+    ]
+
+
+FLOWCHART = re.compile(r"^```mermaid\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "docs/architecture.md"])
+def test_flowcharts_of_the_pages_are_drawn_whole(site: ModuleType, page: str) -> None:
+    (source,) = FLOWCHART.findall((ROOT / page).read_text(encoding="utf-8"))
+    shown = site.drawn(f"```mermaid\n{source}```")
+    picture = ET.fromstring(shown.removeprefix("~~~{raw} html\n").removesuffix("~~~"))
+    name = "{http://www.w3.org/2000/svg}"
+    texts = " ".join(node.text or "" for node in picture.iter(f"{name}text"))
+    for words in re.findall(r'\["?([^"\]]+)"?\]|\|([\w/]+)\|', source):
+        assert all(line in texts for line in max(words).split("\\n")), words
+    boxes = [
+        [float(box.get(key, "")) for key in ("x", "y", "width", "height")]
+        for box in picture.iter(f"{name}rect")
+    ]
+    width, height = map(float, picture.get("viewBox", "").split()[2:])
+    for number, (x, y, w, h) in enumerate(boxes):
+        assert x >= 0 and y >= 0 and x + w <= width and y + h <= height
+        for other_x, other_y, other_w, other_h in boxes[:number]:
+            assert (
+                x >= other_x + other_w
+                or other_x >= x + w
+                or y >= other_y + other_h
+                or other_y >= y + h
+            )
+    arrows = source.count("-->") + source.count("-.->")
+    assert len(picture.findall(f"{name}path")) == arrows > len(boxes) - 2
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "sequenceDiagram\n  a ->> b: hello\n",
+        "flowchart LR\n  a --> b{choice}\n",
+        "flowchart LR\n  a -->\n",
+        "flowchart LR\n  a --> b --> c\n  a --> c\n",
+    ],
+)
+def test_flowcharts_that_are_not_drawn_whole_are_refused(site: ModuleType, source: str) -> None:
+    with pytest.raises(ValueError, match="not drawn"):
+        site.drawn(f"```mermaid\n{source}```")
 
 
 def test_chinese_is_found_by_pairs_of_characters_and_english_by_words(site: ModuleType) -> None:

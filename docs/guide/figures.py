@@ -22,7 +22,8 @@ import jielong
 from jielong.config.settings import IGNORE_INDEX
 from jielong.data.shards import open_dataset
 from jielong.model.transformer import Transformer
-from jielong.present.plotting import CHINESE_FONTS
+from jielong.present.plotting import NO_CHINESE_FONT
+from jielong.present.plotting import fonts as fonts_here
 from jielong.training.optimizer import orthogonalize
 
 BLUE, ORANGE, GREEN, GREY = "#2f6fb3", "#d9822b", "#3a9a5b", "#8a94a6"
@@ -33,9 +34,7 @@ CHINESE = {
     "accumulated micro-batches": "累积的微批次数",
     "after Muon": "Muon 之后",
     "as it comes": "默认设置",
-    "at best": "最低点",
     "bad text": "坏文本",
-    "bfloat16": "bfloat16",
     "bits per byte": "每字节比特数",
     "difference of the loss": "损失之差",
     "direction, the strongest first": "方向，从最强到最弱",
@@ -88,6 +87,8 @@ class Drawing:
     """A picture being drawn, and its words in a language."""
 
     def __init__(self, language: str, wide: bool = False) -> None:
+        if language == "zh" and len(fonts_here()) == 1:
+            raise SystemExit(NO_CHINESE_FONT)
         self.language = language
         self.figure = Figure(figsize=(7.6 if wide else 6.4, 3.1), dpi=120, layout="constrained")
         self.axes: Axes = self.figure.add_subplot()
@@ -111,9 +112,8 @@ class Drawing:
 
 @contextmanager
 def fonts() -> Iterator[None]:
-    known = {font.name for font in matplotlib.font_manager.fontManager.ttflist}
-    chinese = [name for name in CHINESE_FONTS if name in known and "Mono" not in name]
-    settings: dict[Any, Any] = {"font.family": [*chinese[:1], "DejaVu Sans"], "font.size": 9.5}
+    family = [*fonts_here()[1:], "DejaVu Sans"]
+    settings: dict[Any, Any] = {"font.family": family, "font.size": 9.5}
     with matplotlib.rc_context({**settings, "axes.unicode_minus": False}):
         yield
 

@@ -5,13 +5,18 @@ A chapter is written by hand, with marks where something is inserted:
     <!-- run: jielong inspect schedule runs/guide -->       what the command prints
     <!-- run keep=1-6: jielong plan … -->                   those of its lines alone
     <!-- run fails: jielong prepare … -->                   a command that must end with an error
+    <!-- run resumes: jielong pretrain … -->                a run that goes on; others are run once
     <!-- output -->                                         what the Python block above prints
     <!-- figure: learning_rate -->                          the picture of that name in figures.py
 
-Below a mark the script writes a fenced block in place of the last one. A command with `--png
-NAME.png` writes a picture, and so do figures: into `pictures/`, for Chinese pages as
-`NAME.zh-CN.png`. A link such as [`Windows.row`](…/src/jielong/data/windows.py) gets the line where
-that name is defined.
+    68<!-- = README.md: perplexity ([\\d.]+) -->            a number of the prose that was printed
+
+Below a mark the script writes a fenced block in place of the last one. A number of the prose is
+what its pattern finds in the blocks of the same page in English, or of the one that it names,
+rounded as it was.
+A command with `--png NAME.png` writes a picture, and so do figures: into `pictures/`, for Chinese
+pages as `NAME.zh-CN.png`. A link such as [`Windows.row`](…/src/jielong/data/windows.py) gets the
+line where that name is defined.
 """
 
 from __future__ import annotations
@@ -44,6 +49,8 @@ MARK = re.compile(
 SOURCE_LINK = re.compile(
     r"\[`(?P<name>[\w.]+)`\]\((?P<path>(?:\.\./)+(?P<file>src/jielong/[\w/]+\.py))(?:#L\d+)?\)"
 )
+VALUE = re.compile(r"(?P<shown>\d[\d.,]*)<!-- = (?:(?P<page>[\w./-]+\.md): )?(?P<pattern>.+?) -->")
+BLOCK = re.compile(r"^```(?:console|text)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 PYTHON = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 
 
@@ -86,6 +93,28 @@ def with_lines(text: str) -> str:
     return SOURCE_LINK.sub(link, text)
 
 
+def with_values(text: str, path: Path) -> str:
+    """Give each number of the prose that names its origin the value that is printed there now.
+
+    Raises:
+        LookupError: a pattern finds nothing.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        page = (path.parents[1] / "en" / (found["page"] or path.name)).resolve()
+        source = page.read_text(encoding="utf-8")
+        if page.is_relative_to(HERE):  # what was printed there, not the prose
+            source = "".join(BLOCK.findall(source))
+        there = re.search(found["pattern"], source, re.DOTALL)
+        if there is None:
+            raise LookupError(f"{path}: nothing printed matches {found['pattern']}")
+        number, shown = float(there[1].replace(",", "")), found["shown"]
+        decimals = len(shown.partition(".")[2])
+        return f"{number:{',' if ',' in shown else ''}.{decimals}f}" + found[0][len(shown) :]
+
+    return VALUE.sub(value, text)
+
+
 class Chapter:
     """A chapter while it is filled: its language and the names that its Python code has made."""
 
@@ -116,27 +145,32 @@ class Chapter:
         if kind == "output":
             return f"```text\n{self.printed}\n```\n"
         assert what is not None
-        said = kept(self.run(what, "fails" in options), options)
+        said = kept(self.run(what, options), options)
         return "```console\n$ " + "\n".join([what, *([said] if said else [])]) + "\n```\n"
 
-    def run(self, command: str, fails: bool) -> str:
+    def run(self, command: str, options: list[str]) -> str:
         """Run a command in the work folder; return what it says.
 
-        Training is done once for both languages, since it says the same in both.
+        Training is done once, unless it `resumes`: in Chinese it says the same.
         """
         key = hashlib.sha256(command.encode()).hexdigest()[:16]
         memory = self.work / "said" / f"{key}.txt"
-        trains = " pretrain " in f" {command} "
-        if trains and memory.exists():
-            return memory.read_text(encoding="utf-8")
+        once = " pretrain " in command and "resumes" not in options
+        if once and memory.exists():
+            said = memory.read_text(encoding="utf-8")
+            return said if self.language == "en" else said_in_chinese(said)
+        from jielong.present.plotting import NO_CHINESE_FONT
+
         print(f"  $ {command}", flush=True)
         status, said = run_command(shlex.split(command), self.work)
-        if (status != 0) != fails:
+        if (status != 0) != ("fails" in options):
             raise SystemExit(f"{self.path.name}: {command}: status {status}\n{said}")
         for name in re.findall(r"--png (\S+)", command):
+            if NO_CHINESE_FONT in said:
+                raise SystemExit(f"{self.path.name}: {command}\n{said}")
             self.save_picture(Path(name).stem, (self.work / name).read_bytes())
             said = ""
-        if trains:
+        if once:
             memory.parent.mkdir(exist_ok=True)
             memory.write_text(said, encoding="utf-8")
         return said
@@ -171,6 +205,32 @@ def run_command(words: list[str], work: Path) -> tuple[int, str]:
         words = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
     done = subprocess.run(words, cwd=work, capture_output=True, text=True, check=False)
     return done.returncode, tidy(done.stdout + (done.stderr if done.returncode else ""))
+
+
+def said_in_chinese(said: str) -> str:
+    """Return what training printed, with the sentences that it has where the locale is Chinese."""
+    from rich.cells import cell_len
+
+    from jielong.observe.chinese import CHINESE as PRINTED
+    from jielong.present.chinese import CHINESE
+    from jielong.present.finished import in_chinese
+
+    def plain(form: str) -> str:  # a finished number has its digits
+        return re.sub(r"\{(\w+):[^}]*\}", r"{\1}", form)
+
+    words = {plain(form): plain(chinese) for form, chinese in CHINESE.items()}
+
+    def line_in_chinese(line: str) -> str:
+        if (sentence := in_chinese(line, PRINTED)) != line:
+            return sentence
+        row = re.fullmatch(r"(?=\S)(.{11}) (\S.*)", line)
+        if row and (label := words.get(row[1].rstrip())):
+            return f"{label}{' ' * (12 - cell_len(label))}{in_chinese(row[2], words)}"
+        if step := re.fullmatch(r"(  jielong .*? {2,})(\S.*)", line):
+            return step[1] + in_chinese(step[2], words)
+        return in_chinese(line, words)
+
+    return "\n".join(map(line_in_chinese, said.splitlines()))
 
 
 def tidy(said: str) -> str:
@@ -211,13 +271,16 @@ def small_png(data: bytes) -> bytes:
 def fill(language: str, only: list[str], work: Path) -> None:
     os.environ |= {"LC_ALL": LANGUAGES[language], "COLUMNS": COLUMNS, "NO_COLOR": "1"}
     os.environ.pop("LANGUAGE", None)
-    shutil.rmtree(work / "datasets", ignore_errors=True)  # made of files that a chapter writes anew
+    for made in ("datasets", "exported"):  # of what chapters make anew
+        shutil.rmtree(work / made, ignore_errors=True)
     for path in chapters(language):
         if only and not any(path.name.startswith(number) for number in only):
             continue
         print(f"{language}/{path.name}", flush=True)
         text = Chapter(path, work).filled()
         path.write_text(text, encoding="utf-8")
+    for path in chapters(language):  # whose numbers may come from later ones
+        path.write_text(with_values(path.read_text(encoding="utf-8"), path), encoding="utf-8")
 
 
 def main() -> None:

@@ -24,7 +24,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from figures import BLUE, GREEN, GREY, ORANGE, Drawing, curve, fonts, records
-from make import COLUMNS, HERE, LANGUAGES, Chapter, run_command, small_png
+from make import (
+    COLUMNS,
+    HERE,
+    LANGUAGES,
+    Chapter,
+    run_command,
+    said_in_chinese,
+    small_png,
+    with_values,
+)
 
 from jielong.config.load import load_config
 from jielong.data.batches import Batch
@@ -89,19 +98,20 @@ def write_texts() -> None:
 
 
 # the lines of a run's output that are shown, beside its warnings and its end
-SHOWN = r"initial loss|step \d+: |the run has|held-out "
+SHOWN = r"initial loss|step \d+: (?!other programs)|the run has|held-out "  # not of the machine
 ALSO = {
-    "healthy": "── step (30|150|300) ·",
+    "healthy": "  text|── step (30|150|300) ·",
     "high": "── step (30|150|300) ·",
+    "highest": "diverged so far|checkpoint ",
     "none": "── step (30|150|300) ·",
     "heart": "budget|── step (88|198|297) ·",
     "bad": "  text|  sample|── step (30|150|300) ·",
-    "twice": "budget|── step (12|156|300) ·",
+    "twice": "budget|  note|── step (12|156|300) ·",
     "expert": "── step (30|150|300) ·",
 }
 
 
-def train(name: str) -> str:
+def train(name: str, language: str) -> str:
     """Train a run of COMMANDS unless it is there; return its command and the lines that count."""
     command = f"jielong pretrain --config small.toml {COMMANDS[name]} --out-dir runs/{name}"
     memory = Path(f"said-{name}.txt")
@@ -111,13 +121,14 @@ def train(name: str) -> str:
         if status:
             raise SystemExit(said)
         memory.write_text(said, encoding="utf-8")
-    lines, wanted = [f"$ {command}"], "|".join(filter(None, [SHOWN, ALSO.get(name)]))
+    shown, wanted = [], "|".join(filter(None, [SHOWN, ALSO.get(name)]))
     for line in memory.read_text(encoding="utf-8").splitlines():
         if re.match(wanted, line):
-            lines.append(line)
-        elif lines[-1] != "…":
-            lines.append("…")
-    return "\n".join(lines)
+            shown.append(line)
+        elif shown[-1:] != ["…"]:
+            shown.append("…")
+    said = "\n".join(shown)
+    return f"$ {command}\n{said if language == 'en' else said_in_chinese(said)}"
 
 
 @functools.cache  # the same for both languages
@@ -203,7 +214,7 @@ def expert(d: Drawing) -> None:
     load = np.array([r["expert_load"] for r in found], dtype=float)  # (steps, layers, experts)
     for layer, colour in enumerate((BLUE, ORANGE)):
         idle = smooth(list((load[:, layer] == 0).sum(1)))
-        label = f"{d.say('layer')} {layer}"
+        label = f"{d.say('layer')} {layer + 1}"
         d.axes.plot([r["step"] for r in found], idle, color=colour, label=label)
 
 
@@ -253,15 +264,18 @@ def main() -> None:
         pages = [HERE / language / PAGE for language in LANGUAGES]
         Path(work).mkdir(parents=True, exist_ok=True)
         stack.enter_context(contextlib.chdir(work))
-        os.environ |= {"COLUMNS": COLUMNS, "NO_COLOR": "1"}
+        os.environ |= {"LC_ALL": LANGUAGES["en"], "COLUMNS": COLUMNS, "NO_COLOR": "1"}
         write_texts()
-        blocks = {
-            name: f"<!-- wrong: {name} -->\n```console\n{train(name)}\n```\n" for name in COMMANDS
-        }
         for page in pages:
-            text = Chapter(page, Path.cwd()).filled()
-            page.write_text(MARK.sub(lambda m: blocks[m[1]], text), encoding="utf-8")
-            draw(page.parent.name)
+            language = page.parent.name
+            blocks = {
+                name: f"<!-- wrong: {name} -->\n```console\n{train(name, language)}\n```\n"
+                for name in COMMANDS
+            }
+            text = MARK.sub(lambda m, b=blocks: b[m[1]], page.read_text(encoding="utf-8"))
+            page.write_text(text, encoding="utf-8")
+            page.write_text(with_values(Chapter(page, Path.cwd()).filled(), page), encoding="utf-8")
+            draw(language)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.linkcode",
-    "sphinxcontrib.mermaid",
 ]
 source_suffix = {".md": "markdown"}
 root_doc = "index"
@@ -26,9 +25,9 @@ smartquotes = False  # it makes a dash of the two hyphens of a flag
 default_role = "code"  # docstrings put code between single backticks, as Markdown does
 
 myst_heading_anchors = 4  # as GitHub names them
-myst_fence_as_directive = ["mermaid"]
 
 autodoc_typehints = "signature"
+napoleon_use_ivar = True  # else a field called bytes would be what the type bytes links to
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 88
 autodoc_preserve_defaults = True

@@ -1,7 +1,8 @@
-"""Follows the links of a built site."""
+"""Follows the links of a built site, and finds what its pages would load from elsewhere."""
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -14,6 +15,7 @@ class _Page(HTMLParser):
         super().__init__()
         self.names: set[str] = set()
         self.links: set[str] = set()
+        self.loaded: set[str] = set()  # addresses elsewhere of scripts, styles, pictures and frames
         self.feed(path.read_text(encoding="utf-8"))
 
     def has(self, fragment: str) -> bool:
@@ -28,6 +30,14 @@ class _Page(HTMLParser):
                 self.names.add(value)
             elif name in ("href", "src"):
                 self.links.add(value)
+                if (name == "src" or tag == "link") and urlsplit(value).netloc:
+                    self.loaded.add(value)
+
+    def handle_data(self, data: str) -> None:
+        if self.lasttag in ("script", "style"):  # modules and styles that import others
+            self.loaded.update(
+                re.findall(r"""(?:import|from|url)\b[\s("']*(https?://[^\s"')]+)""", data)
+            )
 
 
 def broken_links(site: Path) -> list[str]:
@@ -45,3 +55,12 @@ def broken_links(site: Path) -> list[str]:
             elif parts.fragment and target in pages and not pages[target].has(parts.fragment):
                 wrong.append(f"{path.relative_to(site)}: {link}: there is no such place")
     return wrong
+
+
+def loaded_from_elsewhere(site: Path) -> list[str]:
+    """Return a line for each thing that a page would load over a network."""
+    return [
+        f"{path.relative_to(site)}: {address}: is loaded from elsewhere, so it is missing offline"
+        for path in sorted(site.rglob("*.html"))
+        for address in sorted(_Page(path).loaded)
+    ]

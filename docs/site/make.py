@@ -1,8 +1,9 @@
 """Build the documentation site: `make site` writes it to build/site/html.
 
 The pages are the Markdown of the repository, as GitHub shows it. This script copies them, points
-links to code to pages that show the code, adds pages of the API, calls Sphinx so that each warning
-is an error, and then follows each link of the result.
+links to code to pages that show the code, draws flowcharts, adds pages of the API, calls Sphinx so
+that each warning is an error, and then follows each link of the result. A built site needs no
+network: what a page would load from elsewhere is an error too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from links import broken_links  # noqa: E402
+from flowchart import svg  # noqa: E402
+from links import broken_links, loaded_from_elsewhere  # noqa: E402
 from sources import ROOT, files_of, page_of, source_page  # noqa: E402
 
 # functions of `jielong` by what they are for
@@ -42,6 +44,26 @@ RESULTS = {  # what these functions return and raise
     "jielong.model.transformer": ["Transformer"],
     "jielong.tokenization.tokenizer": ["Tokenizer"],
     "jielong.errors": ["JielongError", "ConfigError", "DataError", "CheckpointError"],
+}
+VIEWS = {  # what the others return: values to read, which notebooks show
+    "jielong.present.result": ["Result"],
+    "jielong.insight.plan": ["PlanView", "TimeByKind"],
+    "jielong.insight.plan_memory": ["MemoryByKind"],
+    "jielong.reports.results": ["RunReport", "ReportedRun", "HeldOut", "RunsTable"],
+    "jielong.reports.overview": ["RunRow"],
+    "jielong.evaluation.suites.results": ["SuiteReport", "SuiteResult", "Measure"],
+    "jielong.insight.data": ["DataView", "WindowView", "Position"],
+    "jielong.insight.tokenizer": ["TokenizerView", "Split"],
+    "jielong.insight.model": ["ModelView", "Passage"],
+    "jielong.insight.arithmetic": ["Part"],
+    "jielong.insight.schedule": ["ScheduleView", "SchedulePoint"],
+    "jielong.insight.reading": ["Reading"],
+    "jielong.insight.predictions": ["PredictionsView", "Prediction", "Guess"],
+    "jielong.insight.layers": ["LayersView", "LensLayer", "LayerGuess"],
+    "jielong.insight.attention": ["AttentionView", "Head"],
+    "jielong.insight.experts": ["ExpertsView", "RoutedLayer"],
+    "jielong.insight.embeddings": ["EmbeddingsView", "TokenNeighbours", "Neighbour"],
+    "jielong.interop.minimind_config": ["ImportedArchitecture"],
 }
 USE = (
     "see-inside",
@@ -99,7 +121,7 @@ class Pages:
             self._put(f"api/{name}.md", text)
         for names in API.values():
             self.shown |= files_of("jielong", names)
-        for module, names in RESULTS.items():
+        for module, names in (RESULTS | VIEWS).items():
             self.shown |= files_of(module, names)
         for file in sorted(self.shown):
             self._put(f"{page_of(file)}.md", source_page(file))
@@ -108,7 +130,7 @@ class Pages:
         """Return a page whose links to files that are no page lead to pages that show them."""
         parts, done = [], 0
         for fence in FENCE.finditer(text):
-            parts += [self._with_links(page, text[done : fence.start()]), fence[0]]
+            parts += [self._with_links(page, text[done : fence.start()]), drawn(fence[0])]
             done = fence.end()
         return "".join([*parts, self._with_links(page, text[done:])])
 
@@ -149,6 +171,14 @@ class Pages:
         shutil.copyfile(ROOT / file, self.out / file)
 
 
+def drawn(fence: str) -> str:
+    """Return a flowchart of mermaid as a picture, any other block as it is."""
+    head, _, rest = fence.partition("\n")
+    if head != "```mermaid":
+        return fence
+    return f"~~~{{raw}} html\n{svg(rest.removesuffix('```'))}\n~~~"
+
+
 def markdown() -> Iterator[Path]:
     yield from ROOT.glob("*.md")
     yield from ROOT.glob("docs/**/*.md")
@@ -187,23 +217,30 @@ def api_pages() -> dict[str, str]:
             made[name] = f"# {name}\n\n```{{eval-rst}}\n.. auto{kind}:: jielong.{name}\n"
             made[name] += f"   {options}```\n" if options else "```\n"
         first.append("")
-    first += ["[Results and errors](results.md): what the functions return and raise.", ""]
-    results = ["# Results and errors", "", "```{eval-rst}"]
-    for module, names in RESULTS.items():
-        kind = "autoexception" if module.endswith("errors") else "autoclass"
-        for name in names:
-            results += [f".. {kind}:: {module}.{name}", *_members(kind), ""]
-    made["results"] = "\n".join([*results, "```", ""])
+    first += [
+        "[Results and errors](results.md): what the functions return and raise.",
+        "[Views](views.md): what those return that look inside, compare and measure.",
+        "",
+    ]
+    made["results"] = classes_page("Results and errors", RESULTS, members=True)
+    made["views"] = classes_page("Views", VIEWS, members=False)
     made["README"] = "\n".join(first) + _toctree([*made])
     return made
 
 
-def _members(kind: str) -> list[str]:
-    return ["   :members:"] if kind == "autoclass" else []
+def classes_page(title: str, modules: dict[str, list[str]], members: bool) -> str:
+    """Return a page of classes and exceptions, by the modules that have them."""
+    lines = [f"# {title}", "", "```{eval-rst}"]
+    for module, names in modules.items():
+        kind = "autoexception" if module.endswith("errors") else "autoclass"
+        shown = ["   :members:"] if members and kind == "autoclass" else []
+        for name in names:
+            lines += [f".. {kind}:: {module}.{name}", *shown, ""]
+    return "\n".join([*lines, "```", ""])
 
 
 def main() -> int:
-    """Build the site; return 1 if Sphinx warns or a link leads nowhere."""
+    """Build the site; return 1 if Sphinx warns, a link leads nowhere or a page needs a network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "build/site")
     out = parser.parse_args().out
@@ -218,7 +255,7 @@ def main() -> int:
     for file in pages.downloads:
         (out / "html" / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / file, out / "html" / file)
-    wrong = broken_links(out / "html")
+    wrong = broken_links(out / "html") + loaded_from_elsewhere(out / "html")
     for line in wrong:
         print(f"error: {line}", file=sys.stderr)
     if status or wrong:

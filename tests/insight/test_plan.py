@@ -63,7 +63,9 @@ def test_the_time_is_that_of_its_parts(planned: PlanView) -> None:
 
 
 def test_a_named_gpu_takes_the_time_of_its_arithmetic(settings: dict[str, Any]) -> None:
-    plan = jielong.plan(settings, gpu="RTX 4090", mfu=0.25, price_per_hour=2.0)
+    lines: list[str] = []
+    plan = jielong.plan(settings, gpu="RTX 4090", mfu=0.25, price_per_hour=2.0, log=lines.append)
+    assert not [line for line in lines if "CPU" in line]  # of this machine, which trains nothing
     seconds = plan.flops * plan.tokens / (165.2e12 * 0.25)
     assert plan.time.training == pytest.approx(seconds)
     assert plan.gpu == "RTX 4090" and plan.available == 24 * 2**30

@@ -168,7 +168,7 @@ def test_the_speed_of_an_earlier_start_does_not_count() -> None:
 def test_an_expert_that_gets_no_token_is_named_and_a_lazy_one_is_not() -> None:
     dead = records(loads=lambda n: [[50, 50], [100, 0] if n > 100 else [60, 40]])
     told = watched(dead)
-    assert names(told) == ["unused_expert"] and "expert 1 of layer 1" in told[0][1].text
+    assert names(told) == ["unused_expert"] and "expert 1 of layer 2" in told[0][1].text
     lazy = records(loads=lambda n: [[50, 50], [100, 0] if n % 15 else [99, 1]])
     assert watched(lazy) == []
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import html.parser
 import io
 import itertools
+import shutil
 import struct
+from pathlib import Path
 
 import pytest
 import rich.console
@@ -163,3 +165,27 @@ def test_tokens_are_spelled_so_that_all_of_them_can_be_seen(piece: bytes, shown:
 
 def test_what_has_no_width_or_acts_is_written_as_its_sign() -> None:
     assert visible("a\tb\x00\u200b\x7f\ue000") == "a⇥b␀<U+200B>␡<U+E000>"
+
+
+def test_a_font_that_was_installed_since_matplotlib_made_its_list_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    font_manager = pytest.importorskip("matplotlib.font_manager")
+    from jielong.present import plotting
+
+    manager = font_manager.fontManager
+    (tmp_path / "no-font.ttf").write_text("no font")
+    shutil.copy(font_manager.findfont("DejaVu Serif"), tmp_path / "installed.ttf")
+    installed = [str(tmp_path / name) for name in ("no-font.ttf", "installed.ttf")]
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: installed)
+    before = [font for font in manager.ttflist if font.name != "DejaVu Serif"]
+    monkeypatch.setattr(manager, "ttflist", before)
+    monkeypatch.setattr(plotting, "CHINESE_FONTS", ("DejaVu Serif",))
+    try:
+        plotting.fonts.cache_clear()
+        assert plotting.fonts() == ["DejaVu Sans Mono", "DejaVu Serif"]
+        monkeypatch.setattr(plotting, "CHINESE_FONTS", ("A font of nobody",))
+        plotting.fonts.cache_clear()
+        assert plotting.fonts() == ["DejaVu Sans Mono"]
+    finally:
+        plotting.fonts.cache_clear()

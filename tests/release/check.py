@@ -1,16 +1,22 @@
-"""Check what a release would hold: `make check-dist`. Not a test: it installs torch anew.
+"""Check what a release would hold: `make check-dist`. Not a test: it installs all but torch anew.
 
 The wheel is installed alone into a new environment, and trains, continues and inspects a text
-there, in an empty folder that knows nothing of the source.
+there, in an empty folder that knows nothing of the source. torch is linked from the environment
+that runs this: for Linux its index has the one with CUDA, 2.7 GB. Then the first cell of the
+notebook installs the wheel once more, as it would on a machine that has nothing of ours.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,10 +36,15 @@ COMMANDS = [
 ]
 
 
-def run(*command: str | Path, cwd: Path = ROOT) -> str:
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
     """Run a program; end with what it says if it fails."""
     done = subprocess.run(
-        [*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False
+        [*map(str, command)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
@@ -63,6 +74,37 @@ def check_names(wheel: Path, sdist: Path) -> None:
         raise SystemExit(f"{sdist.name}: unexpected {sorted(top - known)}, or a module is missing")
 
 
+def link_torch(environment: Path) -> None:
+    """Link torch into an environment, and what of CUDA it needs, from the one that runs this."""
+    (packages,) = environment.glob("lib/python*/site-packages")
+    wanted, seen = ["torch"], set[str]()
+    while wanted:
+        name = wanted.pop()
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:  # for another system
+            continue
+        seen.add(name)
+        needed = {re.split(r"[^\w.-]", line)[0] for line in found.requires or []}
+        wanted += [n for n in needed - seen if re.match(r"nvidia|cuda|triton", n)]
+        for top in {file.parts[0] for file in found.files or [] if file.parts[0] != ".."}:
+            link = packages / top
+            if not link.exists():  # packages of CUDA share a folder
+                link.symlink_to(Path(str(found.locate_file(top))))
+
+
+def run_first_cell(python: Path, wheel: Path, folder: Path) -> None:
+    """Run the notebook's installation where jielong is not installed and its wheel lies there."""
+    notebook = json.loads((ROOT / "docs/notebook/pretrain.ipynb").read_text(encoding="utf-8"))
+    code = next("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
+    folder.mkdir()
+    (folder / wheel.name).symlink_to(wheel.resolve())
+    run(python, "-m", "pip", "uninstall", "--yes", "--quiet", "jielong")
+    after = "import jielong, matplotlib\nprint(jielong.__version__)"
+    constraints = str(ROOT / "constraints.txt")
+    run(python, "-c", f"{code}\n{after}", cwd=folder, PIP_CONSTRAINT=constraints)
+
+
 def main() -> None:
     """Check the archives of a folder: `check.py dist`."""
     folder = Path(sys.argv[1])
@@ -78,6 +120,7 @@ def main() -> None:
         run(work / "tools/bin/cffconvert", "--validate", "-i", ROOT / "CITATION.cff")
         print("twine and cffconvert find nothing wrong")
         run(sys.executable, "-m", "venv", work / "alone")
+        link_torch(work / "alone")
         run(work / "alone/bin/python", *pip, "-c", ROOT / "constraints.txt", wheel)
         run(work / "alone/bin/python", "-m", "pip", "check")
         (work / "empty").mkdir()
@@ -85,6 +128,8 @@ def main() -> None:
         for command in COMMANDS:
             run(work / "alone/bin/jielong", *command.split(), cwd=work / "empty")
             print(f"  jielong {command}")
+        run_first_cell(work / "alone/bin/python", wheel, work / "notebook")
+        print("  the first cell of the notebook")
     print("the wheel alone trains, continues, evaluates, inspects, reports, exports and plans")
 
 

@@ -10,31 +10,31 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from jielong.checkpoint.folder import read_model_config, write_model_config
+from jielong.checkpoint.opening import TRAINING_WEIGHTS, check_room, open_weights
 from jielong.checkpoint.weights import (
     fill_weights,
-    load_folder_tensors,
-    load_tensors,
     model_from_tensors,
     named_weights,
     save_tensors,
 )
+from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, ConfigError
 from jielong.model.transformer import Transformer
 from jielong.runtime.atomic import atomic_folder, write_file
 from jielong.runtime.files import sha256, sync
+from jielong.runtime.parts import Readable
 from jielong.tokenization.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
 BEST = "best.json"  # beside the checkpoints; names the best one
-TRAINING_WEIGHTS = "training_weights.safetensors"  # exists if the model's weights are an average
 STEP_NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -66,47 +66,53 @@ def save_checkpoint(
         CheckpointError: the disk is full or the folder is not writable; no partial files remain.
     """
     target = folder / step_name(state.step)
-    for leftover in folder.glob(".step-*"):  # from a process killed during a save
-        if leftover.is_symlink():
-            leftover.unlink()
-        shutil.rmtree(leftover, ignore_errors=True)
+    clear_leftovers(folder)
     with atomic_folder(target, CheckpointError, replace=True) as new:
         write_model_folder(new, model, tokenizer, weights=weights)
         save_tensors(optimizer, new / "optimizer.safetensors")
         if training_weights is not None:
             save_tensors(training_weights, new / TRAINING_WEIGHTS)
-        record = {"step": state.step, **state.values}
-        (new / "training_state.json").write_text(json.dumps(record, indent=1))
-        _write_manifest(new)
+        write_training_state(new, state)
+        write_manifest(new)
     return target
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a process left that was killed during a save."""
+    for leftover in folder.glob(".step-*"):
+        if leftover.is_symlink():
+            leftover.unlink()
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def write_training_state(folder: Path, state: SavedState) -> None:
+    """Write `training_state.json` into a checkpoint that is being made."""
+    record = {"step": state.step, **state.values}
+    (folder / "training_state.json").write_text(json.dumps(record, indent=1))
 
 
 def write_model_folder(
     folder: Path,
     model: Transformer,
     tokenizer: Tokenizer,
-    dtype: torch.dtype | None = None,
     weights: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write config, weights and tokenizer in transformers' format into an existing folder.
+    """Write config, float32 weights and tokenizer in transformers' format into a folder.
 
     Args:
-        dtype: of the weights in the folder; default float32.
         weights: by name, in place of the model's own.
     """
-    write_model_config(folder, model.config, tokenizer, dtype)
+    write_model_config(folder, model.config, tokenizer)
     weights = named_weights(model) if weights is None else weights
-    if dtype:
-        weights = {name: value.to(dtype) for name, value in weights.items()}
     save_tensors(weights, folder / "model.safetensors")
     tokenizer.save(folder)
 
 
-def load_model(folder: Path) -> tuple[Transformer, Tokenizer]:
-    """Load a model (float32, on the CPU, in eval mode) and its tokenizer from a model folder.
+def open_model(folder: Path) -> tuple[ModelConfig, Tokenizer, Mapping[str, Readable]]:
+    """Return a model folder's architecture, tokenizer, and weights by name, to be read one by one.
 
     Raises:
-        CheckpointError: a file or tensor is missing, unexpected or damaged, or has the wrong shape.
+        CheckpointError: a file is missing or damaged.
     """
     config = read_model_config(folder)
     tokenizer = Tokenizer.load(folder)
@@ -115,7 +121,18 @@ def load_model(folder: Path) -> tuple[Transformer, Tokenizer]:
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, "
             f"the model's vocabulary only {config.vocab_size}"
         )
-    tensors = load_folder_tensors(folder)
+    return config, tokenizer, open_weights(folder)
+
+
+def load_model(folder: Path) -> tuple[Transformer, Tokenizer]:
+    """Load a model (float32, on the CPU, in eval mode) and its tokenizer from a model folder.
+
+    Raises:
+        CheckpointError: a file or tensor is missing, unexpected or damaged, or has the wrong shape;
+            or a model in shards does not fit in memory.
+    """
+    config, tokenizer, tensors = open_model(folder)
+    check_room(tensors, folder)
     return model_from_tensors(config, tensors, str(folder)).eval(), tokenizer
 
 
@@ -125,18 +142,7 @@ def load_weights(model: Transformer, folder: Path) -> None:
     Raises:
         CheckpointError: as `load_model`; the model is then unchanged.
     """
-    fill_weights(model, load_folder_tensors(folder), str(folder))
-
-
-def load_training_weights(model: Transformer, checkpoint: Path) -> None:
-    """Load the weights to resume from into the model, if they are stored separately.
-
-    Raises:
-        CheckpointError: as `load_model`; the model is then unchanged.
-    """
-    path = checkpoint / TRAINING_WEIGHTS
-    if path.exists():
-        fill_weights(model, load_tensors(path), str(path))
+    fill_weights(model, open_weights(folder), str(folder))
 
 
 def step_name(step: int) -> str:
@@ -289,11 +295,16 @@ def find_model_folder(path: str | Path, which: str = "best") -> Path:
     return newest
 
 
-def _write_manifest(folder: Path) -> None:
-    sums = {}
+def write_manifest(folder: Path, known: Mapping[str, str] | None = None) -> None:
+    """Sync every file to disk and write their SHA-256; those of `known`, by name, are so already.
+
+    Nothing may be added to the folder afterwards.
+    """
+    sums = dict(known or {})
     for path in sorted(folder.iterdir()):
-        sync(path)
-        sums[path.name] = sha256(path)
-    (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1))
+        if path.name not in sums:
+            sync(path)
+            sums[path.name] = sha256(path)
+    (folder / MANIFEST).write_text(json.dumps({"sha256": dict(sorted(sums.items()))}, indent=1))
     sync(folder / MANIFEST)
     sync(folder)

@@ -14,20 +14,25 @@ from torch import Tensor
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError
 from jielong.model.attention import Rotary
-from jielong.model.moe import join_stack, split_stacks
+from jielong.model.moe import expert_names, split_stacks
 from jielong.model.transformer import Transformer, context_length
-from jielong.runtime.parts import gathered, has_shards, local, part_of
+from jielong.runtime.parts import Readable, first_row, gathered, has_shards, local, part_of
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file with the metadata that transformers expects."""
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file; by default with the metadata that transformers expects.
+
+    Of several entries of metadata safetensors would write now one, now another first.
+    """
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
         path.touch()  # as the umask says: to read that would change it for all threads
         mode = path.stat().st_mode
-        save_file(contiguous, path, metadata={"format": "pt"})
+        save_file(contiguous, path, metadata=dict(metadata or {"format": "pt"}))
         path.chmod(mode)  # safetensors makes it readable by its owner only
     except Exception as error:  # safetensors wraps OS errors in its own type
         raise OSError(f"{path.name}: {error}") from error
@@ -83,10 +88,8 @@ def _load_shards(folder: Path, index: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def model_from_tensors(config: ModelConfig, tensors: dict[str, Tensor], where: str) -> Transformer:
-    """Build a float32 model on the CPU from these weights, without initialising it first.
-
-    Weights and architecture are compared before memory is allocated for the model.
+def skeleton_for(config: ModelConfig, tensors: Mapping[str, Readable], where: str) -> Transformer:
+    """Build a model without memory, and compare the names and shapes of these weights with it.
 
     Raises:
         CheckpointError: as in `fill_weights`, or the architecture has impossible sizes.
@@ -99,9 +102,23 @@ def model_from_tensors(config: ModelConfig, tensors: dict[str, Tensor], where: s
             skeleton = Transformer(config)
     except (RuntimeError, OverflowError, TypeError) as error:
         raise CheckpointError(f"{where}: config.json asks for impossible sizes: {error}") from None
-    fill_weights(skeleton, tensors, where)  # on the meta device: checks names and shapes only
+    check_weights(skeleton, tensors, where)
+    return skeleton
+
+
+def model_from_tensors(
+    config: ModelConfig, tensors: Mapping[str, Readable], where: str
+) -> Transformer:
+    """Build a float32 model on the CPU from these weights, without initialising it first.
+
+    Weights and architecture are compared before memory is allocated for the model.
+
+    Raises:
+        CheckpointError: as `skeleton_for`.
+    """
+    skeleton = skeleton_for(config, tensors, where)
     # copies: loaded tensors are views of the file, which may be truncated or replaced later
-    own = {name: value.to(torch.float32, copy=True) for name, value in tensors.items()}
+    own = {name: value[...].to(torch.float32, copy=True) for name, value in tensors.items()}
     if config.tie_word_embeddings:
         own["lm_head.weight"] = own["model.embed_tokens.weight"]
     skeleton.load_state_dict(own, assign=True)
@@ -126,49 +143,68 @@ def named_weights(
     values = values or {}
     named = {
         name: gathered(own, values.get(name, local(own)), keep)
-        for name, own in _stored(model).items()
+        for name, own in stored_tensors(model).items()
     }
     if keep:
         split_stacks(named)
     return named
 
 
-def fill_weights(model: Transformer, tensors: dict[str, Tensor], where: str) -> None:
+def fill_weights(model: Transformer, tensors: Mapping[str, Readable], where: str) -> None:
     """Copy tensors by name into the model, cast to its dtype; all names and shapes must match.
 
-    Of a model that ranks keep parts of, each fills its own.
+    Of a model that ranks keep parts of, each fills its own, and reads no more than that.
 
     Raises:
         CheckpointError: a tensor is missing, unexpected, or has the wrong shape; the model is then
             unchanged.
     """
-    if model.config.tie_word_embeddings:
-        tensors = {name: t for name, t in tensors.items() if name != "lm_head.weight"}
+    expected = check_weights(model, tensors, where)
+    with torch.no_grad():
+        if not has_shards(model):
+            for name, value in expected.items():
+                value.copy_(tensors[name][...])
+            return
+        for name, own in stored_tensors(model).items():
+            part = local(own)
+            if (names := expert_names(name, range(first_row(own), own.shape[0]))) is None:
+                part.copy_(part_of(tensors[name], own))
+                continue
+            for matrix, expert in zip(part, names, strict=False):
+                matrix.copy_(tensors[expert][...])
+
+
+def check_weights(
+    model: Transformer, tensors: Mapping[str, Readable], where: str
+) -> dict[str, Tensor]:
+    """Compare names and shapes of tensors with those of the model's weights.
+
+    Returns:
+        The weights by name; without memory, where ranks keep parts of the model.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected, or has the wrong shape.
+    """
     whole = model
     if has_shards(model):
         with torch.device("meta"):
-            whole = Transformer(model.config)  # for names and shapes
+            whole = Transformer(model.config)
     expected = named_weights(whole)
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     for name in sorted(expected.keys() - tensors.keys()):
         raise CheckpointError(f"{where}: weight {name} is missing")
-    for name in sorted(tensors.keys() - expected.keys()):
+    for name in sorted(tensors.keys() - expected.keys() - tied):
         raise CheckpointError(f"{where}: weight {name} does not belong to this architecture")
-    for name, value in tensors.items():
-        if value.shape != expected[name].shape:
+    for name, value in expected.items():
+        if tensors[name].shape != value.shape:
             raise CheckpointError(
-                f"{where}: weight {name} has shape {tuple(value.shape)}, "
-                f"but the config requires {tuple(expected[name].shape)}"
+                f"{where}: weight {name} has shape {tuple(tensors[name].shape)}, "
+                f"but the config requires {tuple(value.shape)}"
             )
-    with torch.no_grad():
-        if whole is not model:
-            for name, own in _stored(model).items():
-                local(own).copy_(part_of(join_stack(tensors, name), own))
-            return
-        for name, value in tensors.items():
-            expected[name].copy_(value)
+    return expected
 
 
-def _stored(model: Transformer) -> dict[str, Tensor]:
+def stored_tensors(model: Transformer) -> dict[str, Tensor]:
     """Return parameters and those buffers that a model folder has."""
     stored = model.state_dict().keys()
     buffers = {name: value for name, value in model.named_buffers() if name in stored}

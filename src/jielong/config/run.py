@@ -52,6 +52,14 @@ class RunConfig:
         "room for one.",
         free=True,
     )
+    checkpoint_format: str = option(
+        "auto",
+        "What a checkpoint is: whole, a Hugging Face folder that one process gathers; sharded, "
+        "each process writes the part that it has, and `jielong export` makes a Hugging Face "
+        "folder of it; auto: sharded where a divided model does not fit whole in a host's memory.",
+        choices=("auto", "whole", "sharded"),
+        free=True,
+    )
     on_save_error: str = option(
         "stop",
         "When a checkpoint cannot be written: stop, or go on and try again at the next.",

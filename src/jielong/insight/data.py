@@ -22,22 +22,29 @@ from jielong.training.run_data import RunData
 
 @dataclass(frozen=True)
 class Position:
-    """One place of a window."""
+    """One place of a window.
+
+    Attributes:
+        document: within the window, from 0.
+        token: the input X, and `text`, its piece; none is padding.
+        target: the output Y, and `target_text`, its piece; none does not count.
+        replaced: the input is not the text's own token: noise put it there.
+    """
 
     position: int
-    document: int  # within the window, from 0
-    token: int | None  # the input X; none is padding
+    document: int
+    token: int | None
     text: str
-    target: int | None  # the output Y; none does not count
+    target: int | None
     target_text: str
-    replaced: bool  # the input is not the text's own token: noise put it there
+    replaced: bool
 
 
 @dataclass(frozen=True)
 class WindowView:
-    """A row of a batch."""
+    """A row of a batch; `window` is its number in the split."""
 
-    window: int  # its number in the split
+    window: int
     documents: int
     positions: tuple[Position, ...]
 

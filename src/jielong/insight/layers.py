@@ -20,12 +20,12 @@ from jielong.tokenization.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class LayerGuess:
-    """The token that a layer holds for likeliest at a place."""
+    """The token that a layer holds for likeliest at a place; `true` if it is what follows."""
 
     token: int
     text: str
     probability: float
-    true: bool  # it is the token that follows
+    true: bool
 
 
 @dataclass(frozen=True)

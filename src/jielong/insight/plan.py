@@ -14,11 +14,16 @@ from jielong.present.words import Say
 
 @dataclass(frozen=True)
 class TimeByKind:
-    """Seconds of a run."""
+    """Seconds of a run.
 
-    preparing: float  # tokenizer and dataset, as they took just now
+    Attributes:
+        preparing: tokenizer and dataset, as they took just now.
+        validating: with checkpoints and samples.
+    """
+
+    preparing: float
     training: float
-    validating: float  # with checkpoints and samples
+    validating: float
 
     @property
     def total(self) -> float:

@@ -65,6 +65,8 @@ def plan(
             "--minutes measures this machine, which says nothing of another GPU: give a size "
             "(--preset, --hidden-size) and --epochs, --tokens or --steps"
         )
+    if named and config.training.dtype == "auto":
+        config = config.with_values(dtype="bfloat16")  # what these cards have, whatever is here
     started = time.monotonic()
     with opened(config, log) as data:
         return _plan(data, time.monotonic() - started, named, mfu, price_per_hour)

@@ -16,13 +16,13 @@ MOST_POINTS = 400
 
 @dataclass(frozen=True)
 class SchedulePoint:
-    """A step, counted from 0."""
+    """A step, counted from 0; `decay` is the share that weight decay takes from a matrix in it."""
 
     step: int
     tokens_before: int
     learning_rate: float
     batch_tokens: int
-    decay: float  # share that weight decay takes from a matrix in this step
+    decay: float
 
 
 @dataclass(frozen=True)

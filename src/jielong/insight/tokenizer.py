@@ -14,13 +14,18 @@ from jielong.tokenization.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Split:
-    """A text in the tokens of one tokenizer."""
+    """A text in the T tokens of one tokenizer.
+
+    Attributes:
+        ids, pieces: (T,): the number of each token, and how it is shown.
+        bytes: (T,): UTF-8 bytes of text of each token; a special token has none.
+    """
 
     name: str
     vocabulary: int
     ids: tuple[int, ...]
     pieces: tuple[str, ...]
-    bytes: tuple[int, ...]  # of text, of each token; a special token has none
+    bytes: tuple[int, ...]
 
 
 @dataclass(frozen=True)

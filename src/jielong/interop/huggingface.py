@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
-from jielong.checkpoint.checkpoint import find_model_folder, load_model, write_model_folder
-from jielong.checkpoint.folder import model_type_of
+from jielong.checkpoint.checkpoint import find_model_folder, open_model
+from jielong.checkpoint.folder import model_type_of, write_model_config
+from jielong.checkpoint.model_files import write_model_files
+from jielong.checkpoint.weights import named_weights, skeleton_for
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, ConfigError
 from jielong.interop.output import new_folder
@@ -58,15 +60,15 @@ def export_hf(
     if push_to_hub is not None:
         _hub(push_to_hub)
     source = find_model_folder(checkpoint)
-    model, tokenizer = load_model(source)
-    if reason := unsupported_by_transformers(model.config):
+    config, tokenizer, tensors = open_model(source)
+    if reason := unsupported_by_transformers(config):
         raise CheckpointError(f"{source}: transformers cannot open this model: {reason}")
-    for name, value in model.state_dict().items():
-        if not value.to(DTYPES[dtype]).isfinite().all():
-            raise CheckpointError(f"{source}: weight {name} does not fit in {dtype}")
+    model = skeleton_for(config, tensors, str(source))  # the weights are read one by one
     out_dir = Path(out_dir)
     with new_folder(out_dir) as folder:
-        write_model_folder(folder, model, tokenizer, DTYPES[dtype])
+        write_model_config(folder, config, tokenizer, DTYPES[dtype])
+        write_model_files(folder, named_weights(model), tensors, DTYPES[dtype], str(source))
+        tokenizer.save(folder)
         if differs := disagreement(folder, tokenizer):
             raise CheckpointError(f"{source}: its text would be split otherwise: {differs}")
         card = model_card(model, out_dir.name, dtype, _training_record(source), license)

@@ -7,7 +7,7 @@ MiniMind2-MoE (`mlp.shared_experts.N`). In memory the matrices of all experts ar
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -265,20 +265,17 @@ def split_stacks(state: dict[str, Tensor]) -> None:
         _split(state, prefix)
 
 
-def join_stack(state: Mapping[str, Tensor], name: str) -> Tensor:
-    """Return the matrices of all experts that the stack `name` is made of, one behind the other.
+def expert_names(name: str, experts: Iterable[int]) -> list[str] | None:
+    """Return the names that a folder gives to matrices of a stack of experts.
 
     Args:
-        name: of a parameter; where it is no stack of experts, it is itself in `state`.
+        name: of a parameter; where it is no such stack the result is None.
+        experts: whose matrices.
     """
     prefix, _, part = name.rpartition(".")
     if not prefix.endswith("mlp.experts"):
-        return state[name]
-    matrices, expert = [], 0
-    while (found := state.get(f"{prefix}.{expert}.{part}.weight")) is not None:
-        matrices.append(found)
-        expert += 1
-    return torch.stack(matrices)
+        return None
+    return [f"{prefix}.{expert}.{part}.weight" for expert in experts]
 
 
 def _join_experts(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -7,6 +7,21 @@ SETUP = {
     "device     {what}": "设备       {what}",
     "training a tokenizer of {n} tokens …": "正在训练 {n} 个 token 的分词器 …",
     "tokenizer of {n} tokens: {as_is}": "{n} 个 token 的分词器：{as_is}",
+    "tokenizer of {n} tokens, not {asked}: the text repeats no more: {as_is}": (
+        "{n} 个 token 的分词器，而不是 {asked} 个：文本里没有更多重复：{as_is}"
+    ),
+    "the tokenizer has {n} tokens": "分词器有 {n} 个 token",
+    "resuming from {as_is}": "从 {as_is} 继续",
+    "it was saved by an earlier version, which laid out the text in another way: until this epoch "
+    "ends, some of the text may come twice and some not at all": (
+        "它由旧版本保存，文本的排列方式不同：到本轮结束前，有些文本可能读两次，有些读不到"
+    ),
+    "  left out       {amount} bytes, {share} of the text ({as_is}); see {place}": (
+        "  略去           {amount} 字节，占文本的 {share}（{as_is}）；见 {place}"
+    ),
+    "  WARNING        text was left out; the first is {as_is}": (
+        "  警告           有文本被略去；第一处：{as_is}"
+    ),
     "dataset {as_is} (the run's own)": "数据集 {as_is}（本次训练自己的）",
     "dataset {as_is} (already prepared: reused)": "数据集 {as_is}（已经准备好：重复使用）",
     "dataset {as_is}": "数据集 {as_is}",
@@ -63,6 +78,14 @@ SETUP = {
     ),
     "parallel   {kind}: each {k} of {n} processes share a copy of the model; gradients are added "
     "up {when}": "并行       {kind}：{n} 个进程中每 {k} 个共有一份模型；梯度{when}",
+    "saving     each process writes its part of a checkpoint (sharded); `jielong export` makes a "
+    "Hugging Face folder of it": (
+        "保存       每个进程写检查点中自己的部分（sharded）；`jielong export` 由它做出 Hugging "
+        "Face 文件夹"
+    ),
+    "samples    none, and no suites: process 0 has too little memory for the whole model": (
+        "样本       没有，也不做测评：0 号进程的内存放不下整个模型"
+    ),
     "once an update": "每次更新相加一次",
     "with each micro-batch": "每个微批次都相加",
     "budget     {steps} steps of {windows} tokens = {n} tokens ({epochs} epochs, {each} per "
@@ -127,6 +150,9 @@ SETUP = {
         "AutoTokenizer 给出的 id 与本次训练不同：{what}"
     ),
     "compiling …": "正在编译 …",
+    "compile    not the layers of a divided model: they run as written": (
+        "编译       不编译分开的模型的各层：它们按原样运行"
+    ),
     "torch.compile does not work here, going on without: {why}": (
         "torch.compile 在这里不能用，不用它继续：{why}"
     ),

@@ -254,7 +254,7 @@ def straggler(train: Sequence[Record]) -> Finding | None:
 
 
 def unused_expert(train: Sequence[Record]) -> Finding | None:
-    """An expert has got no token at all, time after time."""
+    """An expert has got no token at all, time after time; layers count from 1, as in `inspect`."""
     loads = [r.get("expert_load") for r in train[-UNUSED_RECORDS:]]
     if len(loads) < UNUSED_RECORDS or not all(loads):
         return None
@@ -270,7 +270,7 @@ def unused_expert(train: Sequence[Record]) -> Finding | None:
     others = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
     return Finding(
         "unused_expert",
-        f"no token is sent to expert {expert} of layer {layer}{others}, in {UNUSED_RECORDS} "
+        f"no token is sent to expert {expert} of layer {layer + 1}{others}, in {UNUSED_RECORDS} "
         "records: its weights are of no use. Try a larger --router-aux-loss-coef, "
         "or --router-aux-loss bias",
     )

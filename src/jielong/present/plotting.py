@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from typing import TYPE_CHECKING
 
 from jielong.errors import ConfigError
 from jielong.present.blocks import Page
+
+if TYPE_CHECKING:
+    from matplotlib.font_manager import FontManager
 
 # what Chinese can be written with, on Linux, macOS and Windows
 CHINESE_FONTS = (
@@ -45,6 +50,16 @@ def fonts() -> list[str]:
     """The fonts of this machine to write with: monospaced, and one for Chinese if there is any."""
     from matplotlib import font_manager
 
-    there = {font.name for font in font_manager.fontManager.ttflist}
-    chinese = next((name for name in CHINESE_FONTS if name in there), None)
+    manager = font_manager.fontManager
+    known = {font.fname for font in manager.ttflist}
+    if not (chinese := _chinese_font(manager)):  # its list is kept, also when a font is installed
+        for path in sorted(set(font_manager.findSystemFonts()) - known):
+            with contextlib.suppress(OSError, RuntimeError):  # no font that it can read
+                manager.addfont(path)
+        chinese = _chinese_font(manager)
     return ["DejaVu Sans Mono", *([chinese] if chinese else [])]
+
+
+def _chinese_font(manager: FontManager) -> str | None:
+    there = {font.name for font in manager.ttflist}
+    return next((name for name in CHINESE_FONTS if name in there), None)

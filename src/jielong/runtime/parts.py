@@ -7,10 +7,21 @@ nothing here does before there is one.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from types import EllipsisType
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+
+
+class Readable(Protocol):
+    """A tensor, or one in a file of which rows can be read without the others."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def __getitem__(self, rows: slice | EllipsisType, /) -> Tensor: ...
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -68,14 +79,27 @@ def gathered(parameter: Tensor, part: Tensor, keep: bool = True) -> Tensor:
     return found.cpu() if keep else found.new_empty(0)
 
 
-def part_of(whole: Tensor, parameter: Tensor) -> Tensor:
-    """Return this rank's part of a tensor that is divided as the parameter; a view."""
+def first_row(parameter: Tensor) -> int:
+    """Return the row at which this rank's part begins; 0 if it has all."""
     if not is_sharded(parameter):
-        return whole
-    mesh, dim = cast(Any, parameter).device_mesh, cast(Any, parameter).placements[-1].dim
-    parts = whole.chunk(mesh.size(mesh.ndim - 1), dim)
-    rank = mesh.get_local_rank(mesh.ndim - 1)
-    return parts[rank] if rank < len(parts) else whole.narrow(dim, 0, 0)
+        return 0
+    mesh, rows = cast(Any, parameter).device_mesh, parameter.shape[0]
+    chunk = -(-rows // mesh.size(mesh.ndim - 1))  # as torch.chunk divides
+    return min(rows, chunk * mesh.get_local_rank(mesh.ndim - 1))
+
+
+def part_of(whole: Readable, parameter: Tensor) -> Tensor:
+    """Return this rank's part of a tensor that is divided as the parameter; of a tensor a view."""
+    if not is_sharded(parameter):
+        return whole[...]
+    first = first_row(parameter)
+    return whole[first : first + len(local(parameter))]
+
+
+def copy_index(parameter: Tensor) -> tuple[int, int]:
+    """Return which copy of a sharded parameter this rank's part is of, and how many there are."""
+    mesh = cast(Any, parameter).device_mesh
+    return (mesh.get_local_rank(0), mesh.size(0)) if mesh.ndim > 1 else (0, 1)
 
 
 def shard_index(model: nn.Module) -> int:

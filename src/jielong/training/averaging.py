@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from jielong.runtime.parts import local
+from jielong.runtime.parts import is_sharded, local
 
 # at the peak learning rate the average reaches back over a fifteenth of the steps so far
 POWER = 14
@@ -58,8 +58,11 @@ class WeightAverage:
         return [local(p.detach()) for p in self._parameters]
 
     def _swap(self) -> None:
-        # contents, not tensors, since FSDP keeps hold of its own
-        for latest, average in zip(self._latest(), self._average, strict=True):
+        for i, p in enumerate(self._parameters):
+            if not is_sharded(p):
+                p.data, self._average[i] = self._average[i], p.data
+                continue
+            latest = local(p.detach())  # contents, not tensors: FSDP keeps hold of its own
             kept = latest.clone()
-            latest.copy_(average)
-            average.copy_(kept)
+            latest.copy_(self._average[i])
+            self._average[i].copy_(kept)

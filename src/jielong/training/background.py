@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from jielong.checkpoint.sharded_save import OpenCheckpoint
+from jielong.checkpoint.shards import Shard
 from jielong.runtime.device import available_memory
 
 SPARE = 1.5  # of a copy's size that must be free for it: training takes more memory as it goes
@@ -37,13 +40,21 @@ class HostCopy:
             torch.cuda.synchronize()
         return copies
 
-    def fits(self, *tensors: Mapping[str, Tensor]) -> bool:
-        """Whether there is memory for the copies."""
+    def fits(self, *tensors: Mapping[str, Tensor], sharers: int = 1) -> bool:
+        """Whether there is memory for the copies, where as many processes as `sharers` copy."""
         if self.buffers:
             return True
         needed = sum(value.nbytes for part in tensors for value in part.values())
         free = available_memory()
-        return free is None or free > SPARE * needed
+        return free is None or free > SPARE * needed * sharers
+
+
+@dataclass
+class SharedSave:
+    """A sharded checkpoint that all ranks are writing."""
+
+    checkpoint: OpenCheckpoint | None  # on rank 0
+    shard: Shard | None = None  # of this rank, once it is written and if it has any
 
 
 class BackgroundSave:
@@ -55,6 +66,12 @@ class BackgroundSave:
         self.lock = threading.Lock()
         self.tasks: list[Callable[[], None]] = []
         self.error: Exception | None = None
+        self.shared: SharedSave | None = None  # what all ranks write together, until it counts
+
+    @property
+    def writing(self) -> bool:
+        """Whether something is left to be done."""
+        return bool(self.tasks)
 
     @property
     def failed(self) -> bool:
@@ -74,6 +91,13 @@ class BackgroundSave:
         """Wait until nothing is left to be done, or for `most_s` seconds."""
         if self.thread is not None:
             self.thread.join(most_s)
+
+    def abandon(self) -> None:
+        """Wait, and remove what other ranks would have had to complete: the run ends here."""
+        self.rest()
+        if self.shared is not None and self.shared.checkpoint is not None:
+            self.shared.checkpoint.abandon()
+        self.shared = None
 
     def wait(self) -> None:
         """Wait until nothing is left to be done.

@@ -22,9 +22,10 @@ def compile_if_it_pays(state: TrainState) -> None:
     """Compile the layers where `--compile` and the length of the run say so."""
     windows = state.batches.windows_before(state.plan.total_steps)
     tokens = windows * state.config.data.max_seq_len
-    if state.train_step.division:  # not tried with FSDP's hooks
-        return
     if not wants_compile(state.config, state.model.num_parameters(), tokens, state.model.device):
+        return
+    if state.train_step.division:  # FSDP's hooks within compiled layers: no GPU has tried it
+        state.console.line("compile    not the layers of a divided model: they run as written")
         return
     state.console.line("compiling …")
     batch = state.batches.batch(0, state.world.rank, state.world.world_size)

@@ -131,6 +131,15 @@ def least_bytes(
     return 4 * (states + floats * rows * window)
 
 
+def checkpoint_bytes(config: ModelConfig, muon: bool, average: bool) -> int:
+    """Count the bytes of a checkpoint's tensors: weights, their average, and optimizer state."""
+    embeddings = config.vocab_size * config.hidden_size
+    embeddings *= 1 if config.tie_word_embeddings else 2
+    momenta = config.parameter_count - embeddings if muon else 0  # Muon has one, AdamW two moments
+    weights = config.parameter_count * (2 if average else 1)
+    return 4 * (weights + 2 * config.parameter_count - momenta)
+
+
 def kept_values(config: ModelConfig, masked: int, recompute_every: int = 0) -> int:
     """Count the values of a token that all layers together keep for the backward pass.
 

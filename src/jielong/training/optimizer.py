@@ -7,15 +7,16 @@ of the 4.2 seconds before a run's first step.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from jielong.checkpoint.pieces import Piece, state_piece
 from jielong.config.settings import TrainingConfig
 from jielong.errors import CheckpointError
-from jielong.runtime.parts import gathered, home, is_sharded, local, part_of
+from jielong.runtime.parts import Readable, gathered, home, is_sharded, local, part_of
 from jielong.runtime.sharding import on_whole_matrices, shard_group
 
 # Quintic coefficients that bring singular values near 1 in a few steps (Jordan et al. 2024).
@@ -210,8 +211,17 @@ class Optimizer:
             for quantity, value in state.items()
         }
 
-    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Restores what `state_tensors` gave.
+    def state_pieces(self) -> list[Piece]:
+        """This rank's part of what `state_tensors` gathers."""
+        return [
+            state_piece(self.names[p], quantity, value, p)
+            for part in self.parts
+            for p, state in part.state.items()
+            for quantity, value in state.items()
+        ]
+
+    def load_state_tensors(self, tensors: Mapping[str, Readable]) -> None:
+        """Restores what `state_tensors` gave; where ranks keep parts, each reads its own.
 
         Raises:
             CheckpointError: a parameter's state is missing, misshapen, or belongs to none of ours.
@@ -233,7 +243,7 @@ class Optimizer:
                             f"optimizer state {key} is {value.dtype} of {tuple(value.shape)}, "
                             f"the parameter {p.dtype} of {tuple(p.shape)}"
                         )
-                    own = value if quantity == "step" else part_of(value, p)
+                    own = value[...] if quantity == "step" else part_of(value, p)
                     state[quantity] = own.to(p.device, copy=True)
         if left:
             raise CheckpointError(

@@ -17,7 +17,12 @@ from jielong.runtime.distributed import World
 from jielong.runtime.gradients import GradientSum
 from jielong.runtime.parts import has_shards
 from jielong.runtime.sharding import ShardedSum, shard_model
-from jielong.training.memory import RECOMPUTE_EVERY, Division, least_bytes
+from jielong.training.memory import (
+    RECOMPUTE_EVERY,
+    Division,
+    checkpoint_bytes,
+    least_bytes,
+)
 from jielong.training.speed import Machine
 
 # of a device's memory that is planned with: the rest is fragments, and what libraries take
@@ -117,6 +122,38 @@ def _a_copy_fits(config: Config, device: torch.device) -> bool:
     recompute = RECOMPUTE_EVERY[config.training.activation_checkpointing]
     window = config.data.max_seq_len
     return usable is None or least_bytes(config.model, 1, window, 0, recompute) <= usable
+
+
+def saves_in_shards(config: Config, division: Division | None, world: World) -> bool:
+    """Whether each rank writes its part of a checkpoint; every rank calls it.
+
+    Where the settings leave it open it is so for a divided model whose weights, average and
+    optimizer state do not fit in the memory of rank 0's host, which would gather them.
+    """
+    if config.run.checkpoint_format != "auto":
+        return config.run.checkpoint_format == "sharded"
+    if division is None:
+        return False
+    t, free = config.training, available_memory()
+    needed = checkpoint_bytes(config.model, t.optimizer == "muon", t.average_weights)
+    return bool(world.all_gather(free is not None and needed > USABLE * free)[0])
+
+
+def whole_fits(
+    config: Config, division: Division | None, world: World, device: torch.device
+) -> bool:
+    """Whether rank 0 can hold all of a divided model, for samples; every rank calls it."""
+    if division is None:
+        return True
+    weights, free = 4 * config.model.parameter_count, available_memory()
+    fits = free is None or 2 * weights <= USABLE * free  # what is gathered, and the model
+    usable = usable_memory(device) if device.type == "cuda" else None
+    if usable is not None:
+        window = config.data.max_seq_len
+        recompute = RECOMPUTE_EVERY[config.training.activation_checkpointing]
+        own = least_bytes(config.model, 1, window, 0, recompute, division=division)
+        fits = fits and own + weights <= usable
+    return bool(world.all_gather(fits)[0])
 
 
 def usable_memory(device: torch.device) -> int | None:

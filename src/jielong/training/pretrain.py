@@ -27,7 +27,7 @@ from jielong.training.recovery import (
     translate_out_of_memory,
 )
 from jielong.training.result import RunResult, result_of
-from jielong.training.save_or_warn import save_checkpoint_or_warn, settle_saves
+from jielong.training.save_or_warn import ask_ranks, save_checkpoint_or_warn
 from jielong.training.saving import record_best, restore
 from jielong.training.speed import Machine
 from jielong.training.starting_point import StartingPoint
@@ -187,7 +187,7 @@ def train(state: TrainState, signals: StopSignals, watch: Watch) -> bool:
     Returns:
         Whether it ended since the budget was corrected.
     """
-    c, total, world = state.config, state.plan.total_steps, state.world
+    c, total = state.config, state.plan.total_steps
     progress, console = state.progress, state.console
     pace = Pace(state.work_before, progress.step)
     console.start(progress.step, total, *watch.curves())
@@ -213,11 +213,8 @@ def train(state: TrainState, signals: StopSignals, watch: Watch) -> bool:
                 watch.training(done, means, lr, result, seconds_left(state, pace))
                 means.reset()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
-            received, failed = signals.received is not None, state.saving.failed
-            stop, overdue, failed = world.any_rank(received, overdue, failed)
+            stop, overdue = ask_ranks(state, signals.received is not None, overdue)
             ends = stop or done == total
-            if failed:  # what was saved before could not be written
-                settle_saves(state)
             paused = time.perf_counter()
             # saved before it is measured: what goes wrong in validation costs no training
             saves = done % state.plan.save_interval == 0 or ends or overdue

@@ -16,19 +16,32 @@ BITS = ("bits_per_byte", "bits_per_byte_error")
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where a run ended, its model and what stopped it."""
+    """Where a run ended, its model and what stopped it.
+
+    Attributes:
+        folder: of the run.
+        checkpoint: the run's model: the best by held-out loss, or the last if none was measured.
+        step: of the last checkpoint, of `total_steps`.
+        validation: held-out likelihood of the model by name (`loss` in nats a token,
+            `bits_per_byte` and so on), and its `step`.
+        signal: of SIGINT, SIGTERM, SIGUSR1; none if the budget was spent.
+        tokens: targets trained on, over all starts of the run.
+        seconds: of this start.
+        plan: what followed from settings, text and model, by name.
+        sources: of a mixture, by name: what was read, and how well.
+    """
 
     folder: Path
-    checkpoint: Path  # the run's model: the best by held-out loss, or the last if none was measured
-    step: int  # of the last checkpoint
+    checkpoint: Path
+    step: int
     total_steps: int
-    validation: dict[str, Any] | None  # held-out likelihood of the model, and its `step`
-    signal: int | None  # of SIGINT, SIGTERM, SIGUSR1; none if the budget was spent
-    tokens: int  # targets trained on, over all starts of the run
+    validation: dict[str, Any] | None
+    signal: int | None
+    tokens: int
     parameters: int
-    seconds: float  # of this start
-    plan: dict[str, Any]  # what followed from settings, text and model, by name
-    sources: dict[str, dict[str, Any]]  # of a mixture: what was read, and how well
+    seconds: float
+    plan: dict[str, Any]
+    sources: dict[str, dict[str, Any]]
 
 
 def result_of(state: TrainState, signal: int | None, seconds: float) -> RunResult:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from jielong.errors import CheckpointError, TrainingError
 from jielong.runtime.parts import shard_index
-from jielong.training.saving import save
+from jielong.training.saving import record_best, save
+from jielong.training.sharded_saving import complete, written
 from jielong.training.state import TrainState
 
 
@@ -20,28 +24,64 @@ def save_checkpoint_or_warn(state: TrainState, last: bool) -> None:
     """
     _compare_ranks(state)
     settle_saves(state)  # never two at once: one copy is in memory
-    with state.world.barrier_after():  # the others wait, however long a slow disk takes
-        try:
-            save(state)
-            if last:
-                state.saving.wait()
-        except CheckpointError as error:
-            if last or state.config.run.on_save_error == "stop":
-                raise
-            state.console.line(f"{error}; training goes on", style="yellow")
+    with _told(state, last):
+        save(state)
+    if last:
+        settle_saves(state, last)
 
 
-def settle_saves(state: TrainState) -> None:
+def settle_saves(state: TrainState, last: bool = False) -> None:
     """Wait until what is saved has been written; a failure is told, or ends the run on all ranks.
+
+    A sharded checkpoint counts from here on.
+
+    Args:
+        last: a failure ends the run whatever the settings say.
 
     Raises:
         CheckpointError: it could not be written, and the settings say to stop then.
     """
-    with state.world.barrier_after():
-        try:
+    if state.saving.shared is None:
+        with _told(state, last):
             state.saving.wait()
+        return
+    with state.world.barrier_after():  # the others wait, however long a slow disk takes
+        outcome = written(state)
+    outcomes = state.world.all_gather(outcome)
+    with _told(state, last):
+        complete(state, outcomes)
+        record_best(state)  # which may be this one
+
+
+def settle_if_in_shards(state: TrainState) -> None:
+    """Wait for a sharded checkpoint that is being written, if one is; every rank calls it."""
+    if state.saving.shared is not None:
+        settle_saves(state)
+
+
+def ask_ranks(state: TrainState, *flags: bool) -> list[bool]:
+    """Return each flag, true if any rank set it, and settle what was saved where it is time.
+
+    That is as soon as a rank could not write it or, of a sharded checkpoint, as all have.
+
+    Raises:
+        CheckpointError: as `settle_saves`.
+    """
+    saving = state.saving
+    *found, failed, writing = state.world.any_rank(*flags, saving.failed, saving.writing)
+    if failed or (saving.shared is not None and not writing):
+        settle_saves(state)
+    return found
+
+
+@contextlib.contextmanager
+def _told(state: TrainState, last: bool) -> Iterator[None]:
+    """Run the block on all ranks; a checkpoint that fails there is told, or ends the run."""
+    with state.world.barrier_after():  # the others wait, however long a slow disk takes
+        try:
+            yield
         except CheckpointError as error:
-            if state.config.run.on_save_error == "stop":
+            if last or state.config.run.on_save_error == "stop":
                 raise
             state.console.line(f"{error}; training goes on", style="yellow")
 

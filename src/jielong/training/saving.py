@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from jielong.checkpoint import checkpoint as ckpt
-from jielong.checkpoint.weights import load_tensors, named_weights
+from jielong.checkpoint.opening import open_optimizer, open_training_weights
+from jielong.checkpoint.weights import fill_weights, named_weights
 from jielong.errors import CheckpointError
+from jielong.training.sharded_saving import save_shards
 from jielong.training.starting_point import StartingPoint
 from jielong.training.state import Progress, TrainState
 
@@ -21,36 +23,24 @@ STATE_FORMAT = 3
 
 
 def save(state: TrainState) -> None:
-    """Write a checkpoint of this moment and drop old ones; every rank calls it, rank 0 writes.
+    """Write a checkpoint of this moment and drop old ones; every rank calls it.
 
-    With `background_saves` it is only copied here, and written while training goes on:
-    `state.saving` says how that went. The one before must have been written.
+    Rank 0 writes it, unless each rank writes its part. With `background_saves` it is only copied
+    here, and written while training goes on: `state.saving` says how that went. The one before must
+    have been written.
     """
     rng = state.world.all_gather(base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode())
-    progress, train_step, average = state.progress, state.train_step, state.average
+    if state.in_shards:
+        save_shards(state, _saved_state(state, rng))
+        return
+    progress, average = state.progress, state.average
     keep = state.world.is_main
     weights = named_weights(state.model, average.weights() if average else None, keep)
     latest = named_weights(state.model, keep=keep) if average else None
-    optimizer = train_step.optimizer.state_tensors(keep)
+    optimizer = state.train_step.optimizer.state_tensors(keep)
     if not state.world.is_main:
         return
-    values = {
-        "format": STATE_FORMAT,
-        "progress": dataclasses.asdict(progress) | {"step": None},
-        "plan": state.plan.to_json(),
-        "total_steps": state.schedule.total_steps,
-        "peak_learning_rate": train_step.optimizer.peak,
-        "dataset": state.dataset.fingerprint,
-        **_other_texts(state),
-        "tokenizer": state.tokenizer.fingerprint,
-        "teacher": _teacher_checksum(state),
-        "config": state.config.to_tables(),
-        "scaler": train_step.scaler.state_dict(),
-        "torch": torch.__version__,
-        "rng": rng,
-    }
-    saved = ckpt.SavedState(progress.step, values)
-    folder = state.folder.checkpoints
+    saved, folder = _saved_state(state, rng), state.folder.checkpoints
     kept, best = state.config.run.keep_checkpoints, progress.best_step
 
     def write() -> None:
@@ -66,6 +56,31 @@ def save(state: TrainState) -> None:
     else:
         write()
     record_best(state)
+
+
+def _saved_state(state: TrainState, rng: list[str]) -> ckpt.SavedState:
+    """What a checkpoint has beside tensors and tokenizer.
+
+    Args:
+        rng: states of the ranks' random generators.
+    """
+    progress, train_step = state.progress, state.train_step
+    values = {
+        "format": STATE_FORMAT,
+        "progress": dataclasses.asdict(progress) | {"step": None},
+        "plan": state.plan.to_json(),
+        "total_steps": state.schedule.total_steps,
+        "peak_learning_rate": train_step.optimizer.peak,
+        "dataset": state.dataset.fingerprint,
+        **_other_texts(state),
+        "tokenizer": state.tokenizer.fingerprint,
+        "teacher": _teacher_checksum(state),
+        "config": state.config.to_tables(),
+        "scaler": train_step.scaler.state_dict(),
+        "torch": torch.__version__,
+        "rng": rng,
+    }
+    return ckpt.SavedState(progress.step, values)
 
 
 def _other_texts(state: TrainState) -> dict[str, Any]:
@@ -162,8 +177,9 @@ def _restore_saved(state: TrainState, found: Path, saved: ckpt.SavedState) -> No
     ckpt.load_weights(state.model, found)
     if state.average:
         state.average.restart()
-    ckpt.load_training_weights(state.model, found)
-    train_step.optimizer.load_state_tensors(load_tensors(found / "optimizer.safetensors"))
+    if (latest := open_training_weights(found)) is not None:
+        fill_weights(state.model, latest, str(found))
+    train_step.optimizer.load_state_tensors(open_optimizer(found))
     train_step.scaler.load_state_dict(values["scaler"])
     rng, rank = values["rng"], state.world.rank
     if rank < len(rng):  # a rank that the saved run had not needs none: training draws nothing

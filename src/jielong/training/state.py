@@ -28,7 +28,7 @@ from jielong.training.background import BackgroundSave
 from jielong.training.memory import RECOMPUTE_EVERY
 from jielong.training.optimizer import Optimizer
 from jielong.training.own_time import OwnTime
-from jielong.training.parallel import spread
+from jielong.training.parallel import saves_in_shards, spread, whole_fits
 from jielong.training.plan import RunPlan
 from jielong.training.profiling import StepProfiler
 from jielong.training.run_data import open_data
@@ -78,6 +78,8 @@ class TrainState:
     schedule: Schedule
     console: Console
     metrics: MetricsFile
+    in_shards: bool = False  # each rank writes its part of a checkpoint
+    whole_fits: bool = True  # rank 0 can hold the whole model, for samples and suites
     saving: BackgroundSave = field(default_factory=BackgroundSave)
     progress: Progress = field(default_factory=Progress)
     profiler: StepProfiler | None = None  # of rank 0
@@ -167,6 +169,8 @@ def build(
         schedule=Schedule.of(training, plan.total_steps),
         console=console,
         metrics=MetricsFile(folder.metrics_file, enabled=world.is_main),
+        in_shards=saves_in_shards(config, division, world),
+        whole_fits=whole_fits(config, division, world, device),
         profiler=StepProfiler(config.run.profile, folder.profile) if world.is_main else None,
     )
 

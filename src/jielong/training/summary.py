@@ -50,6 +50,7 @@ def run_summary(state: TrainState) -> list[str]:
         f"vocabulary {m.vocab_size})",
         f"attention  {_attention(state)}",
         *describe_parallel(state.world, state.train_step.division),
+        *_in_parts(state),
         f"budget     {plan.total_steps} steps of {windows} tokens = "
         f"{f'{tokens / 1e6:,.1f}M' if tokens >= 1e6 else f'{tokens:,}'} tokens ({scale})",
         f"optimizer  {t.optimizer}, peak learning rate {plan.learning_rate:.2g}, {t.schedule}, "
@@ -60,6 +61,21 @@ def run_summary(state: TrainState) -> list[str]:
         *_teacher(state),
         *_exports(state),
     ]
+
+
+def _in_parts(state: TrainState) -> list[str]:
+    """What is not as with a model that one process holds."""
+    lines = []
+    if state.in_shards:
+        lines.append(
+            "saving     each process writes its part of a checkpoint (sharded); `jielong export` "
+            "makes a Hugging Face folder of it"
+        )
+    if not state.whole_fits and (state.config.run.sample_tokens or state.config.run.eval_suite):
+        lines.append(
+            "samples    none, and no suites: process 0 has too little memory for the whole model"
+        )
+    return lines
 
 
 def _teacher(state: TrainState) -> list[str]:

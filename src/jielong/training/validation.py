@@ -217,7 +217,7 @@ def _sample(state: TrainState) -> None:
     total, interval = state.plan.total_steps, state.plan.eval_interval
     tenths = [10 * s // total for s in (step - interval, step)]  # of the run that is done
     seldom = tenths[0] < tenths[1] or step == total
-    if not run.sample_tokens or not seldom:
+    if not run.sample_tokens or not seldom or not state.whole_fits:
         return
     model = whole_model(state.model, keep=state.world.is_main)  # for which every rank is needed
     if model is None:

@@ -34,7 +34,7 @@ def measure_suites(state: TrainState, done: Mapping[str, Any]) -> None:
     """
     requests = suite_requests(state.config.run.eval_suite)
     requests = tuple(r for r in requests if f"suite_{r.name}" not in done)
-    if not requests:
+    if not requests or not state.whole_fits:
         return
     model = whole_model(state.model, keep=state.world.is_main)  # for which every rank is needed
     if model is None:

@@ -229,11 +229,11 @@ def watching(state: TrainState, signals: StopSignals) -> Iterator[Watch]:
         yield watch
         state.saving.wait()
     except KeyboardInterrupt:
-        state.saving.rest()  # which another one interrupts
+        state.saving.abandon()  # which another one interrupts
         watch.end("stopped")
         raise
     except BaseException as error:
-        state.saving.rest()
+        state.saving.abandon()
         watch.end("failed", first_line(error))
         raise
     else:

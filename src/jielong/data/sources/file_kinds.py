@@ -73,6 +73,7 @@ PROGRAM_FILES = frozenset(
         "preprocessor_config.json",
         "pytorch_model.bin.index.json",
         "requirements.txt",
+        "shards.json",
         "special_tokens_map.json",
         "state.json",
         "tokenizer.json",
