@@ -87,6 +87,7 @@ test-ray: $(VENV)/installed-dev
 
 test-faults: $(VENV)/installed-dev
 	@PYTHONPATH=tests $(BIN)/python tests/faults/kill_points.py --points 200
+	@PYTHONPATH=tests $(BIN)/python tests/faults/restarts.py --tries 20
 	@PYTHONPATH=tests $(BIN)/python tests/faults/health.py --steps 2000
 
 fuzz: $(VENV)/installed-dev

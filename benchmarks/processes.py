@@ -2,6 +2,7 @@
 
     python benchmarks/processes.py                # 1 × 2 threads, 2 × 1 thread, in turns; by kind
     python benchmarks/processes.py --count        # bytes and memory with 1, 2 and 4 processes
+    python benchmarks/processes.py --follow       # how far apart their losses come in 60 steps
 
 Gloo between processes of one machine: what is sent never leaves its memory, so the bytes hold for
 any network and the times for none.
@@ -37,66 +38,135 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 WINDOW, ROWS, MICRO = 256, 16, 8  # tokens of a window, windows of an update and of a pass
+# of the models whose losses are followed: windows, tokens of each, updates, the first of them, runs
+FOLLOWED = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 288}
+FOLLOWED_EXPERTS = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+FOLLOWED_ROWS, FOLLOWED_WINDOW, UPDATES, FIRST, SEEDS = 32, 16, 60, 20, 3
+SPREADS: list[dict[str, Any]] = [
+    {"processes": 2, "kind": "ddp"},
+    {"processes": 2, "kind": "fsdp"},
+    {"processes": 4, "kind": "ddp"},
+    {"processes": 4, "kind": "fsdp"},
+    {"processes": 4, "kind": "fsdp", "degree": 2},
+]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", action="store_true", help="count bytes and memory, time nothing")
+    parser.add_argument("--follow", action="store_true", help="compare losses, time nothing")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.job:
-        print(json.dumps(work(json.loads(arguments.job))))
-        return
+        case = json.loads(arguments.job)
+        print(json.dumps(followed(case) if case.get("follow") else work(case)))
+    elif arguments.count:
+        count()
+    elif arguments.follow:
+        follow()
+    else:
+        take_turns(arguments.turns, arguments.steps)
+
+
+def count() -> None:
+    """Bytes kept and sent, of a dense model and of a mixture."""
     from common import save
 
-    if arguments.count:
-        cases = [
-            {"model": model, "kind": kind, "processes": n, "steps": 2, "threads": 1, **more}
-            for model in MODELS
-            for n, kind, more in (
-                (1, "ddp", {}),
-                (2, "ddp", {}),
-                (2, "fsdp", {}),
-                (2, "fsdp", {"at_once": True}),
-                (4, "fsdp", {}),
-                (4, "fsdp", {"degree": 2}),
-            )
-        ]
-        rows = []
-        for case in cases:
+    spreads: list[dict[str, Any]] = [
+        {"processes": 1, "kind": "ddp"},
+        SPREADS[0],
+        SPREADS[1],
+        SPREADS[1] | {"at_once": True},
+        *SPREADS[3:],
+    ]
+    rows = []
+    for model in MODELS:
+        for spread in spreads:
+            case = {"model": model, "steps": 2, "threads": 1, **spread}
             rows.append({**case, "ranks": launch(case)})
             print(told(rows[-1]), flush=True)
-        print(save("processes-count", {"rows": rows}))
-        return
-    kinds = [(1, 2, "ddp"), (2, 1, "ddp"), (2, 1, "fsdp")]
+    print(save("processes-count", {"rows": rows}))
+
+
+def take_turns(turns: int, steps: int) -> None:
+    """Time each way in turns, so that a machine that slows down slows all of them."""
+    from common import save
+
+    ways = [
+        ("1 × 2 alone", 1, 2, {"kind": "ddp"}),
+        ("2 × 1 ddp", 2, 1, {"kind": "ddp"}),
+        ("2 × 1 torch's ddp", 2, 1, {"kind": "ddp", "torch": True}),
+        ("2 × 1 fsdp", 2, 1, {"kind": "fsdp"}),
+        ("2 × 1 fsdp, AdamW", 2, 1, {"kind": "fsdp", "optimizer": "adamw"}),
+        ("2 × 1 ddp, AdamW", 2, 1, {"kind": "ddp", "optimizer": "adamw"}),
+    ]
     seconds: dict[str, list[float]] = {}
-    for _ in range(arguments.turns):
-        for processes, threads, kind in kinds:
-            case = {"model": "dense", "kind": kind, "processes": processes, "threads": threads}
-            ranks = launch(case | {"steps": arguments.steps})
-            name = f"{processes} × {threads} {kind if processes > 1 else 'alone'}"
-            seconds.setdefault(name, []).append(ranks[0]["step_s"])
-            print(f"{name:12}{ranks[0]['step_s']:8.3f} s a step", flush=True)
+    sent: dict[str, Any] = {}
+    for _ in range(turns):
+        for name, processes, threads, way in ways:
+            case = {"model": "dense", "processes": processes, "threads": threads, **way}
+            rank = launch(case | {"steps": steps})[0]
+            seconds.setdefault(name, []).append(rank["step_s"])
+            sent[name] = rank["given_bytes_per_step"]
+            print(f"{name:20}{rank['step_s']:8.3f} s a step", flush=True)
     middle = {name: median(values) for name, values in seconds.items()}
     alone = middle["1 × 2 alone"]
+    print(f"\n{'':20}{'median':>8}{'least':>8}  {'speed':>5}  MB given to collectives in a step")
     for name, value in middle.items():
-        print(f"{name:12}{alone / value:8.2f} of the speed of one process with two threads")
-    print(
-        save("processes", {"seconds": seconds, "ratio": {n: alone / v for n, v in middle.items()}})
-    )
+        given = ", ".join(f"{kind} {n / 1e6:.1f}" for kind, n in sent[name].items()) or "–"
+        print(f"{name:20}{value:8.3f}{min(seconds[name]):8.3f}  {alone / value:5.2f}  {given}")
+    ratio = {name: alone / value for name, value in middle.items()}
+    print(save("processes", {"seconds": seconds, "ratio": ratio, "given_bytes_per_step": sent}))
 
 
-def launch(case: dict[str, Any]) -> list[dict[str, Any]]:
-    """Run a case in as many processes as it has; return what each found."""
+def follow() -> None:
+    """Losses beside those of one process: of several, and of one that rounds otherwise."""
+    from common import save
+
+    rows = []
+    for model in MODELS:
+        base = {"follow": True, "model": model, "threads": 1}
+        alone = launch(base | {"processes": 1, "kind": "ddp"})[0]["runs"]
+        one = {"processes": 1, "kind": "ddp"}
+        for spread in [one | {"ulp": True}, one | {"halves": True}, *SPREADS]:
+            runs = launch(base | spread)[0]["runs"]
+            found = [apart(run, other) for run, other in zip(runs, alone, strict=True)]
+            rows.append({"model": model, **spread, "runs": found})
+            first, whole = (max(max(r["apart"][:n]) for r in found) for n in (FIRST, UPDATES))
+            name = f"{spread['processes']} {spread['kind']}" + (" 2 × 2" * ("degree" in spread))
+            name = "1, an ulp away" if "ulp" in spread else name
+            name = "1, in halves" if "halves" in spread else name
+            others = [r["first_other_choice"] for r in found if r["first_other_choice"]]
+            choice = f"; other experts from step {', '.join(map(str, others))} on" if others else ""
+            print(
+                f"{model:9}{name:16}{first:.1e} in {FIRST} steps, {whole:.1e} in {UPDATES}{choice}",
+                flush=True,
+            )
+    print(save("processes-follow", {"rows": rows}))
+
+
+def apart(run: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """How far apart the losses of two runs are, and the first step with another choice."""
+    pairs = zip(run["loads"], other["loads"], strict=True)
+    return {
+        "apart": [abs(a - b) for a, b in zip(run["losses"], other["losses"], strict=True)],
+        "first_other_choice": next((n for n, (a, b) in enumerate(pairs, 1) if a != b), None),
+    }
+
+
+def launch(case: dict[str, Any], script: Path = Path(__file__)) -> list[dict[str, Any]]:
+    """Run a case of a script in as many processes as it has; return what each found."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     n = case["processes"]
     variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(n)}
     variables |= {"OMP_NUM_THREADS": str(case["threads"]), "LOCAL_WORLD_SIZE": str(n)}
-    command = [sys.executable, str(Path(__file__).resolve()), "--job", json.dumps(case)]
+    command = [sys.executable, str(script.resolve()), "--job", json.dumps(case)]
     processes = [
         subprocess.Popen(
             command,
@@ -134,10 +204,22 @@ def work(case: dict[str, Any]) -> dict[str, Any]:
         config = load_config(parallel=case["kind"], **values)
         torch.manual_seed(0)
         model = Transformer(config.model)
-        gradients, division = spread(model, config, torch.float32, world, device)
+        if case.get("torch"):
+            gradients, division = TorchSum(model, world), None
+        else:
+            gradients, division = spread(model, config, torch.float32, world, device)
         if case.get("at_once"):
             gradients.waiting = False
-        step = new_step(model, torch.float32, gradients=gradients, division=division, world=world)
+        step = new_step(
+            model,
+            torch.float32,
+            optimizer=case.get("optimizer", "muon"),
+            gradients=gradients,
+            division=division,
+            world=world,
+        )
+        if case.get("torch"):
+            step.model = gradients.model
         average = WeightAverage(model)
         whole = random_batch(config.model.vocab_size, ROWS, WINDOW, documents=False)
         own = whole.rows(np.array_split(np.arange(ROWS), world.world_size)[world.rank])
@@ -170,6 +252,81 @@ def work(case: dict[str, Any]) -> dict[str, Any]:
             "kept_bytes": {name: sum(t.nbytes for t in ts) for name, ts in kept.items()},
             "given_bytes_per_step": {name: n / case["steps"] for name, n in sent.items()},
         }
+
+
+class TorchSum:
+    """torch's DistributedDataParallel in the place of our own sum of gradients."""
+
+    def __init__(self, model: Any, world: Any) -> None:
+        import torch.distributed as dist
+        from torch.nn.parallel import DistributedDataParallel
+
+        def total(_, bucket):  # type: ignore[no-untyped-def]
+            work = dist.all_reduce(bucket.buffer(), async_op=True)
+            return work.get_future().then(lambda done: done.value()[0])
+
+        self.model = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        self.model.register_comm_hook(None, total)  # by itself it would take the mean
+        self.world = world
+
+    def begin(self) -> None:
+        self.model.require_backward_grad_sync = False
+
+    @contextlib.contextmanager
+    def last_pass(self) -> Iterator[None]:
+        self.model.require_backward_grad_sync = True
+        yield
+
+    def finish(self) -> None:
+        self.world.meets()
+
+
+def followed(case: dict[str, Any]) -> dict[str, Any]:
+    """One rank's part of a case whose losses are compared, from several seeds."""
+    import torch
+
+    from jielong.runtime.device import fast_products
+    from jielong.runtime.distributed import init_world
+
+    torch.set_num_threads(case["threads"])
+    with init_world("cpu", 600.0) as world, fast_products():
+        return {"runs": [_followed(case, world, seed) for seed in range(SEEDS)]}
+
+
+def _followed(case: dict[str, Any], world: Any, seed: int) -> dict[str, Any]:
+    """Losses and experts' loads of a run whose learning rate does not fall."""
+    import numpy as np
+    import torch
+    from gpu_bench import new_step, random_batch
+
+    from jielong.config.load import load_config
+    from jielong.model.transformer import Transformer
+    from jielong.training.parallel import spread
+    from jielong.training.scaling import default_learning_rate
+
+    values = MODELS[case["model"]] | FOLLOWED
+    values |= {"shard_degree": case["degree"]} if "degree" in case else {}
+    values |= FOLLOWED_EXPERTS if "use_moe" in values else {}
+    config = load_config(parallel=case["kind"], max_seq_len=FOLLOWED_WINDOW, **values)
+    torch.manual_seed(seed)
+    model = Transformer(config.model)
+    if case.get("ulp"):
+        model.model.embed_tokens.weight.data.view(torch.int32)[0, 0] += 1
+    gradients, division = spread(model, config, torch.float32, world, torch.device("cpu"))
+    own = {"gradients": gradients, "division": division, "world": world}
+    rate = default_learning_rate(config)
+    step = new_step(model, torch.float32, learning_rate=rate, **own)
+    rows = np.array_split(np.arange(FOLLOWED_ROWS), world.world_size)[world.rank]
+    even = torch.ones(config.model.num_hidden_layers, config.model.num_experts)
+    load, losses, loads = even if config.model.use_moe else None, [], []
+    for number in range(UPDATES):
+        batch = random_batch(config.model.vocab_size, FOLLOWED_ROWS, FOLLOWED_WINDOW, number % 4)
+        parts = batch.rows(rows).split(2 if case.get("halves") else 1)
+        result = step(parts, reference_load=load)
+        load = result.expert_load
+        losses.append(result.loss)
+        loads.append(None if load is None else load.tolist())
+    return {"losses": losses, "loads": loads}
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 import os
 import signal
 import subprocess
@@ -174,6 +175,26 @@ def kill_when(moment: Callable[[], bool], process: subprocess.Popen[Any]) -> Non
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
+
+
+def until(happens: Callable[[], bool], looks: int = 12_000) -> bool:
+    """Waits until something happens; whether it did.
+
+    The limit is in looks and not in seconds, 10 minutes on a quiet machine: a busy one looks less
+    often, and one that is suspended does not look at all.
+    """
+    for _ in range(looks):
+        if happens():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def rank_timeout() -> int:
+    """Seconds after which a silent rank has failed: far longer than this machine is busy now."""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", ""], check=True)
+    return max(4, math.ceil(80 * (time.monotonic() - started)))
 
 
 def jielong(*words: str, **options: Any) -> subprocess.Popen[str]:

@@ -34,6 +34,9 @@ QUICK = (
     "out of memory",
     "speed tiny 64 jielong",
     "speed tiny 64 plain",
+    "one rank of FSDP2",
+    "speed tiny 64 jielong DDP",
+    "speed tiny 64 jielong FSDP2",
 )
 
 

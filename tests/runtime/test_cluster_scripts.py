@@ -103,6 +103,7 @@ def assert_torchrun_starts_pretrain(words: list[str]) -> None:
     read = get_args_parser().parse_args(words)
     assert read.module and read.training_script == "jielong"
     assert read.rdzv_backend == "c10d" and read.max_restarts == 3
+    assert read.rdzv_conf == "read_timeout=600"  # a network that is away for a while comes back
     assert parse(read.training_script_args).command.__module__ == "jielong.cli.pretrain"
 
 

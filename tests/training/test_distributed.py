@@ -39,13 +39,13 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def in_ranks(world_size: int, words: list[str], timeout: float = 150) -> list[tuple[int, str]]:
+def in_ranks(world_size: int, words: list[str], timeout: float = 600) -> list[tuple[int, str]]:
     """Runs `jielong` in ranks, as `python_in_ranks`."""
     return python_in_ranks(world_size, ["-m", "jielong", *words], timeout)
 
 
 def python_in_ranks(
-    world_size: int, words: list[str], timeout: float = 150
+    world_size: int, words: list[str], timeout: float = 600
 ) -> list[tuple[int, str]]:
     """Runs Python as torchrun would, once for each rank: exit statuses and what was said."""
     processes = start_ranks(world_size, words)

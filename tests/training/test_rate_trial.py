@@ -14,10 +14,21 @@ import pytest
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.training import plan, rate_trial
 from tiny import TINY_RUN, flags, in_this_process
+from training.test_distributed import free_port, python_in_ranks
 
 USUAL = 0.012  # 0.07 / √32
 STEPS = 60
 SHARE = 0.3  # of the run, for the trial: a twentieth would take longer runs than a test should
+# Two runs in ranks, one after the other, since importing torch takes longer than they do.
+IN_RANKS = """
+import json, os, sys
+from jielong.cli.main import main
+from jielong.training import rate_trial
+rate_trial.SHARE = float(sys.argv[1])
+for port, words in json.loads(sys.argv[2]):
+    os.environ["MASTER_PORT"] = str(port)
+    assert main(words) == 0, words
+"""
 WEIGHTS = ("model.safetensors", "training_weights.safetensors", "optimizer.safetensors")
 
 
@@ -184,3 +195,21 @@ def test_a_run_by_time_chooses_its_rate_too(place: Place, monkeypatch: pytest.Mo
     kept = (place.folder / "timed" / "chosen.toml").read_text()
     assert "tokens" in kept and "learning_rate" not in kept
     assert tried(said)[0] == place.plan("timed")["learning_rate"]
+
+
+def test_ranks_with_a_part_of_the_model_each_choose_as_one_process_and_leave_nothing_behind(
+    place: Place,
+) -> None:
+    expected = tried((place.folder / "same.said").read_text())
+    shared, jobs = place.settings | {"parallel": "fsdp"}, []
+    for name, changes in (("parts", {}), ("parts-given", {"learning_rate": expected[0]})):
+        settings = shared | {"out_dir": place.folder / name} | changes
+        jobs.append((free_port(), ["pretrain", *flags(settings)]))
+    results = python_in_ranks(2, ["-c", IN_RANKS, str(SHARE), json.dumps(jobs)])
+    assert [status for status, _ in results] == [0, 0], results
+    said = results[0][1]
+    assert said.count("FSDP2: 2 processes share one copy") == 2
+    chosen, steps, losses = tried(said)
+    assert (chosen, steps) == expected[:2]
+    assert losses == pytest.approx(expected[2], abs=2e-4)
+    assert place.files("parts") == place.files("parts-given")

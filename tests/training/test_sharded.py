@@ -21,6 +21,7 @@ STEPS, RESUMED = 8, 4
 SHARED = TINY_RUN | {
     "steps": STEPS,
     "eval_interval": RESUMED,
+    "save_interval": 2,
     "batch_size": 6,
     "keep_checkpoints": 9,
     "learning_rate": 1e-3,
@@ -34,12 +35,15 @@ RUNS: dict[str, dict[str, Any]] = {
     "balanced": EXPERTS | {"activation_checkpointing": "full", "dropout": 0.1},
 }
 # Several runs in one launch, since importing torch takes longer than training does; each meets at a
-# port of its own.
+# port of its own. One may go on from a step that it had passed.
 SEVERAL = """
 import json, os, sys
 from jielong.cli.main import main
-for port, words in json.loads(sys.argv[1]):
+from training.test_sharded import forget_after
+for port, words, folder, step in json.loads(sys.argv[1]):
     os.environ["MASTER_PORT"] = str(port)
+    if folder and os.environ["RANK"] == "0":
+        forget_after(step, folder)
     assert main(words) == 0, words
 """
 
@@ -61,16 +65,27 @@ def alone(shared: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
 def cut_short(run: Path, target: Path) -> Path:
     """A copy of a run, as if stopped after the step RESUMED."""
     shutil.copytree(run, target)
-    for checkpoint in ckpt.checkpoints(target / "checkpoints"):
-        if ckpt.step_of(checkpoint) > RESUMED:
-            shutil.rmtree(checkpoint)
+    forget_after(RESUMED, target)
     return target
 
 
-def launch(ranks: int, jobs: list[list[str]]) -> str:
-    """Run `jielong` with each job's words in ranks, one job after the other; what rank 0 said."""
-    numbered = json.dumps([(free_port(), job) for job in jobs])
-    found = python_in_ranks(ranks, ["-c", SEVERAL, numbered], timeout=600)
+def forget_after(step: int, run: str | Path) -> None:
+    """Delete the checkpoints of later steps."""
+    for checkpoint in ckpt.checkpoints(Path(run) / "checkpoints"):
+        if ckpt.step_of(checkpoint) > step:
+            shutil.rmtree(checkpoint)
+
+
+def launch(ranks: int, jobs: list[list[str]], back: Path | None = None, step: int = 0) -> str:
+    """Run `jielong` with each job's words in ranks, one job after the other; what rank 0 said.
+
+    Args:
+        back: the folder of the last job's run, which goes on from `step`, though it has gone on.
+    """
+    numbered = json.dumps(
+        [(free_port(), job, str(back) if back and job is jobs[-1] else None, step) for job in jobs]
+    )
+    found = python_in_ranks(ranks, ["-c", SEVERAL, numbered])
     for status, said in found:
         assert status == 0, said
     assert found[1][1] == ""  # rank 1 says nothing
@@ -87,13 +102,18 @@ def two(
     jobs = [words(fsdp | changes, folder / name) for name, changes in RUNS.items()]
     resumed = cut_short(alone / "experts", folder / "experts resumed")
     jobs.append(words(fsdp | RUNS["experts"], resumed))
-    return folder, launch(2, jobs)
+    switched = cut_short(alone / "experts", folder / "switched")
+    forget_after(2, switched)
+    for parallel in ("ddp", "fsdp"):
+        jobs.append(words(shared | RUNS["experts"] | {"parallel": parallel}, switched))
+    return folder, launch(2, jobs, switched, 4)
 
 
 def test_a_run_says_how_its_model_is_divided(two: tuple[Path, str]) -> None:
     line = "parallel   FSDP2: 2 processes share one copy of the model; gradients are added up once"
-    assert two[1].count(line) == len(RUNS) + 1
-    assert two[1].count("resuming from") == 1
+    assert two[1].count(line) == len(RUNS) + 2
+    assert two[1].count("parallel   DDP: each of 2 processes holds the whole model") == 1
+    assert two[1].count("resuming from") == 3
 
 
 @pytest.mark.parametrize("name", [*RUNS, "experts resumed"])
@@ -130,6 +150,18 @@ def test_one_process_goes_on_with_what_two_have_divided(
     status, said = in_this_process(words(shared | RUNS["balanced"], run))
     assert status == 0 and "resuming from" in said
     assert_same_run(run, alone / "balanced")
+
+
+def test_one_process_and_two_by_ddp_and_by_fsdp_and_one_again_train_what_one_does(
+    two: tuple[Path, str], alone: Path, shared: dict[str, Any], tmp_path: Path
+) -> None:
+    """Steps 1 and 2, 3 and 4, 5 and 6, 7 and 8."""
+    run = tmp_path / "switched"
+    shutil.copytree(two[0] / "switched", run)
+    forget_after(6, run)
+    status, said = in_this_process(words(shared | RUNS["experts"], run))
+    assert status == 0 and f"resuming from {run / 'checkpoints' / ckpt.step_name(6)}" in said
+    assert_same_run(run, alone / "experts")
 
 
 def test_pairs_of_processes_with_a_copy_each_train_what_one_does(

@@ -115,7 +115,7 @@ def start(*words: str) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     """What was said; asks torchrun to end after a time, since killed it would leave its ranks."""
     try:
-        return process.communicate(timeout=240)
+        return process.communicate(timeout=600)
     except subprocess.TimeoutExpired:
         process.terminate()
         return process.communicate()
@@ -194,7 +194,7 @@ def test_sigterm_to_torchrun_saves_and_one_process_goes_on(
     # only the stop saves
     command = words(shared | DENSE | {"save_interval": 1000}, run)
     process = start("-m", "jielong", *command)
-    metrics, deadline = run / "metrics.jsonl", time.monotonic() + 120
+    metrics, deadline = run / "metrics.jsonl", time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline:
         if metrics.exists() and metrics.read_bytes().count(b'"train"') >= 2:
             process.terminate()

@@ -25,7 +25,10 @@ class Questions:
         self.store = store
         self.asked: queue.SimpleQueue[tuple[Callable[[Store], Any], queue.SimpleQueue[Any]]]
         self.asked = queue.SimpleQueue()
-        self.waiting = 0
+        # Held while a question has no answer, so that a slow store gets no more of them than it
+        # answers; else each would wait for all before it, and a slow store seem to be gone.
+        self.pending = threading.Lock()
+        self.late = False
         threading.Thread(target=self._answer, name="watchdog's store", daemon=True).start()
 
     def ask(self, question: Callable[[Store], T]) -> T:
@@ -34,13 +37,14 @@ class Questions:
         Raises:
             UnreachableError: it does not answer in time.
         """
+        if not self.pending.acquire(timeout=SOON_S if self.late else STORE_S):
+            raise UnreachableError
         answer: queue.SimpleQueue[tuple[T | None, RuntimeError | None]] = queue.SimpleQueue()
-        behind = self.waiting > 0  # an earlier one has had no answer
-        self.waiting += 1
         self.asked.put((question, answer))
         try:
-            value, problem = answer.get(timeout=SOON_S if behind else STORE_S)
+            value, problem = answer.get(timeout=STORE_S)
         except queue.Empty:
+            self.late = self.pending.locked()
             raise UnreachableError from None
         if problem is not None:
             raise UnreachableError from problem
@@ -53,4 +57,5 @@ class Questions:
                 answer.put((question(self.store), None))
             except RuntimeError as problem:
                 answer.put((None, problem))
-            self.waiting -= 1
+            self.late = False
+            self.pending.release()

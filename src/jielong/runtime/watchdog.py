@@ -109,7 +109,7 @@ class Watchdog:
     def stop(self) -> None:
         """End the watch; the others do not miss this rank."""
         self.ended.set()
-        self.thread.join(2 * POLL_S)
+        self.thread.join(GRACE_S)  # at once, unless the store is slow; its last word must be ours
         with contextlib.suppress(UnreachableError):
             self._set("ended")
 
@@ -130,8 +130,9 @@ class Watchdog:
                     self._leave(*failed)
                     return
                 now = self.store.ask(lambda store: store.get(f"alive/{self._next}")).decode()
+                reached = True
             except UnreachableError:
-                now = heard
+                now, reached = heard, False
             # no poll takes longer, unless all ranks were suspended: then no time has passed
             passed = min(time.monotonic() - looked, longest)
             looked = time.monotonic()
@@ -142,7 +143,7 @@ class Watchdog:
             idle = 0.0 if moves else idle + passed
             seen = state
             if silent > self.timeout_s:
-                self._leave(None, f"{self._name(self._next)} {self._silence(self._next)}")
+                self._leave(None, self._silence(reached))
                 return
             known = _kind(self.what) in self.done_before
             patience = self.timeout_s * (1 if known else FIRST_TIME)
@@ -166,12 +167,21 @@ class Watchdog:
         host, pid = self.hosts[rank]
         return f"rank {rank} (process {pid} on {host})"
 
-    def _silence(self, rank: int) -> str:
+    def _silence(self, reached: bool) -> str:
+        """Who has said nothing, and why that may be.
+
+        Args:
+            reached: whether the store answers. Where it does not, that says nothing of the next
+                rank: rank 0, on whose machine the store is, is out of reach.
+        """
+        rank = self._next if reached else 0
+        if rank == self.rank:
+            return f"the ranks' store has said nothing for {self.timeout_s:g} s: is torchrun there?"
         host, pid = self.hosts[rank]
         why = "its process, its machine or the network has stopped"
         if host == socket.gethostname():
             why = process_state(int(pid))
-        return f"has said nothing for {self.timeout_s:g} s: {why}"
+        return f"{self._name(rank)} has said nothing for {self.timeout_s:g} s: {why}"
 
     def _verdict(self) -> tuple[int, str] | None:
         """The first rank that failed and what it said, once one has."""
@@ -247,7 +257,8 @@ class Watchdog:
         names = " and ".join(self._name(rank) for rank in dead)
         if not dead:
             return "the connection between the ranks broke, though all are alive: see the network"
-        return f"{names} ended without a word: killed, or out of memory, or its machine failed"
+        why = "killed, or out of memory, or its machine or the network failed"
+        return f"{names} ended without a word: {why}"
 
     def _wait_until_seen(self) -> None:
         """Stay until the others know, where this process has the store: they ask it."""
