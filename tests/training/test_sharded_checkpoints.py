@@ -51,7 +51,7 @@ NAMES |= {"tokenizer.json", "tokenizer_config.json", INDEX}
 @pytest.fixture(scope="module")
 def shared(corpus_file: Path, tokenizer_dir: Path) -> dict[str, Any]:
     texts = {"data_path": str(corpus_file), "tokenizer": str(tokenizer_dir)}
-    return SHARED | texts | {"checkpoint_format": "sharded"}
+    return SHARED | texts | {"checkpoint_format": "sharded", "save_interval": RESUMED}
 
 
 @pytest.fixture(scope="module")

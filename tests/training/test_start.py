@@ -97,7 +97,7 @@ def rewrite_state(folder: Path, **changes: Any) -> Path:
     values = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
     (newest / ckpt.MANIFEST).unlink()
-    ckpt._write_manifest(newest)
+    ckpt.write_manifest(newest)
     return newest
 
 

@@ -27,10 +27,7 @@ from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.chat import Chat
 from jielong.tokenization.text_pieces import sample
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
-from jielong.training.datasets import (
-    ensure_datasets,
-    load_texts,
-)
+from jielong.training.datasets import ensure_datasets, load_texts
 from jielong.training.minutes import CHOSEN, TextSize, choose_size, choose_tokens
 from jielong.training.parallel import check_parallel
 from jielong.training.precision import settle_dtype
