@@ -13,7 +13,7 @@ from typing import Any
 from jielong.cleaning.marks import Marker, Marks
 from jielong.cleaning.outcome import Change, Drop, TextFilter
 from jielong.cleaning.staging import BATCH_BYTES, BATCH_TEXTS, Place, Places, Texts
-from jielong.data.sources.documents import Source, read_source
+from jielong.data.sources.documents import Source
 from jielong.data.sources.items import BadLine, Document, Item, Remark
 from jielong.data.sources.parts import Part, PartEnd, PartReader, PartsInOrder
 from jielong.data.sources.parts_on_ray import parts_on_ray
@@ -71,40 +71,30 @@ class Judged:
     done: float | None = None
 
 
-def judged_here(sources: Sequence[Source], reading: Reading, work: Work) -> Iterator[Judged]:
-    """Yield what is left of the texts of sources, judged in this process."""
-    try:
-        alone = len(sources) == 1
-        items = (item for source in sources for item in read_source(source, reading, alone))
-        yield from _judged(items, work)
-    finally:
-        reading.extractor.close()
-
-
 def judged_on_ray(sources: Sequence[Source], reading: Reading, work: Work) -> Iterator[Judged]:
-    """Yield the same, judged by the workers of Ray."""
+    """Yield what is left of the texts of sources, as `judged` does, by the workers of Ray."""
     place = ray_tasks.share((work, reading, len(sources) == 1))
     total, done = sum(source.size or 0 for source in sources), 0
     for part, order, results in parts_on_ray(_judge_part, place, sources, reading):
         done += part.size
         for result in results:
             if isinstance(result, PartEnd):
-                judged = _Batch(work).finished()
-                judged.found = [(0, remark) for remark in order.end(part, result)]
+                some = _Batch(work).finished()
+                some.found = [(0, remark) for remark in order.end(part, result)]
             else:
-                judged = _placed(result, order)
-            judged.done = done / total if total else None
-            yield judged
+                some = _placed(result, order)
+            some.done = done / total if total else None
+            yield some
 
 
 def _judge_part(place: list[Any], part: Part, is_sure: bool) -> Iterator[Judged | PartEnd]:
     """Judge the texts of a part: the task of a worker."""
     work, reading, alone = ray_tasks.shared(place)
     reader = PartReader(part, reading, alone, is_sure)
-    for judged in _judged(reader.items(), work):
-        if judged.error is not None:
-            judged.error = DataError(str(judged.error))  # its own kind may not be sent
-        yield judged
+    for some in judged(reader.items(), work):
+        if some.error is not None:
+            some.error = DataError(str(some.error))  # its own kind may not be sent
+        yield some
     yield reader.end
 
 
@@ -121,7 +111,8 @@ def _placed(judged: Judged, order: PartsInOrder) -> Judged:
     return judged
 
 
-def _judged(items: Iterable[Item], work: Work) -> Iterator[Judged]:
+def judged(items: Iterable[Item], work: Work) -> Iterator[Judged]:
+    """Yield what is left of the texts among items, some texts at a time."""
     batch = _Batch(work)
     try:
         for item in items:

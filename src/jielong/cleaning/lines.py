@@ -5,14 +5,14 @@ They are counted on disk, so that memory holds only those that are to be dropped
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from jielong.cleaning.columns import spread, taken
 from jielong.cleaning.staging import Stage, Texts
+from jielong.data.prepare.split import text_hash
 from jielong.runtime.tasks import Tasks
 
 PART_BYTES = 2**28  # of text, whose lines are counted together: some 25 MB of hashes
@@ -35,15 +35,9 @@ def repeated_lines(
     folder.mkdir()
     bits = min(-(-stage.size // PART_BYTES), MOST_PARTS).bit_length()
     paths = [folder / f"{part:05d}" for part in range(2**bits)]
-    shift = np.uint64(64 - bits)
     for hashes in _together(tasks.each(_hashes, None, stage.batches(progress))):
-        parts = (hashes >> shift).astype(np.int64)
-        order = np.argsort(parts, kind="stable")
-        bounds = np.searchsorted(parts[order], np.arange(len(paths) + 1))
-        for part in np.flatnonzero(np.diff(bounds)).tolist():
-            with paths[part].open("ab") as file:
-                file.write(hashes[order[bounds[part] : bounds[part + 1]]].tobytes())
-    found = list(tasks.each(_often, least, _read(paths)))
+        spread(hashes, hashes, paths)
+    found = list(tasks.each(_often, least, taken(paths)))
     return np.concatenate([np.empty(0, np.uint64), *found])
 
 
@@ -90,7 +84,7 @@ def line_hash(line: str) -> int | None:
     data = plain.encode()
     if len(data) < LEAST_BYTES or not any(map(str.isalpha, plain)):
         return None
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    return text_hash(data)
 
 
 def _hashes(_: None, texts: Texts) -> np.ndarray:
@@ -111,14 +105,6 @@ def _together(some: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
             held = []
     if held:
         yield np.concatenate(held)
-
-
-def _read(paths: Sequence[Path]) -> Iterator[np.ndarray]:
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # no line is there
-            hashes = np.fromfile(path, np.uint64)
-            path.unlink()
-            yield hashes
 
 
 def _often(least: int, hashes: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ band of the signature is the same are candidates.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from jielong.cleaning.columns import column
 from jielong.cleaning.shingles import shingles
 from jielong.cleaning.staging import Texts
+from jielong.data.prepare.split import text_hash
 from jielong.data.shuffle import mix_bits
 from jielong.errors import ConfigError
 
@@ -103,7 +103,8 @@ class Marker:
         """Return what the texts are compared by."""
         exact = None
         if self.exact:
-            exact = np.fromiter(map(_hash, texts), np.uint64, len(texts))
+            hashes = (text_hash(text.strip().encode()) for text in texts)
+            exact = np.fromiter(hashes, np.uint64, len(texts))
         if self.similarity is None:
             return Marks(exact, None, None)
         bands = Bands(self.similarity)
@@ -127,11 +128,6 @@ class Marker:
             keys[:, list(batch)] = bands.keys(list(batch.values()))
             states[list(batch)] = COMPARED
         return Marks(exact, keys, states)
-
-
-def _hash(text: str) -> int:
-    digest = hashlib.blake2b(text.strip().encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
 
 
 class MarkFiles:

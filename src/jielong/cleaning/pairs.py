@@ -7,13 +7,12 @@ the same way. So neither takes memory by the number of texts.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from jielong.cleaning.columns import CHUNK, column
+from jielong.cleaning.columns import CHUNK, append, column, spread, taken
 from jielong.errors import DataError
 from jielong.runtime.tasks import Tasks
 
@@ -45,30 +44,23 @@ class Pairs:
                 "clean them in parts"
             )
         folder.mkdir()
-        self._folder = folder
-        self._parts = -(-texts // SORTED_TEXTS)
+        self._all = folder / "all"
+        self._paths = [folder / f"{part:05d}" for part in range(-(-texts // SORTED_TEXTS))]
 
     def add(self, pairs: np.ndarray) -> None:
         """Add pairs that are sorted."""
-        starts = np.arange(self._parts + 1, dtype=np.uint64) * np.uint64(SORTED_TEXTS) << HALF
+        starts = np.arange(len(self._paths) + 1, dtype=np.uint64) * np.uint64(SORTED_TEXTS) << HALF
         starts[-1] = np.iinfo(np.uint64).max  # the last start may be 2**64
         bounds = np.searchsorted(pairs, starts)
         bounds[-1] = len(pairs)
-        for part in np.flatnonzero(np.diff(bounds)).tolist():
-            with self._part(part).open("ab") as file:
-                file.write(pairs[bounds[part] : bounds[part + 1]].tobytes())
+        append(pairs, bounds, self._paths)
 
     def finish(self) -> np.ndarray:
         """Return all pairs in order, each once, as they are on disk."""
-        with (self._folder / "all").open("wb") as file:
-            for part in range(self._parts):
-                with contextlib.suppress(FileNotFoundError):
-                    file.write(np.unique(np.fromfile(self._part(part), np.uint64)).tobytes())
-                    self._part(part).unlink()
-        return column(self._folder / "all", np.uint64)
-
-    def _part(self, part: int) -> Path:
-        return self._folder / f"{part:05d}"
+        with self._all.open("wb") as file:
+            for pairs in taken(self._paths):
+                file.write(np.unique(pairs).tobytes())
+        return column(self._all, np.uint64)
 
 
 def pair(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
@@ -137,18 +129,10 @@ def _parts(
         return
     paths = [folder / f"keys-{part:05d}" for part in range(2**bits)]
     for of_chunk, numbers in chunks:
-        parts = (of_chunk >> np.uint64(64 - bits)).astype(np.int64)
-        order = np.argsort(parts, kind="stable")
-        bounds = np.searchsorted(parts[order], np.arange(2**bits + 1))
-        rows = np.stack((of_chunk, numbers.astype(np.uint64)), axis=1)[order]
-        for part in np.flatnonzero(np.diff(bounds)).tolist():
-            with paths[part].open("ab") as file:
-                file.write(rows[bounds[part] : bounds[part + 1]].tobytes())
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            rows = np.fromfile(path, np.uint64).reshape(-1, 2)
-            path.unlink()
-            yield rows[:, 0].copy(), rows[:, 1].astype(np.int64)
+        spread(of_chunk, np.stack((of_chunk, numbers.astype(np.uint64)), axis=1), paths)
+    for flat in taken(paths):
+        rows = flat.reshape(-1, 2)
+        yield rows[:, 0].copy(), rows[:, 1].astype(np.int64)
 
 
 def _chunks(keys: np.ndarray, is_compared: Callable[[slice], np.ndarray]) -> Iterator[Rows]:

@@ -11,7 +11,7 @@ from typing import Any
 from jielong.cleaning.accounts import Accounts
 from jielong.cleaning.contamination import Contamination
 from jielong.cleaning.duplicates import drop_exact, drop_near
-from jielong.cleaning.judging import Judged, Work, judged_here, judged_on_ray
+from jielong.cleaning.judging import Judged, Work, judged, judged_on_ray
 from jielong.cleaning.language import Language
 from jielong.cleaning.length import Length, lengths_judged
 from jielong.cleaning.lines import Places, RepeatedLines, places_of_lines, repeated_lines
@@ -30,7 +30,7 @@ from jielong.config.settings import DataConfig
 from jielong.data.prepare.files_read import describe_files
 from jielong.data.prepare.left_out import LeftOut
 from jielong.data.prepare.provenance import Sources
-from jielong.data.sources.documents import DocumentTexts, Source, reading_of
+from jielong.data.sources.documents import DocumentTexts, Source, read_documents, reading_of
 from jielong.data.sources.listing import DROPPED
 from jielong.data.sources.row_text import RowText
 from jielong.data.sources.text_units import Splitting
@@ -127,18 +127,21 @@ class Cleaning:
         count = size = 0
         stage, marks = self._staged(scratch / "texts")
         work = Work(filters, self._marker)
-        judged_by = judged_here if isinstance(self._tasks, Here) else judged_on_ray
+        if isinstance(self._tasks, Here):
+            found = judged(read_documents(sources.data, *self._reading), work)
+        else:
+            found = judged_on_ray(sources.data, reading_of(sources.data, *self._reading), work)
         left_out.begin("data")
-        for judged in judged_by(sources.data, reading_of(sources.data, *self._reading), work):
-            left_out.replay(judged.found, judged.read_bytes)
-            self._enter(judged)
-            if judged.error is not None:
-                raise judged.error
-            stage.add(judged.texts, judged.places)
-            marks.add(judged.marks)
-            count += judged.count
-            size += judged.size
-            self._progress.read(count, size, judged.done)
+        for some in found:
+            left_out.replay(some.found, some.read_bytes)
+            self._enter(some)
+            if some.error is not None:
+                raise some.error
+            stage.add(some.texts, some.places)
+            marks.add(some.marks)
+            count += some.count
+            size += some.size
+            self._progress.read(count, size, some.done)
         if not count:
             raise DataError("no usable text" + left_out.summary())
         self._compare(stage, marks, scratch / "compared")

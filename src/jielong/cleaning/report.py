@@ -21,10 +21,6 @@ MUCH = 0.5  # of the text dropped by one filter is worth a warning
 Word = Callable[[str], str]
 
 
-def _as_it_is(text: str) -> str:
-    return text
-
-
 @dataclass(frozen=True)
 class CleanReport:
     """What a cleaning did.
@@ -92,7 +88,7 @@ class CleanReport:
                 f"{folder / CLEANED}: is damaged: delete {folder} and clean the text again"
             ) from None
 
-    def lines(self, word: Word = _as_it_is, example: Word = _as_it_is) -> list[str]:
+    def lines(self, word: Word = str, example: Word = str) -> list[str]:
         """Format the report.
 
         Args:

@@ -6,11 +6,16 @@ import argparse
 import json
 from collections.abc import Callable
 
-from jielong.cli.options import Commands, add_engine, add_fields, add_out_dir, field_values
+from jielong.cli.options import (
+    Commands,
+    add_engine,
+    add_fields,
+    add_language,
+    add_out_dir,
+    field_values,
+)
 from jielong.config.cleaning import FIELDS, FILTERS, make_cleaning
 from jielong.config.load import load_config
-from jielong.present.finished import in_chinese
-from jielong.present.words import language_of
 
 DATA_FIELDS = (
     *("data_path", "text_field", "text_template", "text_suffixes", "text_unit"),
@@ -39,9 +44,7 @@ def add(commands: Commands) -> None:
     )
     add_out_dir(p)
     add_engine(p)
-    p.add_argument(
-        "--lang", default="auto", metavar="en|zh|auto", help="language (auto: by the locale)"
-    )
+    add_language(p)
     p.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     p.set_defaults(command=run)
 
@@ -77,10 +80,14 @@ def _words(language: str) -> tuple[Callable[[str], str], Callable[[str], str]]:
     Raises:
         ConfigError: there is no such language.
     """
-    from jielong.cleaning.chinese import CHINESE, EXAMPLES
-    from jielong.observe.chinese import CHINESE as OF_RUNS
+    from jielong.present.words import language_of
 
     if language_of(language) == "en":
         return str, str
+
+    from jielong.cleaning.chinese import CHINESE, EXAMPLES
+    from jielong.observe.chinese import CHINESE as OF_RUNS
+    from jielong.present.finished import in_chinese
+
     table = OF_RUNS | CHINESE
     return (lambda text: in_chinese(text, table)), (lambda text: in_chinese(text, EXAMPLES))

@@ -77,6 +77,13 @@ def add_engine(parser: Parser) -> None:
     )
 
 
+def add_language(parser: argparse._ActionsContainer) -> None:
+    """Add `--lang`."""
+    parser.add_argument(
+        "--lang", default="auto", metavar="en|zh|auto", help="language (auto: by the locale)"
+    )
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the argument that names a trained model, and `--checkpoint`."""
     parser.add_argument(

@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jielong.cli.options import Commands, add_engine, add_fields, field_values
+from jielong.cli.options import Commands, add_engine, add_fields, add_language, field_values
 from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.fields import parse_bool
 from jielong.config.load import load_config, preset_names, with_default_budget
@@ -38,9 +38,7 @@ def add(commands: Commands) -> None:
     p.add_argument(
         "--json", action="store_true", help="print nothing but one JSON object, at the end"
     )
-    p.add_argument(
-        "--lang", default="auto", metavar="en|zh|auto", help="language (auto: by the locale)"
-    )
+    add_language(p)
     add_engine(p)
     p.add_argument(
         "--ray-workers", type=int, default=1, metavar="N", help="processes on Ray that train"

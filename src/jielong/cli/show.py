@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jielong.cli.options import add_language
 from jielong.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 def add_show(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how a result is shown."""
     group = parser.add_argument_group("how it is shown")
-    group.add_argument(
-        "--lang", default="auto", metavar="en|zh|auto", help="language (auto: by the locale)"
-    )
+    add_language(group)
     group.add_argument("--html", metavar="FILE", help="write a page that needs no network")
     group.add_argument("--png", metavar="FILE", help="write a picture (needs jielong[plots])")
     group.add_argument("--json", action="store_true", help="print nothing but one JSON object")

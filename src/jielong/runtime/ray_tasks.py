@@ -43,6 +43,8 @@ def connected(address: str | None) -> Iterator[None]:
         yield
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        _check_reachable(address)
     try:
         if address is None:
             cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
@@ -50,10 +52,7 @@ def connected(address: str | None) -> Iterator[None]:
             here = {"num_cpus": cpus, "object_store_memory": store, "include_dashboard": False}
             ray.init(address="local", **here, **quiet)
         else:
-            _check_reachable(address)
             ray.init(address=address, **quiet)
-    except ConfigError:
-        raise
     except Exception as error:  # of many kinds
         where = "on this machine" if address is None else f"at {address}"
         raise ConfigError(f"Ray {where} cannot be reached: {first_line(error)}") from None
