@@ -100,6 +100,7 @@ def test_a_run_on_a_remote_dataset_has_the_bits_of_one_here(
     assert_equal(tmp_path / "run", whole)
     count = len(json.loads((many_shards / "dataset.json").read_text())["files"])
     assert f"shards     {web.address}/set: {count} files, " in said
+    assert f"shards     {count} files are fetched first" in said
     assert len(shards_asked(web)) == len(set(shards_asked(web)))
     asked = len(shards_asked(web))
     train(serve(web, many_shards), tmp_path / "again")

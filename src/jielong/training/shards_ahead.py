@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from jielong.data.batches import Batches
 from jielong.data.remote_dataset import RemoteDataset
@@ -45,13 +45,14 @@ def fetch_first(
     span = batches.span(step)
     batches.source.expect(span.epoch, span.first)
     _check_room(caches, batches.data.shuffle_shards is not None)
+    missing = [_missing(cache) for cache in caches]  # before any is on its way
     with contextlib.ExitStack() as at_end:
         for cache in caches:
             cache.beat = beat
             cache.start()
             at_end.callback(cache.wind_down)  # what follows first reads what is here
-        for cache in caches:
-            _fetch(cache, log, begins=step == 0)
+        for cache, names in zip(caches, missing, strict=True):
+            _fetch(cache, names, log, begins=step == 0)
 
 
 @contextlib.contextmanager
@@ -94,10 +95,16 @@ def _shards_that_fit(caches: Sequence[ShardCache], limit: int) -> int:
     return max(0, left // (2 * sum(largest)))
 
 
-def _fetch(cache: ShardCache, log: Callable[[str], None], begins: bool) -> None:
-    """Fetch what is read first, and say how far it is; where a run goes on, only what is new."""
+def _missing(cache: ShardCache) -> set[str]:
+    """Return which files of those that are read first are not here."""
     first = cache.fixed + cache.now
-    missing = {name for name in first if not (cache.folder / name).exists()}
+    return {name for name in first if not (cache.folder / name).exists()}
+
+
+def _fetch(
+    cache: ShardCache, missing: Collection[str], log: Callable[[str], None], begins: bool
+) -> None:
+    """Fetch what is read first, and say how far it is; where a run goes on, only what is new."""
     total, size = cache.bytes_of(missing), cache.bytes_of(cache.files)
     if missing or begins:
         log(
@@ -109,7 +116,7 @@ def _fetch(cache: ShardCache, log: Callable[[str], None], begins: bool) -> None:
         log(f"shards     {len(missing)} files are fetched first, {total / 1e9:.3g} GB")
     begun, told, fetched = time.monotonic(), 0.0, 0
     cache.quiet = True
-    for name in first:
+    for name in cache.fixed + cache.now:
         cache.path(name)
         fetched += cache.bytes_of([name]) if name in missing else 0
         seconds = time.monotonic() - begun
