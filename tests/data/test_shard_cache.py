@@ -16,7 +16,7 @@ from faulty_server import Served, file_server
 from sharded import SHARD_TOKENS, reshard, serve, shards_asked
 
 from jielong.data import shard_cache
-from jielong.data.cache_room import lock_of, partial_of
+from jielong.data.cache_room import Room, lock_of, partial_of
 from jielong.data.remote_dataset import (
     RemoteDataset,
     find_remote_dataset,
@@ -257,6 +257,33 @@ def test_the_cache_stays_within_its_bound_and_gives_up_what_is_least_soon_needed
     assert copies(dataset) == [*names[2:5], names[9]]
     assert cache_bytes(dataset) <= limit
     assert shards_asked(web).count(names[2]) == len(range(0, 2 * SHARD_TOKENS, 150))
+
+
+def test_only_shards_count_and_go(local: Path, web: Served) -> None:
+    address = serve(web, local)
+    fixed = opened(address).cache.bytes_of(opened(address).cache.fixed)
+    dataset = opened(address, (fixed + 4 * 2 * SHARD_TOKENS) / GB)
+    cache, names = dataset.cache, dataset.train.names
+    cache.expect(names[:2], names[2:4])
+    for name in cache.plan:
+        cache.path(name)
+    being_written = [dataset.folder / f".{name}.partial" for name in ("dataset.json", "any")]
+    for path in being_written:
+        path.write_bytes(b"{}")
+        os.utime(path, (0, 0))
+    cache.path(names[9])
+    assert copies(dataset) == [*names[:3], names[9]]
+    assert all(path.exists() for path in being_written)
+
+
+def test_nothing_goes_where_that_would_not_make_room(local: Path, web: Served) -> None:
+    dataset = opened(serve(web, local))
+    for name in dataset.train.names[:3]:
+        dataset.cache.path(name)
+    kept = {dataset.folder / name for name in dataset.train.names[:2]}
+    room = Room(dataset.cache.room.root, 0)
+    assert room.take(dataset.folder / "new.bin", 1, kept, must=True) is False
+    assert copies(dataset) == list(dataset.train.names[:3])
 
 
 def test_other_datasets_make_room_before_what_a_run_needs(

@@ -53,6 +53,13 @@ def give_up(paths: Collection[Path]) -> None:
         _set_access(path, 0)
 
 
+def leaving_access_time(path: str, flags: int) -> int:
+    """Open a file, as an `opener`, so that reading it is not taken for counting on it."""
+    with contextlib.suppress(PermissionError):  # another user's
+        return os.open(path, flags | getattr(os, "O_NOATIME", 0))
+    return os.open(path, flags)
+
+
 def _set_access(path: Path, access_ns: int) -> None:
     with contextlib.suppress(OSError):
         os.utime(path, ns=(access_ns, path.stat().st_mtime_ns))
@@ -110,18 +117,15 @@ class Room:
             partial = partial_of(path)
             files = [file for file in _files(self.root) if file[0] != partial]
             excess = sum(bytes_there for _, bytes_there, _ in files) + size - self.limit
-            in_use, busy = time.time() - IN_USE_S, False
-            for file, bytes_there, access in sorted(files, key=lambda file: file[2]):
-                if excess <= 0:
-                    break
-                if file in keep or (access > in_use and not must):
-                    continue
-                if _remove(file):
+            in_use = time.time() - IN_USE_S
+            may_go = [file for file in files if file[0] not in keep and (must or file[2] <= in_use)]
+            if excess > sum(bytes_there for _, bytes_there, _ in may_go):
+                return False  # then nothing goes in vain
+            for file, bytes_there, _ in sorted(may_go, key=lambda file: file[2]):
+                if excess > 0 and _remove(file):
                     excess -= bytes_there
-                else:
-                    busy = True
             if excess > 0:
-                return None if busy else False
+                return None  # somebody is busy with one of them
             try:
                 with partial.open("wb") as made:
                     made.truncate(size)  # so that it counts from now on
@@ -132,9 +136,9 @@ class Room:
 
 
 def _files(root: Path) -> Iterator[tuple[Path, int, float]]:
-    """Yield the copies in the cache, whole and partial: bytes, and when they were last needed."""
-    for file in root.glob("*/*"):
-        if file.name.endswith(PARTIAL) or file.suffix == ".bin":
+    """Yield the shards in the cache, whole and partial: bytes, and when they were last needed."""
+    for file in root.glob("*/*"):  # manifests and what is known of copies, too, have partial ones
+        if file.name.endswith((".bin", f".bin{PARTIAL}")):
             with contextlib.suppress(OSError):  # it is gone
                 stat = file.stat()
                 yield file, stat.st_size, stat.st_atime

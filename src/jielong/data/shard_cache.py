@@ -13,7 +13,14 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from jielong.data.cache_room import Room, count_on, give_up, lock_of, partial_of
+from jielong.data.cache_room import (
+    Room,
+    count_on,
+    give_up,
+    leaving_access_time,
+    lock_of,
+    partial_of,
+)
 from jielong.data.cached_file import is_sound, mark_sound
 from jielong.data.shard_fetch import fetch
 from jielong.data.sources.remote import shown_address
@@ -107,18 +114,18 @@ class ShardCache:
         """Open a file for reading, as `path` finds it. What is open stays readable."""
         while True:
             with contextlib.suppress(FileNotFoundError):  # it has just made room for another
-                return self.path(name).open("rb", buffering=0)
+                return open(self.path(name), "rb", buffering=0, opener=leaving_access_time)
 
     def start(self) -> None:
         """Begin to fetch ahead what is expected, in the background."""
         if self._threads and not self._enough.is_set():
             return
         self._enough = threading.Event()
-        arguments: dict[str, Any] = {
-            "target": self._fetch_ahead,
-            "args": (self._stop, self._enough),
-        }
-        started = [threading.Thread(**arguments, daemon=True) for _ in range(FETCHERS)]
+        events = self._stop, self._enough
+        started = [
+            threading.Thread(target=self._fetch_ahead, args=events, daemon=True)
+            for _ in range(FETCHERS)
+        ]
         self._threads = [thread for thread in self._threads if thread.is_alive()] + started
         for thread in started:
             thread.start()
@@ -139,13 +146,11 @@ class ShardCache:
         self._threads, self._stop = [], threading.Event()
         atexit.unregister(self.rest)
 
-    # ── fetching ──────────────────────────────────────────────────────────────────────────────
-
     def _fetch_ahead(self, stop: threading.Event, enough: threading.Event) -> None:
-        counted = time.monotonic()
         while not enough.is_set():
             expected, progress = self._expected, False
             for name in self.plan:
+                self._count_if_due()
                 if enough.is_set() or expected != self._expected:
                     break
                 if name in self._here or name in self._failed:
@@ -160,13 +165,15 @@ class ShardCache:
                 progress = progress or bool(got)
                 if got is None:  # there is no room
                     break
-            if time.monotonic() - counted > COUNT_S:
-                counted = time.monotonic()
-                self._count()
-                self._failed.clear()
             if not progress:
                 with self._changed:
                     self._changed.wait(IDLE_S)
+
+    def _count_if_due(self) -> None:
+        """Say again what this run counts on, also while a slow file is fetched."""
+        if time.time_ns() - self._counted_ns > COUNT_S * 1e9:
+            self._count()
+            self._failed.clear()
 
     def _count(self) -> None:
         self._counted_ns = time.time_ns()
@@ -227,12 +234,14 @@ class ShardCache:
                 if stop.wait(min(left, 1.0)):
                     raise StoppedError
                 partial_of(path).touch()  # shows others that somebody still tries
+                self._count_if_due()
                 if must:
                     self.beat()
 
         def goes_on() -> None:
             if stop.is_set():
                 raise StoppedError
+            self._count_if_due()
             if must:
                 self.beat()
                 waiting.tell()
