@@ -8,11 +8,7 @@ from collections.abc import Callable
 
 from jielong.checkpoint.checkpoint import step_name
 from jielong.training.minutes import replace_tokens
-from jielong.training.save_or_warn import (
-    save_checkpoint_or_warn,
-    settle_if_in_shards,
-    settle_saves,
-)
+from jielong.training.save_or_warn import save_checkpoint_or_warn, settle_saves
 from jielong.training.scaling import MOST_EPOCHS
 from jielong.training.state import TrainState
 
@@ -89,12 +85,12 @@ def corrects_budget(state: TrainState, pace: Pace) -> bool:
         return False
     tokens = _fitting_tokens(state, pace, state.deadline - time.monotonic())
     checkpoint = state.folder.checkpoints / step_name(step)
-    settle_if_in_shards(state)
-    state.saving.rest()
     # rank 0 decides: each has its own clock, and on another machine perhaps no such folder
-    tokens, saved = state.world.all_gather((tokens, checkpoint.is_dir()))[0]
+    tokens = state.world.all_gather(tokens)[0]
     if tokens is None:
         return False
+    settle_saves(state)  # one of this step may be on its way
+    saved = state.world.all_gather(checkpoint.is_dir())[0]
     if not saved:
         save_checkpoint_or_warn(state, last=False)
         settle_saves(state)

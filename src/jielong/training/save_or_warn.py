@@ -53,12 +53,6 @@ def settle_saves(state: TrainState, last: bool = False) -> None:
         record_best(state)  # which may be this one
 
 
-def settle_if_in_shards(state: TrainState) -> None:
-    """Wait for a sharded checkpoint that is being written, if one is; every rank calls it."""
-    if state.saving.shared is not None:
-        settle_saves(state)
-
-
 def ask_ranks(state: TrainState, *flags: bool) -> list[bool]:
     """Return each flag, true if any rank set it, and settle what was saved where it is time.
 
