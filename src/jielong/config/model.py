@@ -115,6 +115,11 @@ class ModelConfig:
         return self.moe_intermediate_size or self.mlp_size
 
     @property
+    def embedding_count(self) -> int:
+        """Parameters of embedding and head, which count once where they are tied."""
+        return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+
+    @property
     def parameter_count(self) -> int:
         """Parameters of the model, buffers not counted; tied embedding and head count once."""
         H, D = self.hidden_size, self.head_size
@@ -125,8 +130,7 @@ class ModelConfig:
             experts = self.num_experts + self.num_shared_experts
             feed_forward = 3 * H * self.expert_size * experts + H * self.num_experts
         layer = attention + feed_forward + 2 * H  # with its two norms
-        matrices = 1 if self.tie_word_embeddings else 2  # of the vocabulary
-        return self.num_hidden_layers * layer + matrices * self.vocab_size * H + H
+        return self.num_hidden_layers * layer + self.embedding_count + H
 
     @property
     def normalizes_topk(self) -> bool:

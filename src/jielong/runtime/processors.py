@@ -40,5 +40,10 @@ def _times() -> tuple[float, float, float] | None:
     total = sum(map(sum, columns))
     busy = total - sum(row[i] for row in columns for i in IDLE)
     spent = os.times()
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each does about as much
-    return busy, processes * (spent.user + spent.system), total
+    # each process of the run does about as much
+    return busy, local_processes() * (spent.user + spent.system), total
+
+
+def local_processes() -> int:
+    """Return how many processes of this run torchrun has started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

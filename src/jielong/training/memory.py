@@ -42,8 +42,7 @@ class Division:
 
     def parameters(self, config: ModelConfig, states: int) -> int:
         """Count the values that a rank keeps of `states` for each parameter."""
-        embeddings = config.vocab_size * config.hidden_size
-        embeddings *= 1 if config.tie_word_embeddings else 2
+        embeddings = config.embedding_count
         # one layer is gathered while the next one is in use
         layers = 2 * (config.parameter_count - embeddings) // config.num_hidden_layers
         whole = config.parameter_count if self.waiting else embeddings + layers
@@ -133,9 +132,8 @@ def least_bytes(
 
 def checkpoint_bytes(config: ModelConfig, muon: bool, average: bool) -> int:
     """Count the bytes of a checkpoint's tensors: weights, their average, and optimizer state."""
-    embeddings = config.vocab_size * config.hidden_size
-    embeddings *= 1 if config.tie_word_embeddings else 2
-    momenta = config.parameter_count - embeddings if muon else 0  # Muon has one, AdamW two moments
+    matrices = config.parameter_count - config.embedding_count
+    momenta = matrices if muon else 0  # Muon has one, AdamW two moments
     weights = config.parameter_count * (2 if average else 1)
     return 4 * (weights + 2 * config.parameter_count - momenta)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import Tensor
 
@@ -16,6 +14,7 @@ from jielong.runtime.device import available_memory, dtype_of_any_width
 from jielong.runtime.distributed import World
 from jielong.runtime.gradients import GradientSum
 from jielong.runtime.parts import has_shards
+from jielong.runtime.processors import local_processes
 from jielong.runtime.sharding import ShardedSum, shard_model
 from jielong.training.memory import (
     RECOMPUTE_EVERY,
@@ -161,7 +160,7 @@ def usable_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(USABLE * torch.cuda.get_device_properties(device).total_memory)
     free = available_memory() if device.type == "cpu" else None
-    return None if free is None else free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return None if free is None else free // local_processes()
 
 
 def whole_model(model: Transformer, keep: bool) -> Transformer | None:

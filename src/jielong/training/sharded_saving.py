@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from jielong.checkpoint.pieces import LATEST, Piece, own_pieces, weight_pieces
 from jielong.checkpoint.sharded_save import OpenCheckpoint
 from jielong.checkpoint.shards import Shard, write_shard
 from jielong.errors import CheckpointError
+from jielong.runtime.processors import local_processes
 from jielong.training.background import SharedSave
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ def save_shards(state: TrainState, saved: SavedState) -> None:
         return
     pieces = _pieces(state)
     rows = {piece.name: piece.rows for piece in pieces}
-    sharers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    background = state.config.run.background_saves and saving.copies.fits(rows, sharers=sharers)
+    background = state.config.run.background_saves and saving.copies.fits(
+        rows, sharers=local_processes()
+    )
     if background:
         rows = saving.copies.of(rows, "shard/")
         pieces = [dataclasses.replace(piece, rows=rows[piece.name]) for piece in pieces]
