@@ -9,19 +9,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_server import Served, file_server
+from faulty_server import Served, impatient
 from sharded import serve, shards_asked
 
 from jielong.api import inspect_data, plan
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.data import cache_room, shard_cache
 from jielong.data.cache_room import Room
-from jielong.data.sources import remote
 from tiny import TINY_RUN, environment, flags, in_this_process, jielong
 
 STEPS = TINY_RUN["steps"]
@@ -30,19 +28,9 @@ IN_BLOCKS = {"shuffle_shards": 3}
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    impatient(monkeypatch, contact_s=0.2, patience_s=0.4)
     monkeypatch.setenv("JIELONG_CACHE", str(tmp_path / "cache"))
-    for name, value in (("FIRST_WAIT_S", 0.001), ("LONGEST_WAIT_S", 0.002)):
-        monkeypatch.setattr(remote, name, value)
-    monkeypatch.setattr(remote, "CONTACT_S", 0.2)
-    monkeypatch.setattr(remote, "PATIENCE_S", 0.4)
     monkeypatch.setattr(shard_cache, "IDLE_S", 0.01)
-
-
-@pytest.fixture
-def web() -> Iterator[Served]:
-    with file_server() as served:
-        yield served
 
 
 def words(data: str | Path, out: Path, **changes: Any) -> list[str]:

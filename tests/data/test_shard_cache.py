@@ -7,12 +7,11 @@ import re
 import resource
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from faulty_server import Served, file_server
+from faulty_server import Served, impatient
 from sharded import SHARD_TOKENS, reshard, serve, shards_asked
 
 from jielong.data import shard_cache
@@ -37,20 +36,9 @@ GB = 1e9
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    impatient(monkeypatch, contact_s=0.05, patience_s=0.1, BLOCK_BYTES=150)
     monkeypatch.setenv("JIELONG_CACHE", str(tmp_path / "cache"))
-    for name, value in (("FIRST_WAIT_S", 0.001), ("LONGEST_WAIT_S", 0.002)):
-        monkeypatch.setattr(remote, name, value)
-    monkeypatch.setattr(remote, "CONTACT_S", 0.05)
-    monkeypatch.setattr(remote, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(remote, "BLOCK_BYTES", 150)
     monkeypatch.setattr(shard_cache, "IDLE_S", 0.01)
-
-
-@pytest.fixture
-def web() -> Iterator[Served]:
-    with file_server() as served:
-        yield served
 
 
 @pytest.fixture
