@@ -190,6 +190,13 @@ def until(happens: Callable[[], bool], looks: int = 12_000) -> bool:
     return False
 
 
+def steps_trained(run: Path) -> int:
+    """Steps that the metrics of a run tell of so far."""
+    with contextlib.suppress(FileNotFoundError):
+        return (run / "metrics.jsonl").read_bytes().count(b'"train"')
+    return 0
+
+
 def rank_timeout() -> int:
     """Seconds after which a silent rank has failed: far longer than this machine is busy now."""
     started = time.monotonic()
