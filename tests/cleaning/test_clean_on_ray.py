@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from cleaned_texts import edited, prose
 from jielong.cleaning import duplicates, pairs
 from jielong.data.sources import parts
 from jielong.errors import DataError
-from tiny import environment
+from tiny import environment, full_disk
 from workers_of_ray import assert_told_alike, content, one_killed
 
 pytest.importorskip("ray")
@@ -120,16 +119,8 @@ def test_mistakes_are_told_as_by_the_local_engine(cluster: None, tmp_path: Path)
 def test_a_full_disk_is_an_error_and_leaves_nothing(
     cluster: None, corpus: Path, tmp_path: Path
 ) -> None:
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
-        with pytest.raises(DataError, match="cannot be written"):
-            jielong.clean(corpus, tmp_path / "out", engine="ray")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
+    with full_disk(200_000), pytest.raises(DataError, match="cannot be written"):
+        jielong.clean(corpus, tmp_path / "out", engine="ray")
     assert not list(tmp_path.iterdir())
 
 

@@ -25,21 +25,12 @@ SETTINGS = TINY_RUN | {"steps": 12, "eval_interval": 12, "save_interval": 4, "ke
 SETTINGS |= {"checkpoint_format": "sharded"}
 # The disk of rank 1 is full while it writes its part of the second checkpoint.
 FULL = """
-import json, os, resource, signal, sys
+import json, os, sys
+from faults.full_disk import full_at
 from jielong.cli.main import main
 from jielong.training import sharded_saving
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-saves, write = [], sharded_saving.write_shard
-def limited(*arguments):
-    saves.append(1)
-    full = 4096 if len(saves) == 2 else resource.RLIM_INFINITY
-    resource.setrlimit(resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
-    try:
-        return write(*arguments)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 if os.environ["RANK"] == "1":
-    sharded_saving.write_shard = limited
+    sharded_saving.write_shard = full_at(2, sharded_saving.write_shard)
 sys.exit(main(json.loads(sys.argv[1])))
 """
 

@@ -14,20 +14,11 @@ from tiny import TINY_RUN, environment, flags
 
 # the limit falls on the second checkpoint's tensors: the tokenizer and the first are below it
 CHILD = """
-import resource, signal, sys
+import sys
+from faults.full_disk import full_at
 from jielong.checkpoint import checkpoint as guard
 from jielong.cli.main import main
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-saves, save = [], guard.save_checkpoint
-def limited(*arguments):
-    saves.append(1)
-    full = 4096 if len(saves) == 2 else resource.RLIM_INFINITY
-    resource.setrlimit(resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
-    try:
-        return save(*arguments)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-guard.save_checkpoint = limited
+guard.save_checkpoint = full_at(2, guard.save_checkpoint)
 sys.exit(main(sys.argv[1:]))
 """
 
