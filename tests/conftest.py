@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch, and for the processes that tests start
@@ -56,3 +57,12 @@ def trained_run(
     settings |= {"input_noise": 0.2, "bpe_dropout": 0.0, "out_dir": str(folder)}
     pretrain(TINY_RUN | settings, quiet=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Two workers of Ray, which find our source as this process does."""
+    from workers_of_ray import two_workers
+
+    with two_workers():
+        yield

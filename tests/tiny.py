@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +188,29 @@ def until(happens: Callable[[], bool], looks: int = 12_000) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+@contextlib.contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """This process can write no more than `limit` bytes to a file: as where a disk is full."""
+    import pytest
+
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def steps_trained(run: Path) -> int:
+    """Steps that the metrics of a run tell of so far."""
+    with contextlib.suppress(FileNotFoundError):
+        return (run / "metrics.jsonl").read_bytes().count(b'"train"')
+    return 0
 
 
 def rank_timeout() -> int:

@@ -1,4 +1,4 @@
-"""Workers of Ray, one that is killed at its task, and the content of folders to be compared."""
+"""Workers of Ray, one that is killed at its task, and what both engines write or say compared."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from jielong.runtime import ray_tasks
+from tiny import in_this_process
 
 UP_S = 60
 
@@ -31,6 +32,17 @@ def content(folder: Path) -> dict[str, bytes]:
     """All files of a folder, but for what says when they were checked."""
     files = [p for p in folder.rglob("*") if p.is_file() and p.name != "verified.json"]
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def assert_told_alike(words: list[str], out: Path) -> None:
+    """A command that would write `out` fails with one line, the same by both engines."""
+    said = [
+        in_this_process([*words, "--out-dir", str(out), "--engine", engine])
+        for engine in ("local", "ray")
+    ]
+    assert said[0] == said[1], said
+    assert said[0][0] == 2 and said[0][1].count("\n") == 1, said
+    assert not out.exists()
 
 
 @contextlib.contextmanager

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,8 @@ from cleaned_texts import edited, prose
 from jielong.cleaning import duplicates, pairs
 from jielong.data.sources import parts
 from jielong.errors import DataError
-from tiny import environment, in_this_process
-from workers_of_ray import content, one_killed, two_workers
+from tiny import environment, full_disk
+from workers_of_ray import assert_told_alike, content, one_killed
 
 pytest.importorskip("ray")
 pytest.importorskip("rensa")
@@ -30,13 +28,6 @@ ALL: dict[str, Any] = {
     "max_chars": 1500,
     "line_documents": 20,
 }
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Two workers, which find our source as this process does."""
-    with two_workers():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +110,7 @@ def test_mistakes_are_told_as_by_the_local_engine(cluster: None, tmp_path: Path)
     (tmp_path / "short.jsonl").write_text('{"text": "a"}\n' * 9)
     for name in ("binary.txt", "other.jsonl", "short.jsonl"):
         words = ["clean", "--data-path", str(tmp_path / name), "--min-chars", "9"]
-        said = [
-            in_this_process([*words, "--out-dir", str(tmp_path / "out"), "--engine", engine])
-            for engine in ("local", "ray")
-        ]
-        assert said[0] == said[1]
-        assert said[0][0] == 2 and said[0][1].count("\n") == 1
-        assert not (tmp_path / "out").exists()
+        assert_told_alike(words, tmp_path / "out")
     with pytest.raises(DataError, match="standard input: cannot be read by Ray's workers"):
         jielong.clean("-", tmp_path / "out", engine="ray")
     assert not (tmp_path / "out").exists()
@@ -134,16 +119,8 @@ def test_mistakes_are_told_as_by_the_local_engine(cluster: None, tmp_path: Path)
 def test_a_full_disk_is_an_error_and_leaves_nothing(
     cluster: None, corpus: Path, tmp_path: Path
 ) -> None:
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
-        with pytest.raises(DataError, match="cannot be written"):
-            jielong.clean(corpus, tmp_path / "out", engine="ray")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
+    with full_disk(200_000), pytest.raises(DataError, match="cannot be written"):
+        jielong.clean(corpus, tmp_path / "out", engine="ray")
     assert not list(tmp_path.iterdir())
 
 

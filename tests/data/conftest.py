@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from faulty_server import file_server
 from sharded import SHARD_TOKENS, reshard
 
 from jielong.config.load import load_config
@@ -37,6 +38,13 @@ def config_of():
         return load_config(data_path=tuple(map(str, paths)), **values)
 
     return make
+
+
+@pytest.fixture
+def web():
+    """A server on this machine, without files as yet."""
+    with file_server() as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
+from jielong.data.sources import remote
+
 UP_S = 30.0
 
 
@@ -44,6 +48,20 @@ class Served:
     lengths: bool = True
     asked: list[tuple[str, str]] = field(default_factory=list)
     address: str = ""
+
+
+def impatient(
+    patch: pytest.MonkeyPatch, contact_s: float, patience_s: float, **more: object
+) -> None:
+    """Have servers on this machine asked again at once, and given up soon.
+
+    Args:
+        more: other constants of `remote`.
+    """
+    patch.setenv("NO_PROXY", "127.0.0.1")
+    waits = {"FIRST_WAIT_S": 0.001, "LONGEST_WAIT_S": 0.002}
+    for name, value in (waits | {"CONTACT_S": contact_s, "PATIENCE_S": patience_s} | more).items():
+        patch.setattr(remote, name, value)
 
 
 def start_of(asked: str) -> int:

@@ -1,7 +1,6 @@
 import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
 import tracemalloc
@@ -20,7 +19,7 @@ from jielong.data.prepare.split import DistinctSample, text_hash
 from jielong.data.shards import COUNTS, VERIFIED, Dataset, open_dataset
 from jielong.errors import DataError
 from jielong.tokenization.tokenizer import Tokenizer
-from tiny import kill_when
+from tiny import full_disk, kill_when
 
 SRC = str(Path(__file__).parents[2] / "src")
 
@@ -397,15 +396,7 @@ def test_a_bounded_sample_estimates_the_share_of_repeats():
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, corpus, config_of, tokenizer):
-    resource = pytest.importorskip("resource")
     config = config_of(corpus([story(i) for i in range(500)]))
-    kept = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, kept[1]))
-        with pytest.raises(DataError, match="cannot be written"):
-            prepare(config, tokenizer, tmp_path / "out")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, kept)
-        signal.signal(signal.SIGXFSZ, ignored)
+    with full_disk(10_000), pytest.raises(DataError, match="cannot be written"):
+        prepare(config, tokenizer, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["corpus.jsonl"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,9 @@ from faulty_server import file_server
 from jielong.api import prepare, prepare_mixture, train_tokenizer
 from jielong.data.sources import parts
 from jielong.errors import DataError
-from tiny import in_this_process
-from workers_of_ray import content, one_killed, two_workers
+from workers_of_ray import assert_told_alike, content, one_killed
 
 ray = pytest.importorskip("ray")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Two workers, which find our source as this process does."""
-    with two_workers():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +67,7 @@ def test_mistakes_are_told_as_by_the_local_engine(
     (tmp_path / "other.jsonl").write_text('{"body": "a"}\n' * 99)
     for name in ("binary.txt", "other.jsonl"):
         words = ["prepare", "--data-path", str(tmp_path / name), "--tokenizer", str(tokenizer_dir)]
-        said = [
-            in_this_process([*words, "--out-dir", str(tmp_path / "out"), "--engine", engine])
-            for engine in ("local", "ray")
-        ]
-        assert said[0] == said[1]
-        assert said[0][0] == 2 and said[0][1].count("\n") == 1
-        assert not (tmp_path / "out").exists()
+        assert_told_alike(words, tmp_path / "out")
     with pytest.raises(DataError, match="standard input: cannot be read by Ray's workers"):
         prepare("-", tokenizer_dir, tmp_path / "out", engine="ray")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from faulty_server import Served, file_server, put, s3_server
+from faulty_server import Served, file_server, impatient, put, s3_server
 
 from document_samples import pdf_of
 from jielong.config.load import load_config
@@ -42,18 +42,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "very-secret"}
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(remote, "LONGEST_WAIT_S", 0.002)
-    monkeypatch.setattr(remote, "CONTACT_S", 0.2)
-    monkeypatch.setattr(remote, "PATIENCE_S", 0.4)
-    monkeypatch.setattr(remote, "BLOCK_BYTES", 1000)
-
-
-@pytest.fixture
-def web() -> Iterator[Served]:
-    with file_server() as served:
-        yield served
+    impatient(monkeypatch, contact_s=0.2, patience_s=0.4, BLOCK_BYTES=1000)
 
 
 def items_of(*addresses: str) -> list[Item]:

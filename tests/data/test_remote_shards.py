@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_server import Served, file_server
+from faulty_server import Served, impatient
 from sharded import serve, shards_asked
 
 from jielong.api import inspect_data, plan
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.data import cache_room, shard_cache
 from jielong.data.cache_room import Room
-from jielong.data.sources import remote
-from tiny import TINY_RUN, environment, flags, in_this_process, jielong
+from tiny import (
+    TINY_RUN,
+    environment,
+    flags,
+    in_this_process,
+    jielong,
+    kill_when,
+    steps_trained,
+)
 
 STEPS = TINY_RUN["steps"]
 IN_BLOCKS = {"shuffle_shards": 3}
@@ -30,19 +34,9 @@ IN_BLOCKS = {"shuffle_shards": 3}
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    impatient(monkeypatch, contact_s=0.2, patience_s=0.4)
     monkeypatch.setenv("JIELONG_CACHE", str(tmp_path / "cache"))
-    for name, value in (("FIRST_WAIT_S", 0.001), ("LONGEST_WAIT_S", 0.002)):
-        monkeypatch.setattr(remote, name, value)
-    monkeypatch.setattr(remote, "CONTACT_S", 0.2)
-    monkeypatch.setattr(remote, "PATIENCE_S", 0.4)
     monkeypatch.setattr(shard_cache, "IDLE_S", 0.01)
-
-
-@pytest.fixture
-def web() -> Iterator[Served]:
-    with file_server() as served:
-        yield served
 
 
 def words(data: str | Path, out: Path, **changes: Any) -> list[str]:
@@ -196,14 +190,8 @@ def test_a_run_that_was_killed_goes_on_with_another_cache_to_the_same_bits(
 ) -> None:
     run, changes = tmp_path / "run", IN_BLOCKS | {"cache_gb": room_for(many_shards, 6)}
     start = words(serve(web, many_shards), run, **changes, save_interval=3)
-    process, deadline = jielong(*start), time.monotonic() + 120
-    metrics = run / "metrics.jsonl"
-    while process.poll() is None and time.monotonic() < deadline:
-        if metrics.exists() and metrics.read_bytes().count(b'"train"') >= 9:
-            break
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    with jielong(*start) as process:
+        kill_when(lambda: steps_trained(run) >= 9, process)
     newest, _ = ckpt.latest_valid_checkpoint(run / "checkpoints")
     assert newest is not None and ckpt.step_of(newest) < STEPS
     monkeypatch.setenv("JIELONG_CACHE", str(tmp_path / "elsewhere"))

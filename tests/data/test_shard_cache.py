@@ -6,13 +6,11 @@ import os
 import re
 import resource
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from faulty_server import Served, file_server
+from faulty_server import Served, impatient
 from sharded import SHARD_TOKENS, reshard, serve, shards_asked
 
 from jielong.data import shard_cache
@@ -30,27 +28,16 @@ from jielong.data.sources.remote import OutageError
 from jielong.errors import DataError
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.shards_ahead import fetching_ahead
-from tiny import in_this_process
+from tiny import in_this_process, until
 
 GB = 1e9
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    impatient(monkeypatch, contact_s=0.05, patience_s=0.1, BLOCK_BYTES=150)
     monkeypatch.setenv("JIELONG_CACHE", str(tmp_path / "cache"))
-    for name, value in (("FIRST_WAIT_S", 0.001), ("LONGEST_WAIT_S", 0.002)):
-        monkeypatch.setattr(remote, name, value)
-    monkeypatch.setattr(remote, "CONTACT_S", 0.05)
-    monkeypatch.setattr(remote, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(remote, "BLOCK_BYTES", 150)
     monkeypatch.setattr(shard_cache, "IDLE_S", 0.01)
-
-
-@pytest.fixture
-def web() -> Iterator[Served]:
-    with file_server() as served:
-        yield served
 
 
 @pytest.fixture
@@ -248,10 +235,10 @@ def test_the_cache_stays_within_its_bound_and_gives_up_what_is_least_soon_needed
     cache.expect(names[:2], names[2:4])
     with fetching_ahead([dataset.cache]):
         for name in (*cache.fixed, *names[:4]):
-            until(lambda name=name: cache.is_here(name))
+            assert until(lambda name=name: cache.is_here(name))
         assert copies(dataset) == list(names[:4])
         cache.expect(names[2:4], names[4:6])
-        until(lambda: copies(dataset) == list(names[2:6]))
+        assert until(lambda: copies(dataset) == list(names[2:6]))
     # nothing fetches ahead now, which would want the one back that goes
     cache.path(names[9])  # beside what is expected: the last of what is soon needed goes
     assert copies(dataset) == [*names[2:5], names[9]]
@@ -298,7 +285,7 @@ def test_other_datasets_make_room_before_what_a_run_needs(
     dataset = opened(serve(web, local), needed / GB)
     dataset.cache.expect(dataset.train.names, ())
     with fetching_ahead([dataset.cache]):
-        until(lambda: len(copies(dataset)) == len(dataset.train.names))
+        assert until(lambda: len(copies(dataset)) == len(dataset.train.names))
     assert copies(old) == []
     assert (dataset.train.read(0, len(dataset.train)) == train_tokens(local)).all()
 
@@ -427,10 +414,3 @@ def test_results_are_not_written_to_remote_addresses(
         assert status == 2
         assert "aws s3 cp --recursive FOLDER s3://bucket/set" in said and "Traceback" not in said
     assert not (tmp_path / "s3:").exists()
-
-
-def until(is_so: object, seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.005)

@@ -13,60 +13,31 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from faults.test_01_kill_in_save import table
-from faults.test_06_07_damaged_files import DAMAGE, files, flips
+from faults.test_04_disk_full import steps_saved
+from faults.test_06_07_damaged_files import DAMAGE, assert_every_flip_is_found
 from faults.test_08_09_hostile_files import Payload
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.checkpoint.shards import INDEX, ShardedTensors
 from jielong.errors import CheckpointError
-from tiny import TINY_RUN, flags, in_this_process
+from tiny import TINY_RUN, in_this_process
 from training.test_distributed import python_in_ranks
 
 SETTINGS = TINY_RUN | {"steps": 12, "eval_interval": 12, "save_interval": 4, "keep_checkpoints": 9}
 SETTINGS |= {"checkpoint_format": "sharded"}
 # The disk of rank 1 is full while it writes its part of the second checkpoint.
 FULL = """
-import json, os, resource, signal, sys
+import json, os, sys
+from faults.full_disk import full_at
 from jielong.cli.main import main
 from jielong.training import sharded_saving
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-saves, write = [], sharded_saving.write_shard
-def limited(*arguments):
-    saves.append(1)
-    full = 4096 if len(saves) == 2 else resource.RLIM_INFINITY
-    resource.setrlimit(resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
-    try:
-        return write(*arguments)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 if os.environ["RANK"] == "1":
-    sharded_saving.write_shard = limited
+    sharded_saving.write_shard = full_at(2, sharded_saving.write_shard)
 sys.exit(main(json.loads(sys.argv[1])))
 """
 
 
-@pytest.fixture(scope="module")
-def words(corpus_file: Path, tokenizer_dir: Path) -> list[str]:
-    return ["pretrain", *flags(SETTINGS | {"data_path": corpus_file, "tokenizer": tokenizer_dir})]
-
-
-@pytest.fixture(scope="module")
-def made(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "run"
-    status, said = in_this_process([*words, "--out-dir", str(folder)])
-    assert status == 0, said
-    return folder
-
-
 def at(run: Path, step: int) -> Path:
     return run / "checkpoints" / ckpt.step_name(step)
-
-
-def steps_saved(run: Path) -> list[int]:
-    found = ckpt.checkpoints(run / "checkpoints")
-    for path in found:
-        ckpt.verify(path)
-    assert not list((run / "checkpoints").glob(".*")), "something half-written was left"
-    return [ckpt.step_of(path) for path in found]
 
 
 def test_01_killed_at_any_write_sync_or_rename_ranks_resume_to_the_same_bits() -> None:
@@ -95,25 +66,20 @@ def test_04_05_a_disk_full_on_one_rank_is_told_by_rank_0_and_loses_no_checkpoint
         assert steps_saved(run) == [4, 12] and max(steps) == 12
 
 
-def test_06_every_flipped_bit_is_found(made: Path, tmp_path: Path) -> None:
-    checkpoint = tmp_path / at(made, 12).name
-    shutil.copytree(at(made, 12), checkpoint)
-    for path in files(checkpoint):
-        for place in flips(path):
-            with pytest.raises(CheckpointError, match=checkpoint.name):
-                ckpt.verify(checkpoint)
-                pytest.fail(f"{path.name}: byte {place}")
-    ckpt.verify(checkpoint)
+def test_06_every_flipped_bit_is_found(whole: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / at(whole, 12).name
+    shutil.copytree(at(whole, 12), checkpoint)
+    assert_every_flip_is_found(checkpoint)
 
 
 @pytest.mark.parametrize("damage", [*DAMAGE, "of another save"])
 def test_07_a_shard_or_index_that_is_not_whole_is_found_and_the_one_before_taken(
-    damage: str, made: Path, words: list[str], tmp_path: Path
+    damage: str, whole: Path, words: list[str], tmp_path: Path
 ) -> None:
-    shard = next(at(made, 12).glob("shard-*")).name
+    shard = next(at(whole, 12).glob("shard-*")).name
     for name in (shard, INDEX):
         run = tmp_path / name
-        shutil.copytree(made, run)
+        shutil.copytree(whole, run)
         if damage != "of another save":
             DAMAGE[damage](at(run, 12) / name)
         elif name == INDEX:  # which is the same for all saves
@@ -124,14 +90,14 @@ def test_07_a_shard_or_index_that_is_not_whole_is_found_and_the_one_before_taken
             ckpt.verify(at(run, 12))
     status, said = in_this_process([*words, "--out-dir", str(tmp_path / shard)])
     assert status == 0 and f"resuming from {at(tmp_path / shard, 8)}" in said
-    assert (at(tmp_path / shard, 12) / shard).read_bytes() == (at(made, 12) / shard).read_bytes()
+    assert (at(tmp_path / shard, 12) / shard).read_bytes() == (at(whole, 12) / shard).read_bytes()
 
 
 @pytest.fixture
-def unchecked(made: Path, tmp_path: Path) -> Path:
+def unchecked(whole: Path, tmp_path: Path) -> Path:
     """A checkpoint without a manifest: there is nothing that it could be checked by."""
     folder = tmp_path / "model"
-    shutil.copytree(at(made, 12), folder)
+    shutil.copytree(at(whole, 12), folder)
     (folder / ckpt.MANIFEST).unlink()
     ckpt.load_model(folder)
     return folder
@@ -221,10 +187,10 @@ def test_10_weights_of_another_architecture_are_named(unchecked: Path) -> None:
 
 
 def test_15_a_state_of_another_type_is_refused(
-    made: Path, words: list[str], tmp_path: Path
+    whole: Path, words: list[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    shutil.copytree(made, run)
+    shutil.copytree(whole, run)
     for step in (4, 12):
         shutil.rmtree(at(run, step))
     checkpoint = at(run, 8)

@@ -18,7 +18,7 @@ import pytest
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.cli.main import main
 from jielong.training.step import TrainStep
-from tiny import TINY_RUN, flags, jielong
+from tiny import TINY_RUN, flags, jielong, steps_trained
 
 
 def started(folder: Path, corpus: Path, tokenizer: Path, **changes: Any) -> subprocess.Popen[str]:
@@ -27,14 +27,9 @@ def started(folder: Path, corpus: Path, tokenizer: Path, **changes: Any) -> subp
     settings |= {"tokenizer": tokenizer, "eval_interval": 1_000_000}
     process = jielong("pretrain", *flags(settings | changes))
     deadline = time.monotonic() + 120
-    while steps_of(folder) < 2 and process.poll() is None and time.monotonic() < deadline:
+    while steps_trained(folder) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     return process
-
-
-def steps_of(folder: Path) -> int:
-    path = folder / "metrics.jsonl"
-    return path.read_bytes().count(b'"train"') if path.exists() else 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])

@@ -9,27 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from jielong.checkpoint import checkpoint
+from jielong.checkpoint import checkpoint as ckpt
 from tiny import TINY_RUN, environment, flags
 
 # the limit falls on the second checkpoint's tensors: the tokenizer and the first are below it
 CHILD = """
-import resource, signal, sys
+import sys
+from faults.full_disk import full_at
 from jielong.checkpoint import checkpoint as guard
 from jielong.cli.main import main
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-saves, save = [], guard.save_checkpoint
-def limited(*arguments):
-    saves.append(1)
-    full = 4096 if len(saves) == 2 else resource.RLIM_INFINITY
-    resource.setrlimit(resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
-    try:
-        return save(*arguments)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-guard.save_checkpoint = limited
+guard.save_checkpoint = full_at(2, guard.save_checkpoint)
 sys.exit(main(sys.argv[1:]))
 """
+
+
+def steps_saved(run: Path) -> list[int]:
+    """Steps of a run's checkpoints, each of which is whole."""
+    found = ckpt.checkpoints(run / "checkpoints")
+    for path in found:
+        ckpt.verify(path)
+    assert not list((run / "checkpoints").glob(".*")), "something half-written was left"
+    return [ckpt.step_of(path) for path in found]
 
 
 @pytest.mark.parametrize("choice", ["stop", "continue"])
@@ -47,10 +47,7 @@ def test_a_full_disk_loses_no_checkpoint_and_stops_or_goes_on_as_asked(
         text=True,
         check=False,
     )
-    kept = [checkpoint.step_of(path) for path in checkpoint.checkpoints(run / "checkpoints")]
-    for path in checkpoint.checkpoints(run / "checkpoints"):
-        checkpoint.verify(path)
-    assert not list((run / "checkpoints").glob(".*")), "something half-written was left"
+    kept = steps_saved(run)
     assert "Traceback" not in done.stderr
     if choice == "stop":
         assert done.returncode == 2 and kept == [4]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from faults.test_04_disk_full import steps_saved
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.checkpoint.weights import load_tensors
 from jielong.errors import CheckpointError
@@ -48,14 +49,6 @@ def words(corpus_file: Path, tokenizer_dir: Path, tmp_path: Path) -> list[str]:
     settings: dict[str, Any] = {"steps": STEPS, "eval_interval": 12, "save_interval": 4}
     settings |= {"data_path": corpus_file, "tokenizer": tokenizer_dir, "keep_checkpoints": 9}
     return ["pretrain", *flags(TINY_RUN | settings | {"out_dir": tmp_path / "run"})]
-
-
-def steps_saved(folder: Path) -> list[int]:
-    found = ckpt.checkpoints(folder / "checkpoints")
-    for path in found:
-        ckpt.verify(path)
-    assert not list((folder / "checkpoints").glob(".*"))
-    return [ckpt.step_of(path) for path in found]
 
 
 @pytest.mark.parametrize("choice", ["stop", "continue"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from bad_lines import BAD
 from cleaned_texts import kept, prose, write_texts
 from jielong.cleaning.report import CleanReport
 from jielong.errors import DataError
-from tiny import environment, kill_when
+from tiny import environment, full_disk, kill_when
 
 pytest.importorskip("rensa")
 ALL = ("default", "personal", "repetition", "lines")
@@ -129,15 +128,7 @@ def test_28_killed_at_any_moment_it_leaves_nothing_and_reruns_to_the_same_bytes(
 
 @pytest.mark.parametrize("limit", [1000, 20_000, 45_000])
 def test_a_full_disk_is_an_error_and_leaves_nothing(limit: int, tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource")
     corpus = write_texts(tmp_path, [prose(number % 150, 60) for number in range(200)])
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-        with pytest.raises(DataError, match="cannot be written"):
-            jielong.clean(corpus, tmp_path / "out", filters=ALL)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
+    with full_disk(limit), pytest.raises(DataError, match="cannot be written"):
+        jielong.clean(corpus, tmp_path / "out", filters=ALL)
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]

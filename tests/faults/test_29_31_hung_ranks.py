@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from jielong.checkpoint import checkpoint as ckpt
-from tiny import TINY_RUN, flags, rank_timeout, until
+from tiny import TINY_RUN, flags, rank_timeout, steps_trained, until
 from training.test_distributed import python_in_ranks, start_ranks
 
 # What happens to one rank before its sixth step, or as its batch of that step is read.
@@ -150,23 +150,20 @@ def test_a_run_that_is_stopped_as_a_whole_goes_on_when_it_is_let(
 ) -> None:
     settings |= {"steps": 3000, "eval_interval": 3000, "log_interval": 1}
     processes = start_ranks(2, ["-m", "jielong", "pretrain", *flags(settings)])
-    metrics = Path(str(settings["out_dir"])) / "metrics.jsonl"
-
-    def trained() -> int:
-        return metrics.read_bytes().count(b'"train"') if metrics.exists() else 0
+    run = Path(str(settings["out_dir"]))
 
     def ended() -> bool:
         return any(process.poll() is not None for process in processes)
 
     try:
-        assert until(lambda: trained() > 5 or ended()) and not ended()
+        assert until(lambda: steps_trained(run) > 5 or ended()) and not ended()
         for process in processes:
             os.kill(process.pid, signal.SIGSTOP)
-        before = trained()
+        before = steps_trained(run)
         time.sleep(1.5 * float(str(settings["rank_timeout"])))
         for process in processes:
             os.kill(process.pid, signal.SIGCONT)
-        assert until(lambda: trained() >= before + 50 or ended()) and not ended()
+        assert until(lambda: steps_trained(run) >= before + 50 or ended()) and not ended()
         for process in processes:
             process.terminate()
         said = [process.communicate(timeout=600)[0] for process in processes]

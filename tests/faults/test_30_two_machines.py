@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from jielong.checkpoint import checkpoint as ckpt
-from tiny import TINY_RUN, environment, flags, rank_timeout, until
+from tiny import TINY_RUN, environment, flags, rank_timeout, steps_trained, until
 
 NUMBER = os.getpid() % 200  # of a network of our own, should several tests run
 ADDRESSES = [f"10.213.{NUMBER}.{host}" for host in (1, 2)]
@@ -115,12 +115,6 @@ def have_ended(machines: list[str]) -> bool:
     return True
 
 
-def steps_of(run: Path) -> int:
-    with contextlib.suppress(FileNotFoundError):
-        return (run / "metrics.jsonl").read_bytes().count(b'"train"')
-    return 0
-
-
 def test_a_link_that_is_cut_ends_the_ranks_of_both_machines_and_mended_the_run_goes_on(
     machines: list[str], corpus_file: Path, tokenizer_dir: Path, tmp_path: Path
 ) -> None:
@@ -142,7 +136,7 @@ def test_a_link_that_is_cut_ends_the_ranks_of_both_machines_and_mended_the_run_g
     def ended() -> bool:
         return all(launcher.poll() is not None for launcher in launchers)
 
-    assert until(lambda: steps_of(runs[0]) >= CUT_FROM or ended()) and not ended(), said()
+    assert until(lambda: steps_trained(runs[0]) >= CUT_FROM or ended()) and not ended(), said()
     ip("-n", machines[0], "link", "set", machines[0], "down")
     cut.touch()
     assert until(lambda: have_ended(machines)), said()  # gloo alone would wait for ten minutes

@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import pytest
 from jielong.api import pretrain
 from jielong.errors import JielongError
 from tiny import TINY_RUN
-from workers_of_ray import two_workers
 
 pytest.importorskip("ray")
 pytest.importorskip("pandas", reason="Ray Train needs it")
@@ -32,12 +30,6 @@ RUN = TINY_RUN | {
     "eval_interval": 10,
     "keep_checkpoints": 2,
 }
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with two_workers():
-        yield
 
 
 def losses(run: Path) -> dict[int, float]:
