@@ -120,9 +120,11 @@ class Watchdog:
         heard, seen, looked = "", (-1, -1), time.monotonic()
         longest = max(2 * POLL_S, min(LONGEST_POLL_S, self.timeout_s / 4))
         file = _error_file()
-        while not self.ended.wait(POLL_S):
+        while True:
             if file is not None:  # from C, should a thread that hangs keep the GIL from this one
-                faulthandler.dump_traceback_later(self.timeout_s + 2 * POLL_S, file=file)
+                faulthandler.dump_traceback_later(self.timeout_s + 3 * POLL_S, file=file)
+            if self.ended.wait(POLL_S):
+                break
             polls += 1
             try:
                 self._set(f"{polls} {self.collectives}")
