@@ -155,7 +155,7 @@ class Pages:
                 return f'<a href="{target}" download>{found["head"][1:-1]}</a>'
             self.shown.add(file)
             shown = posixpath.relpath(f"{page_of(file)}.html", folder or ".")
-            anchor = f"#L-{line[1:]}" if line else ""
+            anchor = f"#L-{line[1:].partition('-')[0]}" if line else ""  # the first of several
             return f'<a href="{shown}{anchor}">{found["head"][1:-1]}</a>'
 
         return LINK_OR_CODE.sub(link, text)
