@@ -191,7 +191,10 @@ def said_in_chinese(said: str) -> str:
             return sentence
         row = re.fullmatch(r"(?=\S)(.{11}) (\S.*)", line)
         if row and (label := words.get(row[1].rstrip())):
-            return f"{label}{' ' * (12 - cell_len(label))}{in_chinese(row[2], words)}"
+            value, more, rest = row[2].partition(" (")  # which may be a remark in brackets
+            said = in_chinese(row[2], words)
+            said = value + in_chinese(more + rest, words) if said == row[2] else said
+            return f"{label}{' ' * (12 - cell_len(label))}{said}"
         if step := re.fullmatch(r"(  jielong .*? {2,})(\S.*)", line):
             return step[1] + in_chinese(step[2], words)
         return in_chinese(line, words)
