@@ -85,15 +85,17 @@ def test_the_sidebar_has_every_page(site: ModuleType) -> None:
 
 def test_links_to_code_lead_to_pages_that_show_it(site: ModuleType, tmp_path: Path) -> None:
     pages = site.Pages(tmp_path)
-    text = "See [`pretrain`](../src/jielong/api.py#L12), [lines](../src/jielong/api.py#L3-L5), "
+    text = (
+        "See [`pretrain`](../src/jielong/errors.py#L12), [lines](../src/jielong/errors.py#L3-L5), "
+    )
     text += "[a page](formats.md) and [all](../README.md).\n"
-    code = "```text\n[`x`](../src/jielong/api.py)\n```\n`[y](../src/jielong/api.py)`\n"
+    code = "```text\n[`x`](../src/jielong/errors.py)\n```\n`[y](../src/jielong/errors.py)`\n"
     assert pages.linked("docs/gpu.md", text + code) == (
-        'See <a href="../source/src/jielong/api.py.html#L-12">`pretrain`</a>, '
-        '<a href="../source/src/jielong/api.py.html#L-3">lines</a>, '
+        'See <a href="../source/src/jielong/errors.py.html#L-12">`pretrain`</a>, '
+        '<a href="../source/src/jielong/errors.py.html#L-3">lines</a>, '
         "[a page](formats.md) and [all](../index.md).\n" + code
     )
-    assert pages.shown == {"src/jielong/api.py"}
+    assert pages.shown == {"src/jielong/errors.py"}
 
 
 def test_links_that_lead_nowhere_are_found(site: ModuleType, tmp_path: Path) -> None:
