@@ -8,12 +8,13 @@ from typing import Any
 
 from jielong.checkpoint.checkpoint import find_model_folder, load_model
 from jielong.config.engine import Engine
-from jielong.config.load import load_config, with_default_budget
+from jielong.config.load import load_config
 from jielong.config.sampling import make_sampling
 from jielong.config.settings import Config
 from jielong.evaluation.likelihood import evaluate_documents
 from jielong.evaluation.sums import Likelihood
 from jielong.generation.generate import TextGenerator
+from jielong.insight.subject import config_of
 from jielong.model.transformer import Transformer, context_length
 from jielong.runtime.device import choose_device
 from jielong.tokenization.tokenizer import Tokenizer
@@ -102,12 +103,7 @@ def pretrain(
     Raises:
         JielongError: in plain words, what is wrong with settings, data or checkpoints.
     """
-    if isinstance(config, Mapping):
-        given = {k: v for k, v in config.items() if k not in ("preset", "file")}
-        preset, file = config.get("preset"), config.get("file")
-        config = load_config(preset, file, **with_default_budget(given, preset, file))
-    elif not isinstance(config, Config):
-        config = load_config(file=config)
+    config = load_config(file=config) if isinstance(config, str | Path) else config_of(config)
     if (where := Engine.of(engine, ray_address)).is_ray:
         return pretrain_on_ray(config, where, ray_workers, override, quiet, verify, language)
     return train(config, override, quiet, verify, language)
