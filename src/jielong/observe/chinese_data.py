@@ -11,8 +11,8 @@ DATA = {
     "dataset {as_is} (the run's own)": "数据集 {as_is}（本次训练自己的）",
     "dataset {as_is} (already prepared: reused)": "数据集 {as_is}（已经准备好：重复使用）",
     "dataset {as_is}": "数据集 {as_is}",
-    "  left out       {amount} bytes, {share} of the text ({as_is}); see {place}": (
-        "  略去           {amount} 字节，占文本的 {share}（{as_is}）；见 {place}"
+    "  left out       {amount} bytes, {share} of the text ({list}); see {place}": (
+        "  略去           {amount} 字节，占文本的 {share}（{list}）；见 {place}"
     ),
     "  WARNING        text was left out; the first is {as_is}": (
         "  警告           有文本被略去；第一处：{as_is}"
@@ -128,4 +128,20 @@ DATA = {
     "prepared {n} documents, {size} MB ({rate} MB/s, {left} s left)": (
         "已处理 {n} 篇文档，{size} MB（{rate} MB/秒，还剩 {left} 秒）"
     ),
+    "1 line not JSON": "1 行不是 JSON",
+    "{n} lines not JSON": "{n} 行不是 JSON",
+    "1 line not UTF-8": "1 行不是 UTF-8",
+    "{n} lines not UTF-8": "{n} 行不是 UTF-8",
+    "1 line not CSV": "1 行不是 CSV",
+    "{n} lines not CSV": "{n} 行不是 CSV",
+    "1 line too long": "1 行太长",
+    "{n} lines too long": "{n} 行太长",
+    "1 line without text": "1 行没有文本",
+    "{n} lines without text": "{n} 行没有文本",
+    "1 line without tokens": "1 行没有 token",
+    "{n} lines without tokens": "{n} 行没有 token",
+    "1 unreadable file": "1 个文件读不了",
+    "{n} unreadable files": "{n} 个文件读不了",
+    "1 unreadable part": "1 个部分读不了",
+    "{n} unreadable parts": "{n} 个部分读不了",
 }
