@@ -48,7 +48,7 @@ CHINESE = {
     "layer": "层",
     "loss (nats per token)": "损失（每 token 的 nat）",
     "mean of means": "各微批次平均后再平均",
-    "moved by none": "错开零位",
+    "moved by none": "不错开",
     "moved by one": "错开一位（正确）",
     "moved by two": "错开两位",
     "no mask": "没有掩码",

@@ -192,10 +192,10 @@ PROGRESS = {
     "loss {loss}, gradient norm {norm}": "损失 {loss}，梯度范数 {norm}",
     "documents {list} of the training split": "训练文本的第 {list} 篇文档",
     "diverged so far: {beside}; a lower --learning-rate would help": (
-        "到目前为止发散了：{beside}；降低 --learning-rate 会有帮助"
+        "目前训练是发散的：{beside}；降低 --learning-rate 会有帮助"
     ),
     "learnt nothing so far: {beside}; another --learning-rate would help": (
-        "到目前为止什么也没学到：{beside}；换一个 --learning-rate 会有帮助"
+        "目前什么也没学到：{beside}；换一个 --learning-rate 会有帮助"
     ),
     "the run has diverged: {beside}; {what}; try a lower --learning-rate or a longer "
     "--warmup-steps": (
@@ -220,7 +220,7 @@ PROGRESS = {
     "{rest}": (
         "留出损失已回升：第 {at} 步（第 {a} 轮）{best} 比特/字节，第 {end} 步（第 {b} "
         "轮）{last}，因为模型在"
-        "背诵训练文本。模型取第 {at_again} 步的。{rest}"
+        "死记训练文本。模型取第 {at_again} 步的。{rest}"
     ),
     "The run ends here, not at step {n} (epoch {e}); --patience 0 would train on. More text helps "
     "most; otherwise fewer epochs, or more --weight-decay.": (
