@@ -59,6 +59,7 @@ SETUP = {
     "parameter)": (
         "预算       {steps} 步 × {windows} token = {n} token（{epochs} 轮，每参数 {each} 个）"
     ),
+    "{a} to {b} × {n}": "{a} 到 {b} × {n}",
     "optimizer  {name}, peak learning rate {rate}, {schedule}, {n} warm-up steps": (
         "优化器     {name}，学习率峰值 {rate}，{schedule}，预热 {n} 步"
     ),
