@@ -88,7 +88,7 @@ CONTENTS = {
         *(f"docs/{name}" for name in ("architecture", "decisions", "experiments")),
         *("CONTRIBUTING", "CHANGELOG", "SECURITY", "docs/licences"),
     ],
-    "中文": ["README.zh-CN", *(f"docs/{name}.zh-CN" for name in BOTH)],
+    "中文": ["README.zh-CN", *(f"docs/{name}.zh-CN" for name in (*BOTH, "formats"))],
     "预训练教程": [f"docs/guide/zh/{n}" for n in ("README", *CHAPTERS, "reading-curves")],
 }
 # [text](target), with code or one more pair of brackets in the text; code alone is left as it is
