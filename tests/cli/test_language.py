@@ -16,8 +16,8 @@ def test_tokenizer_and_prepare_speak_the_language(
     made = ["tokenizer", *text, "--vocab-size", "300", "--out-dir", str(tmp_path / "tokenizer")]
     assert main([*made, "--lang", "zh"]) == 0
     captured = capsys.readouterr()
-    assert "300 个 token 的分词器：" in captured.out
-    assert "  文件" in captured.err
+    assert "个 token 的分词器" in captured.out
+    assert captured.err.startswith("文件")
     dataset = ["prepare", *text, "--tokenizer", str(tmp_path / "tokenizer")]
     assert main([*dataset, "--out-dir", str(tmp_path / "zh"), "--lang", "zh"]) == 0
     chinese = capsys.readouterr().out.splitlines()

@@ -87,7 +87,9 @@ def _of_text(arguments: argparse.Namespace) -> int:
     texts = DocumentTexts(sources, rows, data.encoding, Splitting.of(data))
     with texts.checked(data.allow_loss):
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
-    about_files = map(lines_in(arguments.lang), describe_files(sources, not_read, False))
+    about_files = map(
+        lines_in(arguments.lang), describe_files(sources, not_read, for_training=False)
+    )
     for line in (*(line.removeprefix("  ") for line in about_files), *texts.losses.lines()):
         print(line, file=sys.stderr)
     if arguments.json:

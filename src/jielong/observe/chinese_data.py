@@ -18,6 +18,9 @@ DATA = {
         "  警告           有文本被略去；第一处：{as_is}"
     ),
     "  files          {what}": "  文件           {what}",
+    "files          {what}": "文件           {what}",
+    "not read       {what}": "未读取         {what}",
+    "note           {what}": "注意           {what}",
     "  not read       {what}": "  未读取         {what}",
     "  documents      {n} ({share} duplicates)": "  文档           {n}（{share} 重复）",
     "  documents      {n} ({share} duplicates, about {near} with near ones)": (
