@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -172,6 +173,15 @@ def test_chinese_is_found_by_pairs_of_characters_and_english_by_words(site: Modu
         *("学", "习", "率", "学习", "习率", "of", "Muon"),
         *("优", "化", "器", "优化", "化器"),
     ]
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    for package in ("sphinx", "furo", "myst_parser"):
+        pytest.importorskip(package)
+    command = [sys.executable, str(ROOT / "docs/site/make.py"), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "html" / "docs" / "guide" / "zh" / "05-attention-and-rope.html").is_file()
 
 
 def test_words_of_the_glossary_are_those_of_the_pages() -> None:
