@@ -65,8 +65,6 @@ def _fsdp_impossible(config: Config, device: torch.device) -> str | None:
             "float16, whose scale each process would choose by its own part of the gradient: use "
             "--dtype bfloat16 or float32"
         )
-    if config.training.compile == "on":
-        return "training.compile=on: use --compile off"
     return None
 
 
