@@ -67,7 +67,7 @@ def _newest_sound(folder: Path, world: World) -> tuple[Path | None, list[str]]:
     """The newest valid checkpoint, and why newer ones were skipped; each rank reads its share."""
     if world.world_size == 1:
         return latest_valid_checkpoint(folder)
-    problems = []
+    problems = list[str]()
     names = [path.name for path in reversed(checkpoints(folder))]
     for name in world.all_gather(names)[0]:
         if (problem := problem_found_by(world, folder / name)) is None:
