@@ -194,7 +194,7 @@ def work(case: dict[str, Any]) -> dict[str, Any]:
     from jielong.runtime.distributed import init_world
     from jielong.runtime.parts import local
     from jielong.training.averaging import WeightAverage
-    from jielong.training.parallel import spread
+    from jielong.training.parallel import make_spread
 
     torch.set_num_threads(case["threads"])
     device = torch.device("cpu")
@@ -203,11 +203,11 @@ def work(case: dict[str, Any]) -> dict[str, Any]:
         values |= {"shard_degree": case["degree"]} if "degree" in case else {}
         config = load_config(parallel=case["kind"], **values)
         torch.manual_seed(0)
-        model = Transformer(config.model)
         if case.get("torch"):
+            model = Transformer(config.model)
             gradients, division = TorchSum(model, world), None
         else:
-            gradients, division = spread(model, config, torch.float32, world, device)
+            model, gradients, division = make_spread(config, torch.float32, world, device)
         if case.get("at_once"):
             gradients.waiting = False
         step = new_step(
@@ -300,8 +300,7 @@ def _followed(case: dict[str, Any], world: Any, seed: int) -> dict[str, Any]:
     from gpu_bench import new_step, random_batch
 
     from jielong.config.load import load_config
-    from jielong.model.transformer import Transformer
-    from jielong.training.parallel import spread
+    from jielong.training.parallel import make_spread
     from jielong.training.scaling import default_learning_rate
 
     values = MODELS[case["model"]] | FOLLOWED
@@ -309,10 +308,10 @@ def _followed(case: dict[str, Any], world: Any, seed: int) -> dict[str, Any]:
     values |= FOLLOWED_EXPERTS if "use_moe" in values else {}
     config = load_config(parallel=case["kind"], max_seq_len=FOLLOWED_WINDOW, **values)
     torch.manual_seed(seed)
-    model = Transformer(config.model)
+    device = torch.device("cpu")
+    model, gradients, division = make_spread(config, torch.float32, world, device)
     if case.get("ulp"):
         model.model.embed_tokens.weight.data.view(torch.int32)[0, 0] += 1
-    gradients, division = spread(model, config, torch.float32, world, torch.device("cpu"))
     own = {"gradients": gradients, "division": division, "world": world}
     rate = default_learning_rate(config)
     step = new_step(model, torch.float32, learning_rate=rate, **own)

@@ -1,6 +1,6 @@
 """How long a checkpoint holds up training: written in the background, or at once.
 
-    python benchmarks/saving.py                # 103M parameters, AdamW: 1.6 GB a checkpoint
+    python benchmarks/saving.py                # 89M parameters, AdamW: 1.4 GB a checkpoint
     python benchmarks/saving.py --layers 2     # a quick look
 
 Both ways are real runs, in turns. Between two checkpoints there is time for the first to be

@@ -24,7 +24,6 @@ CPU, GPU, APPLE = (torch.device(name) for name in ("cpu", "cuda", "mps"))
     [
         ({}, CPU, 1, "torchrun --nproc-per-node"),
         ({"dtype": "float16"}, GPU, 2, "--dtype bfloat16 or float32"),
-        ({"compile": "on"}, CPU, 2, "--compile off"),
         ({}, APPLE, 2, "training.device=mps"),
         ({"shard_degree": 4}, CPU, 6, "shard_degree=4 does not divide the 6 processes"),
         ({"shard_degree": 4}, CPU, 2, "shard_degree=4 does not divide the 2 processes"),
@@ -38,7 +37,7 @@ def test_what_fsdp_cannot_do_is_refused_in_one_line(
     with pytest.raises(ConfigError) as refused:
         check_parallel(config, Machine(where, processes))
     assert words in str(refused.value) and "\n" not in str(refused.value)
-    others = {n: value for n, value in settings.items() if n in ("dtype", "compile")}
+    others = {n: value for n, value in settings.items() if n == "dtype"}
     for kind in ("ddp", "auto"):
         check_parallel(tiny_config(parallel=kind, **others), Machine(where, processes))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.checkpoint import model_files
-from jielong.checkpoint.opening import open_optimizer, open_training_weights, open_weights
+from jielong.checkpoint.opening import Stored
 from jielong.checkpoint.shards import INDEX
 from jielong.cli.main import main
 from jielong.config.model import ModelConfig
@@ -96,10 +96,10 @@ def last(run: Path) -> Path:
 
 
 def contents(checkpoint: Path) -> dict[str, Mapping[str, Readable]]:
-    latest = open_training_weights(checkpoint)
+    stored = Stored(checkpoint)
+    latest = stored.training_weights()
     assert latest is not None
-    kinds = {"weights": open_weights(checkpoint), "latest": latest}
-    return kinds | {"optimizer": open_optimizer(checkpoint)}
+    return {"weights": stored.weights(), "latest": latest, "optimizer": stored.optimizer()}
 
 
 def read(tensors: Mapping[str, Readable]) -> dict[str, Tensor]:
@@ -180,7 +180,8 @@ def test_torchs_own_reader_of_distributed_checkpoints_reads_the_shards(two: Path
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
     checkpoint = last(two / "experts")
-    expected = read(open_weights(checkpoint)) | read(open_optimizer(checkpoint))
+    stored = Stored(checkpoint)
+    expected = read(stored.weights()) | read(stored.optimizer())
     found = {name: torch.zeros_like(value) for name, value in expected.items()}
     dcp.load(found, storage_reader=HuggingFaceStorageReader(str(checkpoint)), no_dist=True)
     assert len(found) > 20
@@ -189,7 +190,7 @@ def test_torchs_own_reader_of_distributed_checkpoints_reads_the_shards(two: Path
 
 
 def test_rows_are_read_without_the_others(two: Path) -> None:
-    weights = open_weights(last(two / "dense"))
+    weights = Stored(last(two / "dense")).weights()
     for value in weights.values():
         whole, rows = value[...], value.shape[0]
         for begin in range(0, rows, 7):

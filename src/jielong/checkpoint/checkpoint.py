@@ -18,7 +18,8 @@ from typing import Any
 from torch import Tensor
 
 from jielong.checkpoint.folder import read_model_config, write_model_config
-from jielong.checkpoint.opening import TRAINING_WEIGHTS, check_room, open_weights
+from jielong.checkpoint.manifest import MANIFEST, listed_files, verify_file, write_manifest
+from jielong.checkpoint.opening import TRAINING_WEIGHTS, Stored, check_room
 from jielong.checkpoint.weights import (
     fill_weights,
     model_from_tensors,
@@ -29,11 +30,10 @@ from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError, ConfigError
 from jielong.model.transformer import Transformer
 from jielong.runtime.atomic import atomic_folder, write_file
-from jielong.runtime.files import sha256, sync
+from jielong.runtime.files import sync
 from jielong.runtime.parts import Readable
 from jielong.tokenization.tokenizer import Tokenizer
 
-MANIFEST = "manifest.json"
 BEST = "best.json"  # beside the checkpoints; names the best one
 STEP_NAME = re.compile(r"step-(\d{8,})")
 
@@ -121,7 +121,7 @@ def open_model(folder: Path) -> tuple[ModelConfig, Tokenizer, Mapping[str, Reada
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, "
             f"the model's vocabulary only {config.vocab_size}"
         )
-    return config, tokenizer, open_weights(folder)
+    return config, tokenizer, Stored(folder).weights()
 
 
 def load_model(folder: Path) -> tuple[Transformer, Tokenizer]:
@@ -142,7 +142,7 @@ def load_weights(model: Transformer, folder: Path) -> None:
     Raises:
         CheckpointError: as `load_model`; the model is then unchanged.
     """
-    fill_weights(model, open_weights(folder), str(folder))
+    fill_weights(model, Stored(folder).weights(), str(folder))
 
 
 def step_name(step: int) -> str:
@@ -186,22 +186,8 @@ def verify(checkpoint: Path) -> None:
     Raises:
         CheckpointError: a file is missing, unexpected, changed or a link, or there is no manifest.
     """
-    try:
-        sums = json.loads((checkpoint / MANIFEST).read_text())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise CheckpointError(f"{checkpoint}: {MANIFEST} is missing or damaged") from None
-    if not isinstance(sums, dict) or (checkpoint / MANIFEST).is_symlink():
-        raise CheckpointError(f"{checkpoint}: {MANIFEST} is damaged")
-    present = {path.name for path in checkpoint.iterdir()} - {MANIFEST}
-    if present != set(sums):
-        odd = min(present ^ set(sums), default="?")
-        raise CheckpointError(f"{checkpoint}: {odd} is missing or does not belong here")
-    for name, expected in sums.items():
-        path = checkpoint / name
-        if path.is_symlink() or not path.is_file():
-            raise CheckpointError(f"{path}: not a plain file")
-        if sha256(path) != expected:
-            raise CheckpointError(f"{path}: damaged (its SHA-256 differs from the manifest)")
+    for name, expected in listed_files(checkpoint).items():
+        verify_file(checkpoint / name, expected)
 
 
 def load_training_state(checkpoint: Path) -> SavedState:
@@ -293,18 +279,3 @@ def find_model_folder(path: str | Path, which: str = "best") -> Path:
         why = problems[0] if problems else "no config.json and no checkpoints/step-* in it"
         raise CheckpointError(f"{path}: contains no model ({why})")
     return newest
-
-
-def write_manifest(folder: Path, known: Mapping[str, str] | None = None) -> None:
-    """Sync every file to disk and write their SHA-256; those of `known`, by name, are so already.
-
-    Nothing may be added to the folder afterwards.
-    """
-    sums = dict(known or {})
-    for path in sorted(folder.iterdir()):
-        if path.name not in sums:
-            sync(path)
-            sums[path.name] = sha256(path)
-    (folder / MANIFEST).write_text(json.dumps({"sha256": dict(sorted(sums.items()))}, indent=1))
-    sync(folder / MANIFEST)
-    sync(folder)

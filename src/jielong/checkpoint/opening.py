@@ -15,36 +15,49 @@ from jielong.runtime.parts import Readable
 TRAINING_WEIGHTS = "training_weights.safetensors"  # exists if the model's weights are an average
 
 
-def open_weights(folder: Path) -> Mapping[str, Readable]:
-    """Return the weights of a model folder, by its names.
+class Stored:
+    """The tensors of a checkpoint, or the weights of a model folder; read when they are asked for.
 
-    Raises:
-        CheckpointError: a file or weight is missing or damaged.
+    Of a sharded checkpoint each reads where all of them are (`shards.json`) once, when it is made.
     """
-    return ShardedTensors(folder).weights() if _in_shards(folder) else load_folder_tensors(folder)
 
+    def __init__(self, folder: Path) -> None:
+        """Open a folder.
 
-def open_training_weights(checkpoint: Path) -> Mapping[str, Readable] | None:
-    """Return the weights to resume from; None if they are those of the model.
+        Raises:
+            CheckpointError: its `shards.json` is damaged.
+        """
+        self.folder = folder
+        self._shards = ShardedTensors(folder) if _in_shards(folder) else None
 
-    Raises:
-        CheckpointError: a file is missing or damaged.
-    """
-    if _in_shards(checkpoint):
-        return ShardedTensors(checkpoint).training_weights() or None
-    path = checkpoint / TRAINING_WEIGHTS
-    return load_tensors(path) if path.exists() else None
+    def weights(self) -> Mapping[str, Readable]:
+        """Return the weights of the model, by the names of a model folder.
 
+        Raises:
+            CheckpointError: a file or weight is missing or damaged.
+        """
+        return self._shards.weights() if self._shards else load_folder_tensors(self.folder)
 
-def open_optimizer(checkpoint: Path) -> Mapping[str, Readable]:
-    """Return the optimizer's state, as `{parameter name}/{quantity}`.
+    def training_weights(self) -> Mapping[str, Readable] | None:
+        """Return the weights to resume from; None if they are those of the model.
 
-    Raises:
-        CheckpointError: a file is missing or damaged.
-    """
-    if _in_shards(checkpoint):
-        return ShardedTensors(checkpoint).optimizer()
-    return load_tensors(checkpoint / "optimizer.safetensors")
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
+        if self._shards:
+            return self._shards.training_weights() or None
+        path = self.folder / TRAINING_WEIGHTS
+        return load_tensors(path) if path.exists() else None
+
+    def optimizer(self) -> Mapping[str, Readable]:
+        """Return the optimizer's state, as `{parameter name}/{quantity}`.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
+        if self._shards:
+            return self._shards.optimizer()
+        return load_tensors(self.folder / "optimizer.safetensors")
 
 
 def check_room(tensors: Mapping[str, Readable], folder: Path) -> None:

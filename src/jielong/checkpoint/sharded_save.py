@@ -10,10 +10,10 @@ from jielong.checkpoint.checkpoint import (
     SavedState,
     clear_leftovers,
     step_name,
-    write_manifest,
     write_training_state,
 )
 from jielong.checkpoint.folder import write_model_config
+from jielong.checkpoint.manifest import write_manifest
 from jielong.checkpoint.shards import Shard, write_index
 from jielong.config.model import ModelConfig
 from jielong.errors import CheckpointError

@@ -99,8 +99,7 @@ def write_index(folder: Path, shards: Sequence[Shard]) -> dict[str, str]:
             entry["pieces"].append([shard.file, first, rows[0] if rows else 1])
     for name, entry in tensors.items():
         entry["pieces"].sort(key=lambda piece: piece[1])
-        if not _covers(entry["shape"], entry["pieces"]):
-            raise CheckpointError(f"{folder}: rows of {name} are in no shard, or in several")
+        _check_rows(folder, name, entry["shape"], entry["pieces"])
     record = {"format": FORMAT, "tensors": dict(sorted(tensors.items()))}
     (folder / INDEX).write_text(json.dumps(record))
     return {shard.file: shard.sha256 for shard in shards}
@@ -162,8 +161,7 @@ class ShardedTensors(Mapping[str, StoredTensor]):
 
     def _stored(self, path: Path, name: str, entry: dict[str, Any]) -> StoredTensor:
         shape, pieces = torch.Size(entry["shape"]), entry["pieces"]
-        if not _covers(shape, pieces):
-            raise CheckpointError(f"{path}: rows of {name} are in no shard, or in several")
+        _check_rows(path, name, shape, pieces)
         for file, _, _ in pieces:
             if not SHARD_NAME.fullmatch(file):
                 raise CheckpointError(f"{path}: {file!r} is not a valid name of a shard")
@@ -221,11 +219,19 @@ def _type_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _covers(shape: Sequence[int], pieces: Sequence[Sequence[Any]]) -> bool:
-    """Whether pieces `(file, first row, rows)`, in order, are all rows of a tensor, each once."""
+def _check_rows(
+    where: Path, name: str, shape: Sequence[int], pieces: Sequence[Sequence[Any]]
+) -> None:
+    """Refuse pieces `(file, first row, rows)`, in order, that are not all rows, each once.
+
+    Raises:
+        CheckpointError: they are not.
+    """
     end = 0
     for _, first, count in pieces:
         if first != end or count <= 0:
-            return False
+            end = -1
+            break
         end += count
-    return end == (shape[0] if len(shape) else 1)
+    if end != (shape[0] if len(shape) else 1):
+        raise CheckpointError(f"{where}: rows of {name} are in no shard, or in several")

@@ -15,6 +15,7 @@ from jielong.runtime.run_folder import RunFolder
 from jielong.training.inputs import inputs_of_run, prepare_inputs
 from jielong.training.run_data import RunData, open_data
 from jielong.training.speed import Machine
+from jielong.training.starting_point import find_starting_point
 
 Subject = str | Path | Config | Mapping[str, Any]  # a run's folder, or the settings of one
 Log = Callable[[str], None]
@@ -76,5 +77,7 @@ def opened(what: Subject, log: Log = silent, **changes: Any) -> Iterator[RunData
         folder = RunFolder(temporary)
         device = choose_device(config.training.device)
         machine = Machine(device)
-        prepared, start = prepare_inputs(config, folder, machine, _briefly(log, temporary))
+        start = find_starting_point(config, folder)
+        lines = _briefly(log, temporary)
+        prepared = prepare_inputs(config, folder, machine, start, lines)
         yield open_data(prepared, folder, start, device)

@@ -61,11 +61,20 @@ class Rotary(nn.Module):
 
     def __init__(self, head_size: int, max_len: int, theta: float) -> None:
         super().__init__()
-        powers = torch.arange(0, head_size, 2, dtype=torch.float64) / head_size
-        angles = torch.outer(torch.arange(max_len, dtype=torch.float64), theta**-powers)
-        angles = torch.cat([angles, angles], dim=-1)  # (max_len, D)
-        self.register_buffer("cos", angles.cos().float(), persistent=False)
-        self.register_buffer("sin", angles.sin().float(), persistent=False)
+        self.theta = theta
+        for name in ("cos", "sin"):  # (max_len, D); in no file
+            self.register_buffer(name, torch.empty(max_len, head_size), persistent=False)
+        self.fill()
+
+    def fill(self) -> None:
+        """Compute the table, in float64."""
+        max_len, D = self.cos.shape
+        powers = torch.arange(0, D, 2, dtype=torch.float64, device="cpu") / D
+        positions = torch.arange(max_len, dtype=torch.float64, device="cpu")
+        angles = torch.outer(positions, self.theta**-powers)
+        angles = torch.cat([angles, angles], dim=-1)
+        self.cos.copy_(angles.cos())
+        self.sin.copy_(angles.sin())
 
     def forward(self, start: int, length: int) -> tuple[Tensor, Tensor]:
         """Return cos, sin (length, D) of positions start … start + length − 1."""

@@ -22,6 +22,7 @@ from jielong.model.attention_backends import (
 )
 from jielong.model.dropout import Dropout, LayerDropout
 from jielong.model.feedforward import FeedForward
+from jielong.model.initial import initialise
 from jielong.model.linear import Linear
 from jielong.model.loss import SoftTargets, distillation_loss
 from jielong.model.moe import MixtureOfExperts, Routings, load_balancing_loss
@@ -217,12 +218,7 @@ class Transformer(nn.Module):
         self.model = Decoder(config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()
-        self.apply(_init_weights)
-        # with tied embeddings, a larger init would make the model predict its own input token
-        nn.init.normal_(self.model.embed_tokens.weight, std=min(0.02, 4 / config.hidden_size))
-        for name, p in self.named_parameters():
-            if "o_proj" in name or "down_proj" in name:
-                nn.init.zeros_(p)  # each layer starts as the identity on the residual stream
+        initialise(self)
 
     def tie_weights(self) -> None:
         """Make embedding and head one parameter, if configured."""
@@ -310,8 +306,3 @@ def _sum_of_bits(weight: Tensor) -> Tensor:
     if len(flat) % 2 or flat.storage_offset() % 2:
         return flat.view(torch.int32).sum(dtype=torch.int64)
     return flat.view(torch.int64).sum()  # at memory speed; the int32 sum takes 20 times as long
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)

@@ -118,8 +118,8 @@ SETUP = {
         "AutoTokenizer 给出的 id 与本次训练不同：{what}"
     ),
     "compiling …": "正在编译 …",
-    "compile    not the layers of a divided model: they run as written": (
-        "编译       不编译分开的模型的各层：它们按原样运行"
+    "compile    not the layers of a divided model: they run as written (--compile on)": (
+        "编译       不编译分开的模型的各层：它们按原样运行（--compile on 则编译）"
     ),
     "torch.compile does not work here, going on without: {why}": (
         "torch.compile 在这里不能用，不用它继续：{why}"

@@ -35,7 +35,8 @@ def shard_model(
     Gradients are added up in float32.
 
     Args:
-        model: its weights equal on all ranks; they may be on the host yet.
+        model: its weights equal on all ranks; they may be on the host yet, or on no device (meta):
+            then parts and buffers get memory here, and no values.
         blocks: modules of it, each gathered as one.
         whole: parameters that every rank keeps whole, in float32. `ShardedSum` adds up their
             gradients, since FSDP does not.
@@ -53,10 +54,7 @@ def shard_model(
         names = ("replicate", "shard")
         mesh = init_device_mesh(device.type, (replicas, degree), mesh_dim_names=names)
     _meshes.append(mesh)
-    kept = set(whole)
-    for tensor in (*kept, *model.buffers()):
-        tensor.data = tensor.data.to(device)
-    options: dict[str, Any] = {"mesh": mesh, "ignored_params": kept}
+    options: dict[str, Any] = {"mesh": mesh, "ignored_params": set(whole)}
     if offload:
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=device.type == "cuda")
     half = None if dtype == torch.float32 else dtype
@@ -66,6 +64,11 @@ def shard_model(
         _sums(fully_shard(block, mp_policy=policy, **options))
     policy = MixedPrecisionPolicy(None, torch.float32, cast_forward_inputs=False)
     _sums(fully_shard(model, mp_policy=policy, **options))
+    if any(p.is_meta for p in model.parameters()):
+        model.to_empty(device="cpu" if offload else device)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if not is_sharded(tensor):
+            tensor.data = tensor.data.to(device)
     model.register_forward_hook(_reshard_after_evaluation)
 
 

@@ -69,17 +69,18 @@ def prepare_inputs(
     config: Config,
     folder: RunFolder,
     machine: Machine,
+    start: StartingPoint,
     log: Callable[[str], None],
     verify: bool = False,
-) -> tuple[Config, StartingPoint]:
-    """Make the tokenizer and the dataset of a run where they are missing; rank 0 alone does so.
+) -> Config:
+    """Make tokenizer and dataset where a run from `start` has none; rank 0 alone does so.
 
     Args:
         log: takes a line for the user.
         verify: compare every file of the dataset with its SHA-256, however unchanged it seems.
 
     Returns:
-        The config, with what `--minutes` leaves to be chosen, and what the run goes on from.
+        The config, with what `--minutes` leaves to be chosen.
 
     Raises:
         JielongError: text, tokenizer, dataset or model is missing, damaged or does not fit.
@@ -87,7 +88,6 @@ def prepare_inputs(
     started = time.monotonic()
     check_suites(config)
     check_parallel(config, machine)
-    start = find_starting_point(config, folder)
     if start.init_from is not None:
         check_init_from(config, load_tokenizer(config, folder, start), start, log)
     found = spool_stdin(config, folder)
@@ -115,7 +115,7 @@ def prepare_inputs(
         budget = choose_tokens(sized, texts, folder, machine, started, log)
         found = found.with_values(**budget)
     data = dataclasses.replace(found.data, data_path=config.data.data_path)
-    return dataclasses.replace(found, data=data), start
+    return dataclasses.replace(found, data=data)
 
 
 def inputs_of_run(folder: RunFolder) -> tuple[Config, StartingPoint]:

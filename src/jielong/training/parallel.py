@@ -8,6 +8,7 @@ from torch import Tensor
 from jielong.checkpoint.weights import model_from_tensors, named_weights
 from jielong.config.settings import Config
 from jielong.errors import ConfigError
+from jielong.model.initial import initialise_parts
 from jielong.model.moe import Router
 from jielong.model.transformer import Transformer
 from jielong.runtime.device import available_memory, dtype_of_any_width
@@ -64,34 +65,41 @@ def _fsdp_impossible(config: Config, device: torch.device) -> str | None:
             "float16, whose scale each process would choose by its own part of the gradient: use "
             "--dtype bfloat16 or float32"
         )
-    if config.training.compile == "on":
-        return "training.compile=on: use --compile off"
     return None
 
 
-def spread(
-    model: Transformer, config: Config, dtype: torch.dtype, world: World, device: torch.device
-) -> tuple[GradientSum | ShardedSum | None, Division | None]:
-    """Move a model to its device, a copy or a part of it on each rank; every rank calls it.
+def make_spread(
+    config: Config, dtype: torch.dtype, world: World, device: torch.device
+) -> tuple[Transformer, GradientSum | ShardedSum | None, Division | None]:
+    """Make a new model on its device, a copy or a part of it on each rank; every rank calls it.
+
+    Weights are drawn from torch's global generator, the same whatever each rank keeps of them. Of a
+    model that is divided no rank has more at a time than its part and one whole matrix.
 
     Args:
-        model: on the host, with the same weights on all ranks.
         dtype: of the forward pass.
 
     Returns:
-        The sum of its gradients over several ranks, and how it is divided, if it is.
+        The model, the sum of its gradients over several ranks, and how it is divided, if it is.
     """
     if not _divides(config, world, device):
-        model.to(device)
-        return GradientSum(model.parameters(), world) if world.world_size > 1 else None, None
+        model = Transformer(config.model).to(device)
+        return model, GradientSum(model.parameters(), world) if world.world_size > 1 else None, None
+    with torch.device("meta"):
+        model = Transformer(config.model)
     division = divide(model, config, dtype, world, device)
-    return ShardedSum(model, world, division.waiting), division
+    initialise_parts(model)
+    return model, ShardedSum(model, world, division.waiting), division
 
 
 def divide(
     model: Transformer, config: Config, dtype: torch.dtype, world: World, device: torch.device
 ) -> Division:
-    """Divide a model among the ranks, as `spread` does if the settings say so."""
+    """Divide a model among the ranks, as `make_spread` does if the settings say so.
+
+    Args:
+        model: with the same weights on all ranks; or on no device, whose parts get memory alone.
+    """
     t = config.training
     # a router's gradient comes from outside of its layer too, and a rounded weight of it could
     # change a choice; norms are as small

@@ -30,7 +30,7 @@ from jielong.training.result import RunResult, result_of
 from jielong.training.save_or_warn import ask_ranks, save_checkpoint_or_warn
 from jielong.training.saving import record_best, restore
 from jielong.training.speed import Machine
-from jielong.training.starting_point import StartingPoint
+from jielong.training.starting_point import find_starting_point
 from jielong.training.state import TrainState, build, read_batches
 from jielong.training.summary import (
     explain_best,
@@ -123,10 +123,12 @@ def run_part(
                 check_trackers(config.run.tracker)
                 stack.enter_context(folder.locked())
                 folder.check_config(config, override)
-                inputs = prepare_inputs(config, folder, machine, log, verify)
-            else:
-                inputs = config, StartingPoint()
-        chosen, start = world.all_gather(inputs)[0]
+        start = find_starting_point(config, folder, world)
+        with world.barrier_after():
+            chosen = config
+            if world.is_main:
+                chosen = prepare_inputs(config, folder, machine, start, log, verify)
+        chosen = world.all_gather(chosen)[0]
         teachers = teacher_runs(chosen, folder, start)
         for number, teacher in enumerate(teachers, start=1):
             console.line(f"\n── teacher {number} of {len(teachers)}")

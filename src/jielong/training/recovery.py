@@ -27,7 +27,7 @@ from jielong.training.memory import (
 from jielong.training.parallel import usable_memory
 from jielong.training.save_or_warn import settle_saves
 from jielong.training.saving import restore
-from jielong.training.starting_point import StartingPoint, find_starting_point
+from jielong.training.starting_point import find_starting_point
 from jielong.training.state import TrainState
 from jielong.training.step import StepResult
 from jielong.training.texts import REPLAY
@@ -261,12 +261,10 @@ def rewind_run(state: TrainState) -> None:
             "back to: a larger --keep-checkpoints keeps more"
         )
     world.barrier()  # all have looked
-    start = StartingPoint()
     with world.barrier_after():
         if world.is_main:
             ckpt.hide_checkpoints_after(folder.checkpoints, after=sound)
-            start = find_starting_point(state.config, folder)
-    restore(state, world.all_gather(start)[0])
+    restore(state, find_starting_point(state.config, folder, world))
     first, last = jumped.step - 1, jumped.step + 2**jumped.rewinds - 1
     state.progress.omitted = sorted({*jumped.omitted, *range(first, last + 1)})
     state.progress.rewinds = jumped.rewinds + 1

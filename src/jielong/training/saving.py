@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from jielong.checkpoint import checkpoint as ckpt
-from jielong.checkpoint.opening import open_optimizer, open_training_weights
+from jielong.checkpoint.opening import Stored
 from jielong.checkpoint.weights import fill_weights, named_weights
 from jielong.errors import CheckpointError
 from jielong.training.sharded_saving import save_shards
@@ -174,12 +174,13 @@ def _restore_saved(state: TrainState, found: Path, saved: ckpt.SavedState) -> No
             f"{state.config.data.replay!r}: that text, the tokenizer or the split has changed; use "
             "another --out-dir"
         )
-    ckpt.load_weights(state.model, found)
+    stored = Stored(found)
+    fill_weights(state.model, stored.weights(), str(found))
     if state.average:
         state.average.restart()
-    if (latest := open_training_weights(found)) is not None:
+    if (latest := stored.training_weights()) is not None:
         fill_weights(state.model, latest, str(found))
-    train_step.optimizer.load_state_tensors(open_optimizer(found))
+    train_step.optimizer.load_state_tensors(stored.optimizer())
     train_step.scaler.load_state_dict(values["scaler"])
     rng, rank = values["rng"], state.world.rank
     if rank < len(rng):  # a rank that the saved run had not needs none: training draws nothing

@@ -7,11 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jielong.checkpoint.checkpoint import find_model_folder, latest_valid_checkpoint
+from jielong.checkpoint.checkpoint import (
+    checkpoints,
+    find_model_folder,
+    latest_valid_checkpoint,
+)
 from jielong.checkpoint.folder import model_type_of, read_model_config
+from jielong.checkpoint.manifest import problem_found_by
 from jielong.config.settings import Config
 from jielong.data.shards import Dataset
 from jielong.errors import ConfigError
+from jielong.runtime.distributed import World
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.agreement import disagreement_when_saved
 from jielong.tokenization.tokenizer import Tokenizer
@@ -21,7 +27,7 @@ COMPARED_TEXTS, COMPARED_TOKENS = 128, 256  # how much text is given to transfor
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """What a run goes on from: found and verified once, by rank 0, for all ranks."""
+    """What a run goes on from: found and verified once, for all ranks."""
 
     checkpoint: Path | None = None  # the run's own newest sound one
     init_from: Path | None = None  # the model folder of `training.init_from`, for a new run
@@ -33,17 +39,41 @@ class StartingPoint:
         return self.checkpoint or self.init_from
 
 
-def find_starting_point(config: Config, run: RunFolder) -> StartingPoint:
+def find_starting_point(
+    config: Config, run: RunFolder, world: World | None = None
+) -> StartingPoint:
     """The newest sound checkpoint of the run, or the model folder that the settings name.
 
+    Args:
+        world: the ranks of the run, which all call it and share the work; None: this process alone.
+
     Raises:
-        CheckpointError: there is no model in `training.init_from`, or it is damaged.
+        CheckpointError: there is no model in `training.init_from`, or it is damaged; or a rank does
+            not see the checkpoints that rank 0 sees.
     """
-    newest, problems = latest_valid_checkpoint(run.checkpoints)
-    init_from = None
-    if config.training.init_from is not None and newest is None:
-        init_from = find_model_folder(config.training.init_from)
-    return StartingPoint(newest, init_from, tuple(problems))
+    world = world or World()
+    newest, problems = _newest_sound(run.checkpoints, world)
+    start = StartingPoint(newest, problems=tuple(problems))
+    if config.training.init_from is None or newest is not None:
+        return start
+    with world.barrier_after():
+        if world.is_main:
+            init_from = find_model_folder(config.training.init_from)
+            start = dataclasses.replace(start, init_from=init_from)
+    return world.all_gather(start)[0]
+
+
+def _newest_sound(folder: Path, world: World) -> tuple[Path | None, list[str]]:
+    """The newest valid checkpoint, and why newer ones were skipped; each rank reads its share."""
+    if world.world_size == 1:
+        return latest_valid_checkpoint(folder)
+    problems = list[str]()
+    names = [path.name for path in reversed(checkpoints(folder))]
+    for name in world.all_gather(names)[0]:
+        if (problem := problem_found_by(world, folder / name)) is None:
+            return folder / name, problems
+        problems.append(problem)
+    return None, problems
 
 
 def with_architecture(config: Config, tokenizer: Tokenizer, start: StartingPoint) -> Config:

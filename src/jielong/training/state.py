@@ -28,7 +28,7 @@ from jielong.training.background import BackgroundSave
 from jielong.training.memory import RECOMPUTE_EVERY
 from jielong.training.optimizer import Optimizer
 from jielong.training.own_time import OwnTime
-from jielong.training.parallel import saves_in_shards, spread, whole_fits
+from jielong.training.parallel import make_spread, saves_in_shards, whole_fits
 from jielong.training.plan import RunPlan
 from jielong.training.profiling import StepProfiler
 from jielong.training.run_data import open_data
@@ -140,11 +140,10 @@ def build(
     training = config.training
     dtype = choose_dtype(training.dtype, device, config.model.hidden_size)
     torch.manual_seed(training.seed)
-    model = Transformer(config.model)
+    model, gradients, division = make_spread(config, dtype, world, device)
     if start.init_from is not None:
         ckpt.load_weights(model, start.init_from)
     model.model.recompute_every = RECOMPUTE_EVERY[training.activation_checkpointing]
-    gradients, division = spread(model, config, dtype, world, device)
     teacher = None
     if training.teacher is not None:
         teacher = Teacher.load(training.teacher, tokenizer, config.model.vocab_size, device)
