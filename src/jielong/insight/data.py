@@ -118,14 +118,14 @@ class DataView(Result):
             "in the loss."
         )
         if self.packing == "pack":
-            text += " " + say("A line is where a document begins.")
-            text += " " + (
-                say("Attention does not cross it.")
+            text += say(" A line is where a document begins.")
+            text += (
+                say(" Attention does not cross it.")
                 if self.document_mask
-                else say("Attention crosses it (--document-mask false).")
+                else say(" Attention crosses it (--document-mask false).")
             )
         if self.input_noise:
-            text += " " + say("Tinted inputs were replaced by noise.")
+            text += say(" Tinted inputs were replaced by noise.")
         return text
 
     def _strips(self, say: Say) -> Iterator[Block]:

@@ -72,10 +72,10 @@ DATA = {
     ),
     "X goes in, Y is to be predicted: the next token of X. Where Y is –, nothing counts in the "
     "loss.": ("X 是输入，Y 是要预测的：X 的下一个 token。Y 为 – 的地方不计入损失。"),
-    "A line is where a document begins.": "竖线处是一篇新文档的开头。",
-    "Attention does not cross it.": "注意力不会越过它。",
-    "Attention crosses it (--document-mask false).": "注意力会越过它（--document-mask false）。",
-    "Tinted inputs were replaced by noise.": "着色的输入被噪声替换过。",
+    " A line is where a document begins.": "竖线处是一篇新文档的开头。",
+    " Attention does not cross it.": "注意力不会越过它。",
+    " Attention crosses it (--document-mask false).": "注意力会越过它（--document-mask false）。",
+    " Tinted inputs were replaced by noise.": "着色的输入被噪声替换过。",
     "Row {row}: window {window:,}, documents: {documents}": (
         "第 {row} 行：窗口 {window:,}，文档数：{documents}"
     ),
