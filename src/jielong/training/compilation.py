@@ -28,8 +28,9 @@ def compile_if_it_pays(state: TrainState) -> None:
         state.console.line("compile    not the layers of a divided model: they run as written")
         return
     state.console.line("compiling …")
-    batch = state.batches.batch(0, state.world.rank, state.world.world_size)
-    first = state.micro_batches(batch, step=0)[0]
+    step = min(state.progress.step, state.plan.total_steps - 1)  # its shards are here
+    batch = state.batches.batch(step, state.world.rank, state.world.world_size)
+    first = state.micro_batches(batch, step)[0]
     problem = compile_layers(state.model, first, state.train_step.dtype)
     if problem:
         state.console.line(
