@@ -93,7 +93,7 @@ def _look(address: str, known: _Found | None) -> _Found:
     """Find out whether a dataset is at an address; only what is new there is fetched."""
     place = f"{address}/{MANIFEST}"
     try:
-        store, info = find(place)
+        store, info = find(place, again=known is not None)
     except UnreadableFileError:  # many servers refuse what they do not have
         return _Found()
     if info is None:

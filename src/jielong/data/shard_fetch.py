@@ -93,11 +93,17 @@ def _download(
     return digest.hexdigest()
 
 
-def find(address: str, pause: Pause | None = None) -> tuple[Store, Info | None]:
-    """Return the store of an address, and what it says of the file there, if there is one."""
+def find(
+    address: str, pause: Pause | None = None, again: bool = False
+) -> tuple[Store, Info | None]:
+    """Return the store of an address, and what it says of the file there, if there is one.
+
+    Args:
+        pause: waits for so many seconds, before a server is asked again.
+        again: as that of `Store.info`.
+    """
     store, key = store_of(address)
-    shown = shown_address(address)
-    return store, patiently(shown, lambda: store.info(key), pause=pause)
+    return store, patiently(shown_address(address), lambda: store.info(key, again), pause=pause)
 
 
 def read_whole(address: str, most_bytes: int) -> bytes | None:

@@ -91,8 +91,12 @@ class Store(Protocol):
     Pickled it is only the address: who unpickles it connects itself, with credentials of its own.
     """
 
-    def info(self, key: str) -> Info | None:
-        """Return what is known of a file; None if there is none of that name."""
+    def info(self, key: str, again: bool = False) -> Info | None:
+        """Return what is known of a file; None if there is none of that name.
+
+        Args:
+            again: ask the server, whatever a library has kept of its earlier answers.
+        """
 
     def find(self, folder: str) -> Iterator[Info]:
         """Yield all files below a folder."""
@@ -165,7 +169,7 @@ class RemotePath:
 
     def has_changed(self) -> bool:
         """Whether the server has another version now."""
-        now = patiently(self.name, lambda: self.store.info(self.info.key))
+        now = patiently(self.name, lambda: self.store.info(self.info.key, again=True))
         return now is None or (now.size, now.version) != (self.info.size, self.info.version)
 
 

@@ -93,7 +93,9 @@ def _chosen(
         reasons = dict.fromkeys(chosen.reasons.values())
         there = f" (there is: {'; '.join(reasons)})" if reasons else ""
         if not names:
-            raise DataError(f"{shown}: no such file or folder")
+            closed = ", or one that only shows itself to who may read it: run hf auth login"
+            what = closed if shown.startswith("hf://") else ""
+            raise DataError(f"{shown}: no such file or folder{what}")
         raise DataError(f"{shown}: no text there{there}; supported: {READABLE}")
     files = [
         (RemotePath(store, below[name], shown_address(root + below[name].key)), kind)
