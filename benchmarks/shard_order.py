@@ -1,6 +1,6 @@
 """What the order of `--shuffle-shards` costs: held-out bits per byte beside the default order.
 
-    python benchmarks/shard_order.py              # 3 texts, 2 seeds, 3 orders: about 15 minutes
+    python benchmarks/shard_order.py              # 3 texts, 2 seeds, 3 orders: half an hour
     python benchmarks/shard_order.py --short      # Shakespeare, 1 seed
 
 Stopped, it goes on where it was.

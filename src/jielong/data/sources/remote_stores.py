@@ -178,6 +178,10 @@ class FsspecStore:
             raise refusal(403, self._scheme) from None
         except Exception as error:  # of many libraries
             status = getattr(getattr(error, "response", None), "status_code", None)
+            if type(error).__name__ == "OfflineModeIsEnabled":  # of huggingface_hub
+                raise RefusedError(
+                    "HF_HUB_OFFLINE is set: unset it, or download the files"
+                ) from None
             if status in (401, 403):
                 raise refusal(status, self._scheme) from None
             if isinstance(error, FileNotFoundError) or status == 404:
