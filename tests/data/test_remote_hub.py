@@ -24,6 +24,7 @@ from jielong.data.sources.items import Item
 from jielong.errors import DataError
 
 hub = pytest.importorskip("huggingface_hub")
+constants = pytest.importorskip("huggingface_hub.constants")
 REPO = "datasets/someone/texts"
 TEXTS = [f"text {number} 文本" for number in range(300)]
 JSONL = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode()
@@ -115,9 +116,15 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     found = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(found))
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
-    monkeypatch.setattr(hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # as the tests say elsewhere
     hub.HfFileSystem.clear_instance_cache()
     try:
         yield found
@@ -160,6 +167,14 @@ def test_what_the_hub_does_not_have_or_show_is_said(served: Hub) -> None:
     for address in (f"hf://{REPO}/none.jsonl", "hf://datasets/someone/private"):
         with pytest.raises(DataError, match=r"no such file or folder, or .*hf auth login"):
             items_of(address)
+
+
+def test_a_library_that_is_to_stay_offline_is_named_at_once(
+    served: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match="HF_HUB_OFFLINE is set: unset it"):
+        items_of(f"hf://{REPO}/a.jsonl")
 
 
 def test_a_file_of_the_hub_that_changes_while_it_is_read_is_named(served: Hub) -> None:
