@@ -319,8 +319,9 @@ def test_memorising_fetches_no_shard_again_where_the_cache_does_not_hold_all(
     shares = searched(run)
     assert len(shares) > 3 and all(share and 0 < share < 0.5 for share in shares)
     assert f"looked for in {shares[-1]:.1%} of the training text" in said
-    # the first shard once more, whose words are counted; what it displaced may come again
-    assert asked[1] - asked[0] <= 4, asked
+    # the first shard once more, whose words are counted, and what it and others displaced; that is
+    # less than the text once, where it would be all of it at each validation
+    assert asked[1] - asked[0] < len(list(many_shards.glob("train-*.bin"))), asked
     whole = tmp_path / "whole"
     assert "looked for in" not in train(address, whole, **changes, eval_suite=("memorising",))
     assert searched(whole) == [None] * len(shares)

@@ -17,14 +17,7 @@ from pathlib import Path, PurePath
 from jielong.data.sources.archives import read_archive
 from jielong.data.sources.containers import open_bytes
 from jielong.data.sources.document_files import SIGNATURES
-from jielong.data.sources.file_kinds import (
-    ARCHIVES,
-    COMPRESSIONS,
-    READABLE,
-    TABLES,
-    Suffixes,
-    kind_of,
-)
+from jielong.data.sources.file_kinds import ARCHIVES, TABLES, Suffixes, kind_of, unknown_kind
 from jielong.data.sources.items import (
     WHOLE_FILE,
     BadLine,
@@ -314,10 +307,6 @@ def _file_source(path: Path, members: MemberRules) -> Source:
     if kind is None:
         with suppress(OSError), open_bytes(path, shown(path)):
             pass  # what it holds may say more than its name
-        plain = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
-        raise DataError(
-            f"{path}: unknown file type; supported: {READABLE}; if it is plain text: "
-            f"--text-suffixes {plain.suffix[1:] or 'none'}"
-        )
+        raise DataError(f"{path}: {unknown_kind(path)}")
     stat = path.stat()
     return Source(shown(path), kind, path, stat.st_size, stat.st_mtime_ns, members)
