@@ -124,7 +124,7 @@ def kind_of(path: PurePath, further: Suffixes = frozenset()) -> str | None:
 
 
 def unknown_kind(path: PurePath) -> str:
-    """Say that a file is of no kind that is read, with the flag that would read it as plain text."""
+    """Say that a file is of no kind that is read, with the flag that reads it as plain text."""
     name = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
     suffix = name.suffix[1:] or "none"
     return (
