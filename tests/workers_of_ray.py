@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from jielong.runtime import ray_tasks
 from tiny import in_this_process
 
 UP_S = 60
+HELD_S = 3.0
 
 
 @contextlib.contextmanager
@@ -46,15 +47,19 @@ def assert_told_alike(words: list[str], out: Path) -> None:
 
 
 @contextlib.contextmanager
-def one_killed(task: str) -> Iterator[list[int]]:
+def one_killed(task: str, signals: Sequence[int] = (signal.SIGKILL,)) -> Iterator[list[int]]:
     """Kill the first worker that is still at a task after a moment, while the block runs.
+
+    Args:
+        signals: what it gets, with `HELD_S` between them.
 
     Yields:
         The number of the process, once it has been killed.
     """
     killed: list[int] = []
     over = threading.Event()
-    watcher = threading.Thread(target=_kill_one, args=(f"ray::{task}".encode(), killed, over))
+    title = f"ray::{task}".encode()
+    watcher = threading.Thread(target=_kill_one, args=(title, signals, killed, over))
     watcher.start()
     try:
         yield killed
@@ -63,7 +68,9 @@ def one_killed(task: str) -> Iterator[list[int]]:
         watcher.join()
 
 
-def _kill_one(title: bytes, killed: list[int], over: threading.Event) -> None:
+def _kill_one(
+    title: bytes, signals: Sequence[int], killed: list[int], over: threading.Event
+) -> None:
     deadline = time.monotonic() + UP_S
     while not killed and not over.is_set() and time.monotonic() < deadline:
         for place in Path("/proc").glob("[0-9]*/cmdline"):
@@ -72,6 +79,8 @@ def _kill_one(title: bytes, killed: list[int], over: threading.Event) -> None:
                     time.sleep(0.1)
                     if place.read_bytes().startswith(title):
                         killed.append(int(place.parent.name))
-                        os.kill(killed[0], signal.SIGKILL)
+                        for number, kind in enumerate(signals):
+                            time.sleep(HELD_S * bool(number))
+                            os.kill(killed[0], kind)
                         return
         time.sleep(0.01)

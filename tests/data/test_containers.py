@@ -2,14 +2,20 @@
 
 import gzip
 import json
+import random
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from jielong.data.sources import containers
 from jielong.data.sources.documents import BadLine, Document, expand_sources, read_documents
+from jielong.data.sources.row_text import RowText
 from jielong.errors import DataError
+from tiny import environment
 
 TEXTS = ["one", "二", "three\nlines"]
 JSONL = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode()
@@ -93,10 +99,17 @@ def test_a_pointer_counts_as_the_bytes_that_are_missing(tmp_path):
         (b"ARROW1", r"\.arrow"),
         (b"PK\x03\x04", r"ends in \.zip"),
         (b"%PDF-1.7", "ends in .pdf"),
+        (b"Rar!", "extract it"),
+        (b'<mediawiki xmlns="x">', "hf://wikimedia/wikipedia:20231101.en"),
     ],
 )
 def test_another_format_under_the_name_of_text_is_named(tmp_path, head, fix):
-    for name, content in (("a.txt", head + b" more"), ("a.jsonl.gz", gzip.compress(head))):
+    packed = gzip.compress(head)
+    for name, content in (
+        ("a.txt", head + b" more"),
+        ("a.jsonl.gz", packed),
+        ("a.xml.gz", packed),  # no name of text: what it holds says more
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=fix):
             read(tmp_path / name)
@@ -125,6 +138,87 @@ def test_tables_give_strings_of_every_kind(tmp_path, kind, form):
         (text, number) for number, text in enumerate(TEXTS, 1)
     ]
     assert (null.line, null.reason) == (4, "field 'text' holds a null, no text")
+
+
+def test_a_file_of_an_unknown_kind_is_told_the_flag_that_reads_it(tmp_path):
+    for name, suffix in (("a.py", "py"), ("a.log.bz2", "log"), ("notes", "none")):
+        (tmp_path / name).write_bytes(b"plain text")
+        with pytest.raises(DataError, match=rf"{name}: unknown .*: --text-suffixes {suffix}$"):
+            read(tmp_path / name)
+
+
+READ = """
+import resource, sys
+from jielong.data.sources.documents import Document, expand_sources, read_documents
+import pyarrow.parquet
+path, truncated = sys.argv[1], len(sys.argv) > 2
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before, count = peak(), 0
+try:
+    for item in read_documents(expand_sources([path]), "text"):
+        count += isinstance(item, Document)
+        if truncated and count == 1:
+            open(path, "r+b").truncate(5000)
+except Exception as error:
+    print(type(error).__name__, error, file=sys.stderr)
+print(count, peak() - before)
+"""
+
+
+def read_apart(*words):
+    """The documents that another process reads of a file, the MiB it grows by, and what it says."""
+    command = [sys.executable, "-c", READ, *map(str, words)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return (*map(int, done.stdout.split()), done.stderr)
+
+
+@pytest.mark.parametrize("form", ["parquet", "repeated parquet", "arrow"])
+def test_23_long_texts_of_a_table_take_bounded_memory(tmp_path, form):
+    path = tmp_path / f"a.{form.split()[-1]}"
+    texts = [f"{number} {'word ' * 400_000}" for number in range(1 if "repeated" in form else 8)]
+    rows = [texts[number % len(texts)] for number in range(200)]  # 2 MB each
+    if form == "arrow":
+        schema = pa.schema({"image": pa.string(), "text": pa.string()})
+        with pa.ipc.new_file(str(path), schema) as writer:
+            for start in range(0, 200, 40):
+                few = pa.table({"image": rows[start : start + 40], "text": ["a text"] * 40})
+                writer.write_table(few)
+    else:
+        pq.write_table(pa.table({"text": rows}), path, compression="zstd", row_group_size=200)
+    count, grown_mib, _ = read_apart(path)
+    assert count == 200 and grown_mib < 150
+
+
+def test_27_a_parquet_file_cut_short_while_it_is_read_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "a.parquet"
+    noise = random.Random(0)
+    rows = ["".join(noise.choices("abcdefgh ", k=2000)) for _ in range(3000)]
+    pq.write_table(pa.table({"text": rows}), path, row_group_size=500, use_dictionary=False)
+    count, _, said = read_apart(path, "truncated")
+    assert 1 <= count < 3000
+    assert f"{path}: cannot be read: File too short" in said
+
+
+def test_23_a_parquet_file_that_says_it_grows_without_measure_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(containers, "FREE_BYTES", 2**20)
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": ["word " * 2_000_000]})
+    pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
+    with pytest.raises(DataError, match=r"a\.parquet: grows to more than 2,000 times its size"):
+        read(path)
+
+
+def test_only_the_columns_of_the_text_are_needed_of_a_table(tmp_path):
+    rows = {"id": [1, 2], "text": ["one", "two"], "meta": [{"url": "a"}, {"url": "b"}]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    with pa.ipc.new_stream(str(tmp_path / "b.arrow"), pa.table(rows).schema) as writer:
+        writer.write_table(pa.table(rows))
+    assert texts(tmp_path) == ["one", "two", "one", "two"]
+    asked = RowText(template="{id} {text} {meta.url}")
+    for name in ("a.parquet", "b.arrow"):
+        items = read_documents(expand_sources([str(tmp_path / name)]), asked)
+        assert [item.text for item in items] == ["1 one a", "2 two b"]
 
 
 def test_bytes_in_a_table_that_are_not_utf8_are_counted(tmp_path):

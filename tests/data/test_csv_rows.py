@@ -189,3 +189,17 @@ def test_windows_line_ends_in_texts_are_told(tmp_path: Path, tokenizer_dir: Path
     (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\r\n")
     report = jielong.prepare(tmp_path / "a.txt", tokenizer_dir, tmp_path / "out")
     assert "1 texts have carriage returns (line ends of Windows)" in "\n".join(report.lines())
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_24_files_that_were_joined_name_their_columns_again_perhaps_in_another_order(
+    delimiter: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{'tsv' if delimiter == chr(9) else 'csv'}"
+    rows = [["id", "text"], ["1", "one"], ["id", "text"], ["2", "two"], ["text", "id"]]
+    rows += [["three", "3"], ["text", "text"]]
+    path.write_text("".join(delimiter.join(row) + "\n" for row in rows))
+    items = read(path)
+    assert texts_of(items) == ["one", "two", "three", "text"]
+    assert [(bad.line, bad.size) for bad in bad_of(items)] == [(3, 0), (5, 0)]
+    assert "where files were joined" in bad_of(items)[0].reason

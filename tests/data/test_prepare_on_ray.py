@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from faulty_server import file_server
 from jielong.api import prepare, prepare_mixture, train_tokenizer
 from jielong.data.sources import parts
 from jielong.errors import DataError
+from jielong.runtime import ray_tasks
 from workers_of_ray import assert_told_alike, content, one_killed
 
 ray = pytest.importorskip("ray")
@@ -46,6 +48,24 @@ def test_workers_give_the_same_dataset_and_one_that_is_killed_is_replaced(
     assert content(tmp_path / "ray") == content(tmp_path / "local")
     left_out = [json.loads(line) for line in (tmp_path / "ray" / "bad-lines.jsonl").open()]
     assert [row["line"] for row in left_out] == [5001, 20_001]
+
+
+def test_29_a_worker_that_hangs_is_told_and_its_part_is_read_once_it_is_ended(
+    cluster: None,
+    corpus: Path,
+    tokenizer_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(parts, "LEAST_BYTES", 2**20)
+    monkeypatch.setattr(ray_tasks, "SILENT_S", 0.5)
+    prepare(corpus, tokenizer_dir, tmp_path / "local")
+    with one_killed("_encode_part", (signal.SIGSTOP, signal.SIGKILL)) as killed:
+        prepare(corpus, tokenizer_dir, tmp_path / "ray", engine="ray")
+    assert killed
+    assert "Ray: no result for 2 s: other work may have the" in capsys.readouterr().err
+    assert content(tmp_path / "ray") == content(tmp_path / "local")
 
 
 def test_the_tokenizer_is_that_of_the_local_engine(

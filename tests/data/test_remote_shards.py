@@ -16,8 +16,9 @@ from sharded import serve, shards_asked
 
 from jielong.api import inspect_data, plan
 from jielong.checkpoint import checkpoint as ckpt
-from jielong.data import cache_room, shard_cache
+from jielong.data import cache_room, remote_dataset, shard_cache
 from jielong.data.cache_room import Room
+from jielong.data.remote_dataset import find_remote_dataset
 from tiny import (
     TINY_RUN,
     environment,
@@ -283,8 +284,6 @@ def test_a_dataset_that_was_replaced_at_its_address_does_not_go_on_in_an_old_run
 ) -> None:
     from sharded import reshard
 
-    from jielong.data import remote_dataset
-
     address, run = serve(web, many_shards), tmp_path / "run"
     train(address, run)
     monkeypatch.setattr(remote_dataset, "FRESH_S", 0.0)
@@ -297,3 +296,49 @@ def test_a_dataset_that_was_replaced_at_its_address_does_not_go_on_in_an_old_run
     web.files.clear()
     serve(web, many_shards)
     assert "complete" in train(address, run)
+
+
+def searched(run: Path) -> list[float | None]:
+    """The share of the text in which each measure of `memorising` looked; None is all of it."""
+    records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [r.get("searched") for r in records if r["kind"] == "suite_memorising"]
+
+
+def test_memorising_fetches_no_shard_again_where_the_cache_does_not_hold_all(
+    many_shards: Path, web: Served, tmp_path: Path
+) -> None:
+    address, asked = serve(web, many_shards), list[int]()
+    changes = IN_BLOCKS | {"max_seq_len": 32, "eval_interval": 4}
+    for number, suites in enumerate(((), ("memorising",))):
+        web.asked.clear()
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        more = {"eval_suite": suites} if suites else {}
+        run = tmp_path / str(number)
+        said = train(address, run, **changes, **more, cache_gb=room_for(many_shards, 6))
+        asked.append(len(shards_asked(web)))
+    shares = searched(run)
+    assert len(shares) > 3 and all(share and 0 < share < 0.5 for share in shares)
+    assert f"looked for in {shares[-1]:.1%} of the training text" in said
+    # the first shard once more, whose words are counted, and what it and others displaced; that is
+    # less than the text once, where it would be all of it at each validation
+    assert asked[1] - asked[0] < len(list(many_shards.glob("train-*.bin"))), asked
+    whole = tmp_path / "whole"
+    assert "looked for in" not in train(address, whole, **changes, eval_suite=("memorising",))
+    assert searched(whole) == [None] * len(shares)
+
+
+def test_the_manifest_is_not_fetched_again_while_it_stays_the_same(
+    many_shards: Path, web: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_dataset, "FRESH_S", -1.0)
+    address = serve(web, many_shards)
+    folder = find_remote_dataset(address)
+    assert folder is not None and web.asked
+    web.asked.clear()
+    assert find_remote_dataset(address) == folder
+    assert web.asked == []  # but for one request of its version
+    (folder / "dataset.json").unlink()
+    assert find_remote_dataset(address) == folder
+    assert (folder / "dataset.json").is_file()
+    web.files.clear()
+    assert find_remote_dataset(address) is None

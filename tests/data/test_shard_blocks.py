@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 
 from jielong.config.load import load_config
 from jielong.config.settings import IGNORE_INDEX, DataConfig, TrainingConfig
-from jielong.data.batches import Batches
+from jielong.data.batches import Batches, prefetch
 from jielong.data.mixture import Mixture, Part
 from jielong.data.shard_blocks import BlockWindows, ShardStream
 from jielong.data.shard_writer import ShardWriter
@@ -117,6 +120,47 @@ def test_batches_in_blocks_are_a_function_of_the_step_for_any_number_of_ranks(
             whole = batches.batch(step)
             parts = [again.batch(step, rank, 2) for rank in range(2)]
             assert (np.concatenate([p.tokens for p in parts]) == whole.tokens.numpy()).all()
+
+
+class Watched(TokenStream):
+    """Notes what is expected of it, and what is read beside that."""
+
+    expected: tuple[set[int], set[int]] = set(), set()
+
+    def expect(self, now: Sequence[int], soon: Sequence[int]) -> None:
+        self.expected = set(now), set(soon)
+        if not self.said or self.said[-1] != (list(now), list(soon)):
+            self.said.append((list(now), list(soon)))
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        time.sleep(random.choice([0, 0, 0.002]))  # so that threads overtake each other
+        now, soon = self.expected
+        shards = set(range(start // self.shard_tokens, (stop - 1) // self.shard_tokens + 1))
+        if not shards <= now | soon:
+            self.unexpected.append((start, stop))
+        return super().read(start, stop)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_shards_are_expected_in_the_order_of_the_steps_whatever_threads_do(
+    workers: int, tmp_path: Path
+) -> None:
+    made = stream_of(tmp_path / "set", 50)
+    stream = Watched(made._folder, made._split, token_dtype(64))
+    stream.said, stream.unexpected = [], []
+    data = DataConfig(max_seq_len=T, shuffle_shards=3)  # a block is more than what is under way
+    batches = Batches(stream, data, TrainingConfig(global_batch_size=2))
+    steps = range(3, 3 * batches.steps_per_epoch)
+    wanted = list[tuple[list[int], list[int]]]()
+    for number, batch in zip(steps, prefetch(batches, steps, workers=workers), strict=True):
+        span = batches.span(number)
+        now, soon = map(list, batches.source.shards_from(span.epoch, span.first))
+        assert stream.said[-1] == (now, soon)  # while a batch is used: those of its own step
+        if not wanted or wanted[-1] != (now, soon):
+            wanted.append((now, soon))
+        assert (batch.windows == batches.step_windows(number)).all()
+    assert stream.said == wanted
+    assert stream.unexpected == []
 
 
 def test_blocks_without_shuffling_are_refused() -> None:

@@ -156,6 +156,10 @@ class Targets:
             "a.jsonl": jsonl,
             "a.txt": "\n\n".join(TEXTS).encode(),
             "a.csv": "\n".join(["id,text", *(f'1,"{text}"' for text in TEXTS)]).encode(),
+            "a.tsv": "\n".join(["id\ttext", *(f"1\t{text}" for text in TEXTS)]).encode("utf-16"),
+            "b.txt": "\n\n".join(f"第{n}章 春天来了，我们去公园散步。" for n in range(200)).encode(
+                "gbk"
+            ),
             "a.jsonl.gz": gzip.compress(jsonl),
             "a.jsonl.zst": zstandard.compress(jsonl),
             "a.jsonl.xz": lzma.compress(jsonl),
@@ -173,8 +177,16 @@ class Targets:
                 for name in ("a.jsonl", "a.txt", "a.csv", "a.jsonl.xz"):
                     tar.add(texts / name, name)
         pq.write_table(pa.table({"text": TEXTS, "id": range(len(TEXTS))}), texts / "a.parquet")
-        with pa.ipc.new_file(str(texts / "a.arrow"), pa.schema({"text": pa.string()})) as writer:
-            writer.write_table(pa.table({"text": TEXTS}))
+        pq.write_table(pa.table({"text": TEXTS * 9}), texts / "b.parquet", compression="zstd")
+        rows = pa.table({"text": pa.array(TEXTS).dictionary_encode(), "id": range(len(TEXTS))})
+        for name, form, packing in (
+            ("a.arrow", pa.ipc.new_file, None),
+            ("b.arrow", pa.ipc.new_stream, None),
+            ("a.feather", pa.ipc.new_file, "lz4"),
+        ):
+            options = pa.ipc.IpcWriteOptions(compression=packing)
+            with form(str(texts / name), rows.schema, options=options) as writer:
+                writer.write_table(rows, max_chunksize=20)
         config = load_config(data_path=(str(texts / "a.jsonl"),), validation_fraction=0.1)
         self.config = config
         prepare(config, self.tokenizer, folder / "dataset")
@@ -200,9 +212,9 @@ class Targets:
         files = [str(file) for file in sorted(path.iterdir())]
         asked = ("text", RowText("messages", chat=Chat(None)), RowText(template="{body.text} {n}"))
         read = []
-        for file, text in itertools.product(files, asked):
+        for file, text, encoding in itertools.product(files, asked, (None, "auto", "gb18030")):
             with contextlib.suppress(JielongError):
-                read.append(list(read_documents(expand_sources([file]), text)))
+                read.append(list(read_documents(expand_sources([file]), text, encoding)))
         return read or list(read_documents(expand_sources(files), "text"))
 
     def read_tokenizer(self, path: Path) -> object:

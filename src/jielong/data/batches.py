@@ -180,6 +180,11 @@ class Batches:
         span = self.span(step)
         return self.ordered(span.epoch, np.arange(span.first, span.first + span.count))
 
+    def expect(self, step: int) -> None:
+        """Tell the texts that the batch at `step` is read next; their shards may be elsewhere."""
+        span = self.span(step)
+        self.source.expect(span.epoch, span.first)
+
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """Return this rank's share of the global batch at `step`, on the CPU.
 
@@ -187,7 +192,6 @@ class Batches:
         with all targets ignored, since all ranks must take part.
         """
         span, windows = self.span(step), self.step_windows(step)
-        self.source.expect(span.epoch, span.first)
         share = np.array_split(windows, world_size)[rank]
         own = share if len(share) else windows[:1]
         batch = self.load(own, span.epoch, self.is_noisy(step))
@@ -237,19 +241,25 @@ def prefetch(
 ) -> Generator[Batch, None, None]:
     """Yield this rank's batch of each step, built `workers` steps ahead in threads.
 
-    The batches are the same for any number of workers.
+    The batches are the same for any number of workers. What is expected of the texts is said here,
+    in the order of the steps, of the earliest that is not built yet: the threads' own order is
+    anyone's, and what an earlier step still reads must not make room for a later one.
     """
     if not workers:
-        yield from (batches.batch(step, rank, world_size) for step in steps)
+        for step in steps:
+            batches.expect(step)
+            yield batches.batch(step, rank, world_size)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
         ahead: list[Future[Batch]] = []
         try:
-            for step in steps:
-                ahead.append(pool.submit(batches.batch, step, rank, world_size))
+            for place, step in enumerate(steps):
                 if len(ahead) > workers:
                     yield ahead.pop(0).result()
-            while ahead:
+                batches.expect(steps[place - len(ahead)])
+                ahead.append(pool.submit(batches.batch, step, rank, world_size))
+            for step in steps[len(steps) - len(ahead) :]:
+                batches.expect(step)
                 yield ahead.pop(0).result()
         finally:
             for future in ahead:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -14,8 +13,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from jielong.data.cache_room import Room, unusable
+from jielong.data.open_files import OPEN
 from jielong.data.shard_cache import ShardCache
-from jielong.data.shard_fetch import read_whole
+from jielong.data.shard_fetch import find, read_found, read_whole
 from jielong.data.shards import (
     MANIFEST,
     VERIFIED,
@@ -28,17 +28,42 @@ from jielong.data.shards import (
 )
 from jielong.data.sources.file_kinds import kind_of
 from jielong.data.sources.items import UnreadableFileError
-from jielong.data.sources.remote import is_remote, shown_address
+from jielong.data.sources.remote import Info, is_remote, shown_address
 from jielong.errors import DataError
 from jielong.runtime.atomic import write_file
 
 ORIGIN = "remote.json"  # of a dataset in the cache: where its shards are
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 MOST_BYTES = 2**28  # of a manifest or a tokenizer
-MOST_OPEN = 256  # files of a stream
-FRESH_S = 60.0  # for which what was found at an address is not asked for again
+FRESH_S = 60.0  # after which is asked whether an address still has what was found there
 
-_found: dict[str, tuple[float, Path | None]] = {}
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found at an address.
+
+    Attributes:
+        info: what the server said of the manifest; None if there is none.
+        folder: the cache's for the dataset.
+        asked_s: when, as `time.monotonic` says.
+    """
+
+    info: Info | None = None
+    folder: Path | None = None
+    asked_s: float = field(default_factory=time.monotonic)
+
+    def is_fresh(self) -> bool:
+        """Return whether that can be taken without asking again."""
+        is_here = self.folder is None or (self.folder / MANIFEST).is_file()
+        return is_here and time.monotonic() - self.asked_s <= FRESH_S
+
+    def is_still(self, info: Info) -> bool:
+        """Return whether a manifest is the one that was found, and its copy still there."""
+        is_here = self.folder is not None and (self.folder / MANIFEST).is_file()
+        return is_here and info.version is not None and info == self.info
+
+
+_found: dict[str, _Found] = {}
 
 
 def find_remote_dataset(address: str) -> Path | None:
@@ -51,11 +76,10 @@ def find_remote_dataset(address: str) -> Path | None:
     """
     if not _may_be_dataset(address):
         return None
-    when, folder = _found.get(address, (-FRESH_S, None))
-    if time.monotonic() - when > FRESH_S or (folder and not (folder / MANIFEST).is_file()):
-        folder = _fetch_manifest(address.rstrip("/"))
-        _found[address] = time.monotonic(), folder
-    return folder
+    known = _found.get(address)
+    if known is None or not known.is_fresh():
+        known = _found[address] = _look(address.rstrip("/"), known)
+    return known.folder
 
 
 def _may_be_dataset(address: str) -> bool:
@@ -65,15 +89,23 @@ def _may_be_dataset(address: str) -> bool:
     return kind_of(PurePosixPath(path), frozenset()) is None
 
 
-def _fetch_manifest(address: str) -> Path | None:
+def _look(address: str, known: _Found | None) -> _Found:
+    """Find out whether a dataset is at an address; only what is new there is fetched."""
     place = f"{address}/{MANIFEST}"
     try:
-        text = read_whole(place, MOST_BYTES)
+        store, info = find(place, again=known is not None)
     except UnreadableFileError:  # many servers refuse what they do not have
-        return None
-    if text is None:
-        return None
-    manifest = parse_manifest(text, shown_address(place))
+        return _Found()
+    if info is None:
+        return _Found()
+    if known is not None and known.is_still(info):
+        return _Found(info, known.folder)
+    return _Found(info, _fetch(address, read_found(store, info, shown_address(place), MOST_BYTES)))
+
+
+def _fetch(address: str, text: bytes) -> Path:
+    """Write a manifest, and the tokenizer beside it there, to the cache; return the folder."""
+    manifest = parse_manifest(text, shown_address(f"{address}/{MANIFEST}"))
     folder = Room.of().root / manifest["fingerprint"][:32]
     try:
         (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
@@ -143,38 +175,36 @@ class RemoteStream(TokenStream):
 
     def __init__(self, cache: ShardCache, split: dict[str, Any], dtype: np.dtype) -> None:
         self._cache = cache
-        self._opened: dict[int, BinaryIO] = {}
-        self._changing = threading.Lock()
         self._expected: tuple[Sequence[int], Sequence[int]] | None = None
         super().__init__(cache.folder, split, dtype)
 
-    def _open(self) -> None:
-        """Nothing is here yet."""
-
-    def _file(self, shard: int) -> BinaryIO:
-        file = self._opened.get(shard)
-        if file is None:
-            file = self._cache.open(self.names[shard])
-            with self._changing:
-                while len(self._opened) >= MOST_OPEN:
-                    self._opened.pop(next(iter(self._opened)))
-                self._opened[shard] = file
-        return file
+    def _open(self, name: str) -> BinaryIO:
+        return self._cache.open(name)
 
     def _path(self, name: str) -> Path:
         return self._cache.path(name)
 
     def at_hand(self) -> list[tuple[int, int]]:
-        size, here = self.shard_tokens, self._cache.is_here
-        shards = [i for i, name in enumerate(self.names) if here(name)]
-        return [(i * size, min((i + 1) * size, len(self))) for i in shards]
+        return self._stretches(i for i, name in enumerate(self.names) if self._cache.is_here(name))
+
+    def read_now(self) -> list[tuple[int, int]]:
+        """Return the stretches, from token to token, that are expected to be read now."""
+        now, _ = self._expected or (range(len(self.names)), ())
+        return self._stretches(sorted(now))
+
+    def _stretches(self, shards: Iterable[int]) -> list[tuple[int, int]]:
+        """Return from where to where there are shards, which are in ascending order."""
+        size, found = self.shard_tokens, list[tuple[int, int]]()
+        for shard in shards:
+            start, stop = shard * size, min((shard + 1) * size, len(self))
+            begin = found.pop()[0] if found and found[-1][1] == start else start
+            found.append((begin, stop))
+        return found
 
     def expect(self, now: Sequence[int], soon: Sequence[int]) -> None:
         if (now, soon) == self._expected:
             return
         self._expected = now, soon
-        with self._changing:
-            for shard in set(self._opened).difference(now, soon):
-                del self._opened[shard]  # closed once no thread reads it
+        OPEN.close(self._owner, but={*now, *soon})  # an open file keeps its place on the disk
         names = self.names
         self._cache.expect([names[shard] for shard in now], [names[shard] for shard in soon])

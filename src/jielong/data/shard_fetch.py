@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import sys
 from collections.abc import Callable
@@ -11,7 +10,14 @@ from typing import Any
 
 from jielong.data.cache_room import partial_of
 from jielong.data.sources import remote
-from jielong.data.sources.remote import Info, PassingError, Store, patiently, shown_address
+from jielong.data.sources.remote import (
+    Info,
+    Pause,
+    Store,
+    patiently,
+    read_block,
+    shown_address,
+)
 from jielong.data.sources.remote_listing import store_of
 from jielong.errors import DataError
 from jielong.runtime.files import sync
@@ -19,8 +25,6 @@ from jielong.runtime.files import sync
 TRIES = 3  # to get what the manifest says
 WHOLE_BYTES = 2**24  # asked for at once, of a file that is read whole
 COPY_AGAIN = "copy the whole dataset there again"
-
-Pause = Callable[[float], None]
 
 
 def fetch(
@@ -80,7 +84,8 @@ def _download(
     digest, at = hashlib.sha256(), 0
     with partial.open("r+b") as file:
         while at < size:
-            data = _block(store, info, shown, (at, size), pause)
+            end = min(size, at + remote.BLOCK_BYTES)
+            data = read_block(store, info, shown, (at, end), size, pause)
             file.write(data)
             digest.update(data)
             at += len(data)
@@ -88,28 +93,17 @@ def _download(
     return digest.hexdigest()
 
 
-def find(address: str, pause: Pause | None = None) -> tuple[Store, Info | None]:
-    """Return the store of an address, and what it says of the file there, if there is one."""
+def find(
+    address: str, pause: Pause | None = None, again: bool = False
+) -> tuple[Store, Info | None]:
+    """Return the store of an address, and what it says of the file there, if there is one.
+
+    Args:
+        pause: waits for so many seconds, before a server is asked again.
+        again: as that of `Store.info`.
+    """
     store, key = store_of(address)
-    shown = shown_address(address)
-    return store, patiently(shown, lambda: store.info(key), remote.CONTACT_S, pause)
-
-
-def _block(
-    store: Store, info: Info, shown: str, span: tuple[int, int], pause: Pause | None
-) -> bytes:
-    """Return what comes next of a file of which `span` is missing, a block at most."""
-    at, size = span
-    end = min(size, at + remote.BLOCK_BYTES)
-
-    def some() -> bytes:
-        data = store.read(info, at, end)
-        if not data:
-            raise PassingError(f"ends after {at:,} of {size:,} bytes", is_cut=True)
-        return data
-
-    patience_s = remote.PATIENCE_S if at else remote.CONTACT_S
-    return patiently(shown, some, patience_s, pause)
+    return store, patiently(shown_address(address), lambda: store.info(key, again), pause=pause)
 
 
 def read_whole(address: str, most_bytes: int) -> bytes | None:
@@ -119,13 +113,20 @@ def read_whole(address: str, most_bytes: int) -> bytes | None:
         DataError: it is larger than `most_bytes`, or cannot be read.
     """
     store, info = find(address)
-    if info is None:
-        return None
-    shown, data = shown_address(address), bytearray()
+    return None if info is None else read_found(store, info, shown_address(address), most_bytes)
+
+
+def read_found(store: Store, info: Info, shown: str, most_bytes: int) -> bytes:
+    """Return the content of a small remote file that was found.
+
+    Raises:
+        DataError: it is larger than `most_bytes`, or cannot be read.
+    """
+    data = bytearray()
     size = most_bytes + 1 if info.size is None else info.size
     while len(data) < size <= most_bytes + 1:
         span = len(data), min(size, len(data) + WHOLE_BYTES)
-        more = patiently(shown, functools.partial(store.read, info, *span), remote.CONTACT_S)
+        more = read_block(store, info, shown, span, info.size)
         if not more:
             break
         data += more

@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jielong.data.open_files import OPEN
 from jielong.errors import DataError
 from jielong.runtime.files import sha256
 
@@ -51,7 +52,8 @@ class TokenStream:
     """The tokens of a split as one long array on disk. Threads may share a stream.
 
     Tokens are read through the file, not a memory map: a file truncated while in use then raises an
-    error instead of crashing the process (SIGBUS), and resident memory does not grow.
+    error instead of crashing the process (SIGBUS), and resident memory does not grow. Of many
+    shards only those read last stay open.
 
     Attributes:
         names: of its shards.
@@ -66,11 +68,7 @@ class TokenStream:
         self._folder, self._split, self._dtype = folder, split, dtype
         self._length: int = split["tokens"]
         self._lock = threading.Lock()
-        self._open()
-
-    def _open(self) -> None:
-        """Open what is there; an open file stays readable."""
-        self._files = [(self._folder / name).open("rb", buffering=0) for name in self.names]
+        self._owner = OPEN.owner(self)
 
     def __len__(self) -> int:
         return self._length
@@ -93,7 +91,7 @@ class TokenStream:
         """Read tokens [start, stop): (stop − start,) uint16 or uint32.
 
         Raises:
-            DataError: a file was truncated since it was opened.
+            DataError: a file is gone, or was truncated since the dataset was opened.
         """
         if not 0 <= start <= stop <= self._length:
             raise IndexError(f"tokens {start}:{stop} of a stream of {self._length}")
@@ -118,7 +116,14 @@ class TokenStream:
             view, position = view[got:], position + got
 
     def _file(self, shard: int) -> BinaryIO:
-        return self._files[shard]
+        return OPEN.get(self._owner, shard, lambda: self._open(self.names[shard]))
+
+    def _open(self, name: str) -> BinaryIO:
+        path = self._folder / name
+        try:
+            return path.open("rb", buffering=0)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be opened ({error.strerror}): {AGAIN}") from None
 
     def _path(self, name: str) -> Path:
         return self._folder / name

@@ -199,6 +199,7 @@ def inspect_data(
 def view(data: RunData, step: int, rows: int, positions: int) -> DataView:
     """Describe the batch of a step, as one process would train on it."""
     batches, epoch = data.batches, data.batches.span(step).epoch
+    batches.expect(step)
     batch, masked = batches.batch(step), data.config.data.document_mask
     padded = _padding(batch)
     noisy = batches.is_noisy(step)

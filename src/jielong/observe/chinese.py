@@ -168,6 +168,8 @@ PROGRESS = {
         "已停在第 {n} 步之后；同一条命令会从那里继续"
     ),
     "suite {name} is left out: {why}": "跳过测试集 {name}：{why}",
+    "   looked for in {share} of the training text: in the shards that are read now, as the cache "
+    "does not hold all": "   只在训练文本的 {share} 里查找：缓存装不下全部，所以只查现在读的分片",
     "{what}; training goes on": "{what}；训练继续",
     "the checks of this run are off: {why}": "本次训练的检查已关闭：{why}",
     "{page} has no curves without matplotlib: pip install 'jielong[plots]'": (

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from jielong.errors import ConfigError, JielongError, first_line
 NEEDED = "--engine ray needs Ray: pip install 'jielong[ray]'"
 RETRIES = 3  # of a task whose worker is lost
 REACH_S = 10.0  # to reach a cluster
+SILENT_S = 60.0  # without a result, after which and after each as long again it is said
 # of the shared memory in which tasks leave their results; Ray writes what does not fit to disk
 STORE_BYTES_A_CPU, LEAST_STORE_BYTES = 2**27, 200 * 10**6
 
@@ -149,7 +151,23 @@ def _next(under_way: deque[tuple[tuple[Any, ...], Any]]) -> tuple[tuple[Any, ...
     return call, _results(results)
 
 
-def _results(references: Iterable[Any]) -> Iterator[Any]:
+def _wait_for(references: Any) -> None:
+    """Wait for the next result of a task, and say so where it takes long."""
+    import ray
+
+    waited = 0.0
+    while not ray.wait([references], timeout=SILENT_S)[0]:
+        waited += SILENT_S
+        print(
+            f"Ray: no result for {waited:,.0f} s: other work may have the cluster's cores, or a "
+            "worker or a disk that it reads from hangs (`ray status` shows the first; what is "
+            "ended is done again by another worker)",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _results(references: Any) -> Iterator[Any]:
     """Yield the results of a task.
 
     Raises:
@@ -158,7 +176,12 @@ def _results(references: Iterable[Any]) -> Iterator[Any]:
     import ray
 
     try:
-        for reference in references:
+        while True:
+            _wait_for(references)
+            try:
+                reference = next(references)
+            except StopIteration:
+                return
             yield ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, JielongError):

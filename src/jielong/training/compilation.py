@@ -36,8 +36,9 @@ def compile_if_it_pays(state: TrainState) -> None:
         )
         return
     state.console.line("compiling …")
-    batch = state.batches.batch(0, state.world.rank, state.world.world_size)
-    first, dtype = state.micro_batches(batch, step=0)[0], state.train_step.dtype
+    step = min(state.progress.step, state.plan.total_steps - 1)  # its shards are here
+    batch = state.batches.batch(step, state.world.rank, state.world.world_size)
+    first, dtype = state.micro_batches(batch, step)[0], state.train_step.dtype
     if divided:
         problem = compile_divided(model, first, dtype, state.world)
     else:

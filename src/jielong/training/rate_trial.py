@@ -109,6 +109,7 @@ def _loss_after(state: TrainState, rate: float, steps: int) -> float:
     world = state.world
     for step in range(steps):
         state.progress.step = step
+        state.batches.expect(step)
         batch = state.batches.batch(step, world.rank, world.world_size)
         result = step_that_fits(state, batch, schedule.lr_scale(step))
         if result.applied and result.expert_load is not None:

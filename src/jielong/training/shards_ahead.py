@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from jielong.data.batches import Batches
-from jielong.data.remote_dataset import RemoteDataset
+from jielong.data.remote_dataset import RemoteDataset, RemoteStream
 from jielong.data.shard_cache import ShardCache
 from jielong.data.sources.remote import shown_address
 from jielong.errors import ConfigError
@@ -42,8 +42,7 @@ def fetch_first(
     caches = caches_of(texts)
     if not caches:
         return
-    span = batches.span(step)
-    batches.source.expect(span.epoch, span.first)
+    batches.expect(step)
     _check_room(caches, batches.data.shuffle_shards is not None)
     missing = [_missing(cache) for cache in caches]  # before any is on its way
     with contextlib.ExitStack() as at_end:
@@ -65,6 +64,22 @@ def fetching_ahead(caches: Sequence[ShardCache]) -> Iterator[None]:
     finally:
         for cache in caches:
             cache.rest()
+
+
+def stays_here(texts: RunTexts) -> list[tuple[int, int]]:
+    """Return the stretches of the main training text that can be read again and again.
+
+    That is all of it, but of a remote one that the cache does not hold only the shards that are
+    read now: the others would be fetched each time.
+    """
+    dataset = texts.main.dataset
+    everything = [(0, len(dataset.train))]
+    if not isinstance(dataset, RemoteDataset) or not isinstance(dataset.train, RemoteStream):
+        return everything
+    cache = dataset.cache
+    beside = sum(other.bytes_of(other.plan) for other in caches_of(texts) if other is not cache)
+    fits = cache.bytes_of(cache.files) + beside <= cache.room.limit
+    return everything if fits else dataset.train.read_now()
 
 
 def _check_room(caches: Sequence[ShardCache], in_blocks: bool) -> None:

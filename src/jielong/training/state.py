@@ -84,6 +84,7 @@ class TrainState:
     saving: BackgroundSave = field(default_factory=BackgroundSave)
     progress: Progress = field(default_factory=Progress)
     profiler: StepProfiler | None = None  # of rank 0
+    words_per_token: float | None = None  # of the training text, once it is known
     deadline: float | None = None  # of `time.monotonic`, by which a run of `--minutes` should end
 
     @property

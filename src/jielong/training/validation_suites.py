@@ -16,6 +16,7 @@ from jielong.evaluation.suites.results import SuiteResult, in_short
 from jielong.evaluation.suites.run import run_suites
 from jielong.evaluation.suites.subject import Options, Subject
 from jielong.training.parallel import whole_model
+from jielong.training.shards_ahead import stays_here
 from jielong.training.state import TrainState
 
 ITEMS = 100  # of each set
@@ -41,6 +42,7 @@ def measure_suites(state: TrainState, done: Mapping[str, Any]) -> None:
         return
     step = state.progress.step
     window = state.config.data.max_seq_len
+    searched = stays_here(state.texts)
     subject = Subject(
         name=str(state.folder.path),
         model=model,
@@ -49,8 +51,10 @@ def measure_suites(state: TrainState, done: Mapping[str, Any]) -> None:
         held_out=state.dataset.validation,
         batch_tokens=window * math.ceil(state.micro_batch_size / state.world.world_size),
         compared=False,
+        searched=searched,
     )
     seen = {"tokens": state.progress.tokens, "words": _words_seen(state)}
+    share = sum(stop - start for start, stop in searched) / len(state.dataset.train)
     was_training = model.training
     model.eval()
     try:
@@ -62,7 +66,14 @@ def measure_suites(state: TrainState, done: Mapping[str, Any]) -> None:
                     state.console.line(f"suite {request.name} is left out: {error}", "yellow")
                     continue
                 state.console.line("   " + in_short(result))
-                state.metrics.write(f"suite_{result.suite}", step, **seen, **_values(result))
+                values = _values(result)
+                if request.name == "memorising" and share < 1:
+                    values["searched"] = share
+                    state.console.line(
+                        f"   looked for in {share:.1%} of the training text: in the shards that "
+                        "are read now, as the cache does not hold all"
+                    )
+                state.metrics.write(f"suite_{result.suite}", step, **seen, **values)
     finally:
         model.train(was_training)
 
@@ -77,11 +88,13 @@ def _values(result: SuiteResult) -> dict[str, float | None]:
 
 
 def _words_seen(state: TrainState) -> int:
-    """Estimate how many words were trained on, from a sample of the text."""
-    train = state.dataset.train
-    sample = train.read(0, min(len(train), SAMPLE_TOKENS))
-    text = state.tokenizer.decode(sample.tolist(), skip_special=True)
-    return round(state.progress.tokens * len(WORD.findall(text)) / len(sample))
+    """Estimate how many words were trained on, from a sample of the text, which is read once."""
+    if state.words_per_token is None:
+        train = state.dataset.train
+        sample = train.read(0, min(len(train), SAMPLE_TOKENS))
+        text = state.tokenizer.decode(sample.tolist(), skip_special=True)
+        state.words_per_token = len(WORD.findall(text)) / len(sample)
+    return round(state.progress.tokens * state.words_per_token)
 
 
 def _uncompiled(state: TrainState) -> AbstractContextManager[object]:

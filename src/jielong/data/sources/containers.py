@@ -48,6 +48,9 @@ OTHER_FORMATS = {
     b"{\\rtf": "is rich text (RTF): save it as plain text",
     b"7z\xbc\xaf\x27\x1c": "is a 7-Zip archive: extract it",
     b"Rar!": "is a RAR archive: extract it",
+    b"<mediawiki ": "is a dump of a wiki, whose templates and markup no library here makes text "
+    "of: of Wikipedia --data-path hf://wikimedia/wikipedia:20231101.en (pip install "
+    "'jielong[hub]') has the texts; else use the wiki's own export of plain text",
     b"SQLite format 3\x00": "is an SQLite database: export its text as JSON Lines",
 }
 

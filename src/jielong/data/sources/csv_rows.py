@@ -71,6 +71,11 @@ def read_csv(
                 f"{_NAMES.get(columns.delimiter, columns.delimiter)} or a quote needs quotes"
             )
             yield BadLine(name, number, reason, NOT_CSV, size)
+        elif len(row) == reader.columns and set(map(str.strip, row)) == set(columns.names):
+            columns = _Columns(row, columns.delimiter)  # which may stand in another order now
+            wanted = {field: columns.names.index(field) for field in texts.fields}
+            at = max(wanted.values())
+            yield BadLine(name, number, "names the columns once more, where files were joined")
         elif len(row) <= at:
             reason = f"ends before its column {columns.names[at]!r}"
             yield BadLine(name, number, reason, NO_TEXT, size)

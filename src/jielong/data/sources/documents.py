@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from jielong.data.sources.archives import read_archive
 from jielong.data.sources.containers import open_bytes
 from jielong.data.sources.document_files import SIGNATURES
-from jielong.data.sources.file_kinds import ARCHIVES, READABLE, TABLES, Suffixes, kind_of
+from jielong.data.sources.file_kinds import ARCHIVES, TABLES, Suffixes, kind_of, unknown_kind
 from jielong.data.sources.items import (
     WHOLE_FILE,
     BadLine,
@@ -305,9 +305,8 @@ def _read(source: Source, reading: Reading) -> Iterator[Item]:
 def _file_source(path: Path, members: MemberRules) -> Source:
     kind = kind_of(path, members.suffixes)
     if kind is None:
-        raise DataError(
-            f"{path}: unknown file type; supported: {READABLE}; if it is plain text: "
-            f"--text-suffixes {path.suffix[1:] or 'none'}"
-        )
+        with suppress(OSError), open_bytes(path, shown(path)):
+            pass  # what it holds may say more than its name
+        raise DataError(f"{path}: {unknown_kind(path)}")
     stat = path.stat()
     return Source(shown(path), kind, path, stat.st_size, stat.st_mtime_ns, members)

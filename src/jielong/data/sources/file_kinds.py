@@ -123,6 +123,15 @@ def kind_of(path: PurePath, further: Suffixes = frozenset()) -> str | None:
     return None if is_whole and name is not path else kind
 
 
+def unknown_kind(path: PurePath) -> str:
+    """Say that a file is of no kind that is read, with the flag that reads it as plain text."""
+    name = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
+    suffix = name.suffix[1:] or "none"
+    return (
+        f"unknown file type; supported: {READABLE}; if it is plain text: --text-suffixes {suffix}"
+    )
+
+
 def suggested(paths: Sequence[PurePath]) -> str:
     """Return the flag that would read the files among `paths` that are often plain text."""
     found = sorted({p.suffix.lower() for p in paths} & OFTEN_TEXT)

@@ -12,7 +12,7 @@ import fnmatch
 import glob
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -221,7 +221,7 @@ def _folder_of_a_program(folder: Path) -> str | None:
         return CLOSED
     if folder.name == DROPPED and (folder.parent / CLEANED).is_file():
         return NOT_WORTH
-    if "dataset.json" in names and any(name.endswith(".documents.bin") for name in names):
+    if are_of_dataset(names):
         return DATASET
     written = {"metrics.jsonl", "holder.json", ".lock", "checkpoints", "chosen.toml"}
     if "config.toml" in names and names & written:
@@ -229,6 +229,11 @@ def _folder_of_a_program(folder: Path) -> str | None:
     if "pyvenv.cfg" in names or folder.name in ("node_modules", "__pycache__"):
         return PROGRAM
     return None
+
+
+def are_of_dataset(names: Collection[str]) -> bool:
+    """Return whether the names in a folder are those of a prepared dataset."""
+    return "dataset.json" in names and any(name.endswith(".documents.bin") for name in names)
 
 
 def _walk(roots: list[Path], own: Path | None = None) -> Iterator[Path | NotRead]:

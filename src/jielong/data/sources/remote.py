@@ -46,6 +46,7 @@ CREDENTIALS = {
 }
 
 Result = TypeVar("Result")
+Pause = Callable[[float], None]  # waits for so many seconds
 
 
 class RefusedError(Exception):
@@ -90,8 +91,12 @@ class Store(Protocol):
     Pickled it is only the address: who unpickles it connects itself, with credentials of its own.
     """
 
-    def info(self, key: str) -> Info | None:
-        """Return what is known of a file; None if there is none of that name."""
+    def info(self, key: str, again: bool = False) -> Info | None:
+        """Return what is known of a file; None if there is none of that name.
+
+        Args:
+            again: ask the server, whatever a library has kept of its earlier answers.
+        """
 
     def find(self, folder: str) -> Iterator[Info]:
         """Yield all files below a folder."""
@@ -164,7 +169,7 @@ class RemotePath:
 
     def has_changed(self) -> bool:
         """Whether the server has another version now."""
-        now = patiently(self.name, lambda: self.store.info(self.info.key), CONTACT_S)
+        now = patiently(self.name, lambda: self.store.info(self.info.key, again=True))
         return now is None or (now.size, now.version) != (self.info.size, self.info.version)
 
 
@@ -219,7 +224,8 @@ class _Stream(io.RawIOBase):
             end = min(end, self._size)
         while (at := self._at + len(block)) < end:
             try:
-                data = self._read_from(at, end)
+                path = self._path
+                data = read_block(path.store, path.info, path.name, (at, end), self._size)
             except UnreadableFileError as error:
                 self._failure = error
                 if not block:
@@ -230,33 +236,53 @@ class _Stream(io.RawIOBase):
             block += data
         return bytes(block)
 
-    def _read_from(self, at: int, end: int) -> bytes:
-        path = self._path
 
-        def some() -> bytes:
-            data = path.store.read(path.info, at, end)
-            if not data and self._size is not None:
-                raise PassingError(f"ends after {at:,} of {self._size:,} bytes", is_cut=True)
-            return data
+def read_block(
+    store: Store,
+    info: Info,
+    name: str,
+    span: tuple[int, int],
+    size: int | None,
+    pause: Pause | None = None,
+) -> bytes:
+    """Return what comes first of a span of a file, from byte to byte; it may be a part of that.
 
-        return patiently(path.name, some, PATIENCE_S if at else CONTACT_S)
+    Args:
+        name: the file's address, to be shown.
+        size: of the whole file; None if nobody knows: then nothing comes where it ends.
+        pause: as that of `patiently`.
+
+    Raises:
+        UnreadableFileError, OutageError: as `patiently`.
+    """
+    at, end = span
+
+    def some() -> bytes:
+        data = store.read(info, at, end)
+        if not data and size is not None:
+            raise PassingError(f"ends after {at:,} of {size:,} bytes", is_cut=True)
+        return data
+
+    return patiently(name, some, PATIENCE_S if at else CONTACT_S, pause)
 
 
 def patiently(
     name: str,
     call: Callable[[], Result],
-    patience_s: float,
-    pause: Callable[[float], None] | None = None,
+    patience_s: float | None = None,
+    pause: Pause | None = None,
 ) -> Result:
     """Call until there is an answer.
 
     Args:
+        patience_s: seconds of waiting in all; default: `CONTACT_S`.
         pause: waits for so many seconds; default: sleep.
 
     Raises:
         UnreadableFileError: the server refuses, or the file is cut short there.
         OutageError: it goes on failing, with waits of `patience_s` in all.
     """
+    patience_s = CONTACT_S if patience_s is None else patience_s
     wait, waited, tries, cuts = FIRST_WAIT_S, 0.0, 0, 0
     while True:
         try:

@@ -49,7 +49,8 @@ class HttpStore:
         except requests.exceptions.RequestException as error:
             raise PassingError(f"no connection ({type(error).__name__})") from None
 
-    def info(self, key: str) -> Info | None:
+    def info(self, key: str, again: bool = False) -> Info | None:
+        del again  # it always does
         with contextlib.closing(self._get(key, {"Range": "bytes=0-0"})) as answer:
             if answer.status_code in (404, 410):
                 return None

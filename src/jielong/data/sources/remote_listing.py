@@ -7,10 +7,9 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from jielong.data.sources.file_kinds import KINDS, READABLE, kind_of
-from jielong.data.sources.listing import DATASET, NotRead, matches, refuse
+from jielong.data.sources.listing import DATASET, NotRead, are_of_dataset, matches, refuse
 from jielong.data.sources.names_read import MemberRules, choose
 from jielong.data.sources.remote import (
-    CONTACT_S,
     OBJECT_STORES,
     Info,
     RemotePath,
@@ -62,7 +61,7 @@ def list_remote(
     is_web = isinstance(store, HttpStore)
     is_glob = not is_web and any(char in key for char in "*?[")
     if not is_glob and not key.endswith("/"):
-        info = patiently(shown, lambda: store.info(key), CONTACT_S)
+        info = patiently(shown, lambda: store.info(key))
         name = PurePosixPath(urlsplit(address).path if is_web else key).name
         if info is not None and (kind := kind_of(PurePosixPath(name), rules.suffixes)):
             return [(RemotePath(store, info, shown), kind)], []
@@ -72,7 +71,7 @@ def list_remote(
     fixed = next((i for i, part in enumerate(parts) if is_glob and set(part) & set("*?[")), None)
     folder = key if fixed is None else "/".join(parts[:fixed])
     folder = folder if folder.endswith("/") or not folder else folder + "/"
-    infos = patiently(shown, lambda: list(store.find(folder)), CONTACT_S)
+    infos = patiently(shown, lambda: list(store.find(folder)))
     below = {info.key.removeprefix(folder): info for info in infos}
     below = {unquote(name) if is_web else name: info for name, info in below.items()}
     if fixed is not None:
@@ -94,7 +93,9 @@ def _chosen(
         reasons = dict.fromkeys(chosen.reasons.values())
         there = f" (there is: {'; '.join(reasons)})" if reasons else ""
         if not names:
-            raise DataError(f"{shown}: no such file or folder")
+            closed = ", or one that only shows itself to who may read it: run hf auth login"
+            what = closed if shown.startswith("hf://") else ""
+            raise DataError(f"{shown}: no such file or folder{what}")
         raise DataError(f"{shown}: no text there{there}; supported: {READABLE}")
     files = [
         (RemotePath(store, below[name], shown_address(root + below[name].key)), kind)
@@ -109,6 +110,7 @@ def _chosen(
 
 def _datasets(names: list[str]) -> set[PurePosixPath]:
     """Return the folders that are prepared datasets."""
-    paths = [PurePosixPath(name) for name in names]
-    with_manifest = {path.parent for path in paths if path.name == "dataset.json"}
-    return with_manifest & {path.parent for path in paths if path.name.endswith(".documents.bin")}
+    within: dict[PurePosixPath, set[str]] = {}
+    for path in map(PurePosixPath, names):
+        within.setdefault(path.parent, set()).add(path.name)
+    return {folder for folder, files in within.items() if are_of_dataset(files)}

@@ -73,9 +73,10 @@ class ObjectStore:
                 raise refusal(int(status[1]), self._scheme) from None
             raise PassingError("no connection") from None
 
-    def info(self, key: str) -> Info | None:
+    def info(self, key: str, again: bool = False) -> Info | None:
         import obstore
 
+        del again  # it always asks
         if not key or key.endswith("/"):
             return None
         try:
@@ -155,6 +156,8 @@ class FsspecStore:
         import fsspec
 
         self._scheme = address.partition(":")[0]
+        # huggingface_hub would read 5 MB more each time, and throw them away
+        self._reading = {"cache_type": "none"} if self._scheme == "hf" else {}
         try:
             self._fs = fsspec.filesystem(self._scheme)
         except ImportError:
@@ -175,6 +178,10 @@ class FsspecStore:
             raise refusal(403, self._scheme) from None
         except Exception as error:  # of many libraries
             status = getattr(getattr(error, "response", None), "status_code", None)
+            if type(error).__name__ == "OfflineModeIsEnabled":  # of huggingface_hub
+                raise RefusedError(
+                    "HF_HUB_OFFLINE is set: unset it, or download the files"
+                ) from None
             if status in (401, 403):
                 raise refusal(status, self._scheme) from None
             if isinstance(error, FileNotFoundError) or status == 404:
@@ -183,9 +190,11 @@ class FsspecStore:
                 raise refusal(status, self._scheme) from None
             raise PassingError(f"cannot be read ({type(error).__name__})") from None
 
-    def info(self, key: str) -> Info | None:
+    def info(self, key: str, again: bool = False) -> Info | None:
         try:
             with self._errors():
+                if again:  # it keeps the listing of a folder for as long as the process runs
+                    self._fs.invalidate_cache(self._fs._parent(key))
                 found = self._fs.info(key)
         except FileNotFoundError:
             return None
@@ -204,7 +213,7 @@ class FsspecStore:
     def read(self, info: Info, start: int, end: int) -> bytes:
         try:
             with self._errors():
-                data: bytes = self._fs.cat_file(info.key, start=start, end=end)
+                data: bytes = self._fs.cat_file(info.key, start=start, end=end, **self._reading)
                 return data
         except FileNotFoundError:
             raise RefusedError("is gone") from None

@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jielong.data.sources.containers import HEAD_BYTES, refuse_other_formats
+from jielong.data.sources.containers import (
+    BUFFER_BYTES,
+    HEAD_BYTES,
+    Budget,
+    refuse_other_formats,
+)
 from jielong.data.sources.items import NOT_UTF8, BadLine, Item, UnreadableFileError
 from jielong.data.sources.remote import AnyPath
 from jielong.data.sources.row_text import RowText, item_of_text
 
-PARQUET_ROWS = 1024
+PARQUET_ROWS, BATCH_BYTES = 1024, 2**25  # most that are read at a time
 SIGNATURES = {"parquet": b"PAR1", "arrow": b"ARROW1"}
 STRINGS = ("string", "large_string", "string_view")
 BYTES = ("binary", "large_binary", "binary_view", "fixed_size_binary")
@@ -67,13 +72,23 @@ def _items(batch: Any, texts: RowText, name: str, first: int) -> Iterator[Item]:
 def _parquet_batches(path: AnyPath, name: str, texts: RowText, chosen: slice) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    is_local = isinstance(path, Path)
-    with pq.ParquetFile(path if is_local else path.open(), memory_map=is_local) as file:
-        groups = range(file.metadata.num_row_groups)
-        size = sum(file.metadata.row_group(i).total_byte_size for i in groups)
+    # no memory map: where a file is cut short meanwhile, that would end the process
+    place = path if isinstance(path, Path) else path.open()
+    with pq.ParquetFile(place, buffer_size=BUFFER_BYTES) as file:
+        about = file.metadata
+        groups = list(map(about.row_group, range(about.num_row_groups)))
+        size = sum(group.total_byte_size for group in groups)
         columns = _columns(file.schema_arrow, name, texts, size)
-        for group in groups[chosen]:  # one by one: so each can be read elsewhere
-            yield from file.iter_batches(PARQUET_ROWS, row_groups=[group], columns=columns)
+        Budget.of(path.stat().st_size, name).spend(_bytes_of_columns(groups, columns))
+        repeated = _dictionary_columns(groups, columns)
+    # what a dictionary has is not written out for each row: one long text may stand in all of them
+    with pq.ParquetFile(
+        place, metadata=about, read_dictionary=repeated, buffer_size=BUFFER_BYTES
+    ) as file:
+        for number in range(len(groups))[chosen]:  # one by one: so each can be read elsewhere
+            mean = _bytes_of_columns([groups[number]], columns) // max(1, groups[number].num_rows)
+            rows = min(PARQUET_ROWS, max(1, BATCH_BYTES // max(1, mean)))
+            yield from file.iter_batches(rows, row_groups=[number], columns=columns)
 
 
 def row_group_sizes(path: Path, name: str, text: str | RowText) -> list[int]:
@@ -89,15 +104,31 @@ def row_group_sizes(path: Path, name: str, text: str | RowText) -> list[int]:
         with pq.ParquetFile(path) as file:
             columns = _columns(file.schema_arrow, name, RowText.of(text))
             groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-            return [_bytes_of_columns(group, columns) for group in groups]
+            return [_bytes_of_columns([group], columns) for group in groups]
     except pa.ArrowException as error:
         raise UnreadableFileError(name, f"not a readable Parquet file ({error})") from None
 
 
-def _bytes_of_columns(group: Any, names: list[str]) -> int:
-    columns = map(group.column, range(group.num_columns))
-    of_text = [c for c in columns if c.path_in_schema.partition(".")[0] in names]
-    return sum(int(c.total_uncompressed_size) for c in of_text)
+def _chunks(groups: list[Any], names: list[str]) -> Iterator[Any]:
+    """Yield what a Parquet file says of the columns of these names, in each group of rows."""
+    for group in groups:
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema.partition(".")[0] in names:
+                yield column
+
+
+def _bytes_of_columns(groups: list[Any], names: list[str]) -> int:
+    return sum(int(chunk.total_uncompressed_size) for chunk in _chunks(groups, names))
+
+
+def _dictionary_columns(groups: list[Any], names: list[str]) -> list[str]:
+    """Return the columns of texts of which some are kept once for all rows that have them."""
+    found = {
+        chunk.path_in_schema
+        for chunk in _chunks(groups, names)
+        if chunk.physical_type == "BYTE_ARRAY" and any("DICT" in e for e in chunk.encodings)
+    }
+    return sorted(found)
 
 
 def _arrow_batches(path: AnyPath, name: str, texts: RowText) -> Iterator[Any]:
@@ -108,14 +139,17 @@ def _arrow_batches(path: AnyPath, name: str, texts: RowText) -> Iterator[Any]:
     with pa.OSFile(str(path)) if isinstance(path, Path) else pa.PythonFile(path.open()) as file:
         is_file = file.read(6) == SIGNATURES["arrow"]
         file.seek(0)
-        with pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file) as reader:
+        open_form = pa.ipc.open_file if is_file else pa.ipc.open_stream
+        with open_form(file) as reader:
             columns = _columns(reader.schema, name, texts)
+            places = list(map(reader.schema.names.index, columns))
+        file.seek(0)
+        with open_form(file, options=pa.ipc.IpcReadOptions(included_fields=places)) as reader:
             numbers = range(reader.num_record_batches) if is_file else None
             for batch in reader if numbers is None else map(reader.get_batch, numbers):
-                chosen = batch.select(columns)
-                for column in chosen.columns:
+                for column in batch.columns:
                     column.validate(full=True)  # else offsets of a damaged file point anywhere
-                yield chosen
+                yield batch
 
 
 def _columns(schema: Any, name: str, texts: RowText, size: int | None = None) -> list[str]:

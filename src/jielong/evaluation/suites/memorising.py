@@ -10,7 +10,8 @@ longer match is a run of matching 8-grams, so what surrounds no match is never k
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -38,7 +39,8 @@ def measure(subject: Subject, options: Options) -> tuple[list[Ratio], list[str]]
     train = subject.need_train("memorising")
     texts = written(subject, options, "memorising")
     both = {"model": texts.by_model, "held-out": texts.real}
-    matches = Matches(train, [*texts.by_model, *texts.real])
+    stretches = subject.searched or [(0, len(train))]
+    matches = Matches(train, [*texts.by_model, *texts.real], stretches)
     found = []
     for n in LENGTHS:
         total = np.array([max(0.0, len(ids) - n + 1) for ids in texts.real])
@@ -58,6 +60,8 @@ def measure(subject: Subject, options: Options) -> tuple[list[Ratio], list[str]]
     if length:
         quoted = subject.tokenizer.decode(texts.by_model[best][start : start + length].tolist())
         notes.append(f"the longest match of all, {length} tokens: {_short(quoted)!r}")
+    if (searched := sum(stop - start for start, stop in stretches)) < len(train):
+        notes.append(f"looked for in {searched:,} of the {len(train):,} tokens of training text")
     if not matches.complete:
         notes.append("more was found than is kept: the numbers are too low")
     return found, notes
@@ -69,17 +73,24 @@ class Matches:
     Args:
         train: the training text, of any length.
         texts: ids (n,) of each text.
+        stretches: where in the training text is looked, from token to token; default: in all of it.
 
     Attributes:
         runs: ids (n,) of each part, one for each that is different.
         complete: whether all of them could be kept.
     """
 
-    def __init__(self, train: Stream, texts: list[np.ndarray]) -> None:
+    def __init__(
+        self,
+        train: Stream,
+        texts: list[np.ndarray],
+        stretches: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
         wanted = np.unique(np.concatenate([ngram_hashes(ids, SHORTEST) for ids in texts]))
         kept: dict[bytes, np.ndarray] = {}
         tokens, self.complete = 0, True
-        for run in _matching_runs(train, wanted):
+        every = [(0, len(train))] if stretches is None else stretches
+        for run in itertools.chain(*(_matching_runs(train, span, wanted) for span in every)):
             if run.tobytes() in kept:
                 continue
             if tokens + len(run) > KEPT_TOKENS:
@@ -132,11 +143,13 @@ def ngram_hashes(ids: np.ndarray, n: int) -> np.ndarray:
     return whole
 
 
-def _matching_runs(train: Stream, wanted: np.ndarray) -> Iterator[np.ndarray]:
+def _matching_runs(
+    train: Stream, span: tuple[int, int], wanted: np.ndarray
+) -> Iterator[np.ndarray]:
     """Yield the tokens of each longest run of 8-grams of which each has a wanted hash."""
     open_start, end = -1, -1  # positions of the first 8-gram of a run, and after its last
-    for start in range(0, len(train), PIECE_TOKENS):
-        piece = train.read(start, min(start + PIECE_TOKENS + SHORTEST - 1, len(train)))
+    for start in range(*span, PIECE_TOKENS):
+        piece = train.read(start, min(start + PIECE_TOKENS + SHORTEST - 1, span[1]))
         hits = start + np.flatnonzero(_is_in(ngram_hashes(piece, SHORTEST), wanted))
         for first, last in _runs(hits):
             if first == end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -50,6 +51,8 @@ class Subject:
         batch_tokens: most tokens in a forward pass, padding included.
         compared: whether n-gram models of the training text answer too.
         drawn: what suites have generated with the model, so that they can share it.
+        searched: stretches of `train`, from token to token, in which verbatim text is looked for;
+            all of it, if not given.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Subject:
     batch_tokens: int = 8192
     compared: bool = True
     drawn: dict[Any, Any] = field(default_factory=dict)
+    searched: Sequence[tuple[int, int]] | None = None
 
     @cached_property
     def scorer(self) -> ModelScorer:
