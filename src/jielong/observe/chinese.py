@@ -3,6 +3,7 @@
 A value named `as_is` is a text of the user's and stays as it is.
 """
 
+from jielong.observe.chinese_text import TEXT
 from jielong.observe.chinese_warnings import WARNINGS
 
 SETUP = {
@@ -279,4 +280,4 @@ VIEW = {
     "{share} of the peak (MFU)": "峰值的 {share}（MFU）",
     "memory {n} GB": "内存 {n} GB",
 }
-CHINESE: dict[str, str] = SETUP | PROGRESS | WARNINGS | VIEW
+CHINESE: dict[str, str] = SETUP | TEXT | PROGRESS | WARNINGS | VIEW
