@@ -199,6 +199,20 @@ def test_what_was_chosen_is_kept_and_a_resumed_run_measures_nothing(
     assert (again / "model.safetensors").read_bytes() == before
 
 
+def test_what_a_start_without_text_chose_is_chosen_anew(tmp_path: Path, words: list[str]) -> None:
+    chosen = tmp_path / "run" / "chosen.toml"
+    (tmp_path / "empty.txt").write_text("")
+    text = words.index("--data-path") + 1
+    status, said = in_this_process([*words[:text], str(tmp_path / "empty.txt"), *words[text + 1 :]])
+    assert status == 2 and "no text" in said
+    chosen.write_text(chosen.read_text().replace("hidden_size = 64", "hidden_size = 32"))
+    status, said = in_this_process(words)
+    assert status == 0, said
+    assert "chosen     64 wide" in said and "0.0M" not in said
+    assert "ignored: " not in said  # the vocabulary, for which nobody has asked
+    assert tomllib.loads(chosen.read_text())["model"]["hidden_size"] == 64
+
+
 def test_a_run_that_goes_on_with_more_minutes_trains_on_more_tokens(
     tmp_path: Path, words: list[str]
 ) -> None:

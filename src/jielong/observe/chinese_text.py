@@ -3,6 +3,7 @@
 TEXT = {
     "  texts          {n} rows": "  每篇           {n} 行数据",
     "  texts          {n} conversations": "  每篇           {n} 段对话",
+    "  texts          {n} whole file": "  每篇           {n} 个完整的文件",
     "  texts          {n} whole files": "  每篇           {n} 个完整的文件",
     "  texts          {n} pieces of long texts": "  每篇           长文本的 {n} 段",
     "  texts          {n} whole files, {m} pieces of long texts": (
@@ -12,6 +13,7 @@ TEXT = {
     "  texts          {n} paragraphs": "  每篇           {n} 个段落",
     "  texts          {as_is}": "  每篇           {as_is}",
     "none": "无",
+    "  not read       {as_is}: no format of text": "  未读取         {as_is}：不是文本格式",
     "  held out       {n} pieces of documents, {tokens} tokens ({share})": (
         "  留出           文档中的 {n} 个片段，{tokens} 个 token（{share}）"
     ),
