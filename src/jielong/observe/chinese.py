@@ -150,7 +150,7 @@ SETUP = {
         "窗口       {n} 个 token，而不是 data.max_seq_len 所说的 {asked}：可训练的文本只有 "
         "{all} 个 token"
     ),
-    "the text has changed since: {what}. This run goes on with the tokens it has; to train on the "
+    "the text is not as it was: {what}. This run goes on with the tokens it has; to train on the "
     "text as it is now, start another run from this one's model: --init-from {as_is} and a new "
     "--out-dir": (
         "文本后来改变了：{what}。本次训练继续用它已有的 token；要用现在的文本训练，请从本次的模型"
