@@ -23,7 +23,7 @@ help:
 	@echo "make test-interop  TRL, PEFT, lm-evaluation-harness and llama.cpp on our models"
 	@echo "make test-ray   workers and runs on Ray, started on this machine (about 2 minutes)"
 	@echo "make check      ruff, mypy and all tests"
-	@echo "make guide      run docs/guide again: its output and pictures (about 8 minutes)"
+	@echo "make guide      run docs/guide again: its output and pictures (about 10 minutes)"
 	@echo "make notebook   run docs/notebook in Jupyter, with a small budget"
 	@echo "make site       the documentation as a site with search, in build/site/html"
 	@echo "make dist       a wheel and a source archive, in dist/"

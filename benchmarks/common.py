@@ -23,6 +23,7 @@ from jielong.data.sources.samples import fetch_sample
 from jielong.model.transformer import Transformer
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 
+HELD_OUT = 50  # one document in so many
 RESULTS = Path(__file__).parent / "results"
 SCRATCH = RESULTS / "tmp"  # ignored by git
 
@@ -93,6 +94,33 @@ def corpus(name: str, documents: int | None = None) -> list[str]:
         else:  # spread over the dynasties, which stand one after another
             texts = texts[:: max(1, len(texts) // (documents or len(texts)))]
     return texts[:documents]
+
+
+def split(texts: list[str]) -> tuple[list[str], list[str]]:
+    """Documents to train on, and those to measure with."""
+    held_out = [i % HELD_OUT == 7 for i in range(len(texts))]
+    train = [text for text, held in zip(texts, held_out, strict=True) if not held]
+    return train, [text for text, held in zip(texts, held_out, strict=True) if held]
+
+
+def as_jsonl(texts: list[str]) -> bytes:
+    return b"".join(orjson.dumps({"text": text}) + b"\n" for text in texts)
+
+
+def read_texts(file: Path) -> list[str]:
+    """The texts that `as_jsonl` wrote."""
+    return [orjson.loads(line)["text"] for line in file.read_bytes().splitlines()]
+
+
+class Logits(torch.nn.Module):
+    """A model of transformers' kind as a function from tokens (B, T) to logits (B, T, V)."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.model(tokens, use_cache=False).logits
 
 
 def pieces(text: str, least: int) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import Logits
 from race import PATIENCE, Race, Task
 from transformers import (
     EarlyStoppingCallback,
@@ -25,6 +26,23 @@ from jielong.config.model import ModelConfig
 WARMUP = 0.05
 
 
+def llama(vocab_size: int, window: int, size: dict[str, int]) -> LlamaForCausalLM:
+    """A new model of transformers with the shape that ours has for these sizes."""
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        intermediate_size=ModelConfig(hidden_size=size["hidden_size"]).mlp_size,
+        max_position_embeddings=window,
+        tie_word_embeddings=True,
+        **size,
+    )
+    return LlamaForCausalLM(config)
+
+
+def rows_of(blocks: np.ndarray) -> list[dict[str, torch.Tensor]]:
+    """Blocks (N, length) as the Trainer takes them."""
+    return [{"input_ids": torch.from_numpy(b), "labels": torch.from_numpy(b)} for b in blocks]
+
+
 def train(
     blocks: np.ndarray,
     model_size: dict[str, int],
@@ -38,17 +56,9 @@ def train(
 ) -> list[tuple[float, float]]:
     """One epoch over blocks (N, length); seconds and held-out bits per byte now and then."""
     set_seed(0)
-    hidden = model_size["hidden_size"]
     started = time.perf_counter()
-    config = LlamaConfig(
-        vocab_size=vocab_size,
-        intermediate_size=ModelConfig(hidden_size=hidden).mlp_size,
-        max_position_embeddings=blocks.shape[1],
-        tie_word_embeddings=True,
-        **model_size,
-    )
-    model = LlamaForCausalLM(config)
-    rows = [{"input_ids": torch.from_numpy(b), "labels": torch.from_numpy(b)} for b in blocks]
+    model = llama(vocab_size, blocks.shape[1], model_size)
+    rows = rows_of(blocks)
     steps = -(-len(rows) // batch_size)
     curve: list[tuple[float, float]] = []
     clock = {"spent": prepared, "started": started}
@@ -80,17 +90,6 @@ def train(
     return curve
 
 
-class Logits(torch.nn.Module):
-    """A transformers model as a function from tokens (B, T) to logits (B, T, V)."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.model(tokens, use_cache=False).logits
-
-
 def train_in_time(task: Task, stream: np.ndarray, race: Race) -> int:
     """With early stopping and the best checkpoint, until the time is over; returns the parameters.
 
@@ -99,18 +98,13 @@ def train_in_time(task: Task, stream: np.ndarray, race: Race) -> int:
     """
     set_seed(task.seed)
     blocks = stream[: len(stream) // task.window * task.window].reshape(-1, task.window)
-    config = LlamaConfig(
-        vocab_size=task.vocab_size,
-        hidden_size=task.hidden_size,
-        num_hidden_layers=task.num_hidden_layers,
-        num_attention_heads=task.num_attention_heads,
-        num_key_value_heads=task.num_key_value_heads,
-        intermediate_size=ModelConfig(hidden_size=task.hidden_size).mlp_size,
-        max_position_embeddings=task.window,
-        tie_word_embeddings=True,
-    )
-    model = LlamaForCausalLM(config)
-    rows = [{"input_ids": torch.from_numpy(b), "labels": torch.from_numpy(b)} for b in blocks]
+    size = {
+        "hidden_size": task.hidden_size,
+        "num_hidden_layers": task.num_hidden_layers,
+        "num_attention_heads": task.num_attention_heads,
+        "num_key_value_heads": task.num_key_value_heads,
+    }
+    model, rows = llama(task.vocab_size, task.window, size), rows_of(blocks)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=task.rate, betas=(0.9, 0.95), weight_decay=0.1, fused=True
     )

@@ -39,7 +39,7 @@ from typing import Any
 
 import matplotlib
 import orjson
-from common import RESULTS, SCRATCH, corpus, merge, results
+from common import RESULTS, SCRATCH, as_jsonl, corpus, merge, read_texts, results, split
 
 from jielong.tokenization.tokenizer import train_tokenizer
 
@@ -147,13 +147,11 @@ def tries(contender: str, arguments: argparse.Namespace) -> Iterator[tuple[float
 
 
 def lay_out(name: str, folder: Path, size: int) -> None:
-    """One document in 50 is held out; of the rest each `size`-th is trained on."""
+    """Of the text that is not held out, each `size`-th document is trained on."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = corpus(name, None)
-    train = [text for i, text in enumerate(texts) if i % 50 != 7][::size]
-    held_out = [text for i, text in enumerate(texts) if i % 50 == 7]
-    for part, documents in (("train", train), ("held-out", held_out)):
-        content = b"".join(orjson.dumps({"text": text}) + b"\n" for text in documents)
+    train, held_out = split(corpus(name, None))
+    for part, documents in (("train", train[::size]), ("held-out", held_out)):
+        content = as_jsonl(documents)
         file = folder / f"{part}.jsonl"
         if not file.exists() or file.read_bytes() != content:  # another may be reading it
             temporary = folder / f"{part}.{os.getpid()}"
@@ -228,13 +226,13 @@ def run_rival(
     ours = results(name).get("runs", {}).get("jielong")
     if ours is None:
         raise SystemExit("run the contender jielong first: the others take the size that it chose")
-    texts = [orjson.loads(x)["text"] for x in (folder / "train.jsonl").read_bytes().splitlines()]
     place = folder / f"{contender}-{rate:g}-{share:g}"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     for part in ("train", "held-out"):
         shutil.copy(folder / f"{part}.jsonl", place)
-    tokenizer = train_tokenizer(iter(texts), ours["size"]["vocab_size"], 2**26)
+    texts = iter(read_texts(place / "train.jsonl"))
+    tokenizer = train_tokenizer(texts, ours["size"]["vocab_size"], 2**26)
     tokenizer.save(place / "tokenizer")
     task = {
         "folder": str(place),

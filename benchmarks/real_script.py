@@ -15,12 +15,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from common import Logits
+from torch import nn
 
 SAVES, LOGS = 8, 100  # of a run
 STEP = re.compile(r"Epoch:\[1/1\]\((\d+)/(\d+)\)")
@@ -134,14 +134,3 @@ def load(checkout: Path, file: Path, hidden_size: int, layers: int) -> nn.Module
     model = MiniMindForCausalLM(MiniMindConfig(hidden_size=hidden_size, num_hidden_layers=layers))
     model.load_state_dict({k: v.float() for k, v in torch.load(file)["model"].items()})
     return Logits(model.float())
-
-
-class Logits(nn.Module):
-    """A transformers model as a function of tokens alone."""
-
-    def __init__(self, model: Callable[..., object]) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.model(tokens).logits  # type: ignore[attr-defined]

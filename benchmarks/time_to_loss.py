@@ -32,7 +32,7 @@ import numpy as np
 import orjson
 import real_script
 import torch
-from common import RESULTS, SCRATCH, corpus, results
+from common import RESULTS, SCRATCH, as_jsonl, corpus, read_texts, results, split
 from loss_report import Curve, keep, show
 
 from jielong.evaluation.likelihood import Likelihood, evaluate_documents
@@ -93,12 +93,8 @@ def main() -> None:
 def lay_out(texts: list[str], folder: Path) -> Tokenizer:
     """Training and held-out text as JSONL, and a tokenizer: none of it on anybody's clock."""
     folder.mkdir(parents=True)
-    for name, part in (
-        ("train", [t for i, t in enumerate(texts) if i % 50 != 7]),
-        ("held-out", [t for i, t in enumerate(texts) if i % 50 == 7]),
-    ):
-        lines = (orjson.dumps({"text": text}) + b"\n" for text in part)
-        (folder / f"{name}.jsonl").write_bytes(b"".join(lines))
+    for name, part in zip(("train", "held-out"), split(texts), strict=True):
+        (folder / f"{name}.jsonl").write_bytes(as_jsonl(part))
     tokenizer = train_tokenizer(iter(texts), VOCABULARY, 2**24)
     tokenizer.save(folder / "tokenizer")
     return tokenizer
@@ -179,8 +175,7 @@ def held_out(
 
 def texts_of(folder: Path, part: str) -> list[str]:
     """What `lay_out` wrote: `train` or `held-out`."""
-    lines = (folder / f"{part}.jsonl").read_bytes().splitlines()
-    return [orjson.loads(line)["text"] for line in lines]
+    return read_texts(folder / f"{part}.jsonl")
 
 
 def padded_rows(folder: Path, tokenizer: Tokenizer, length: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ CHAPTERS = sorted(GUIDE.glob("*/[0-9]*.md"))
 PAGES = sorted(GUIDE.glob("*/*.md"))
 FLAGS = re.MULTILINE | re.DOTALL
 MAKE = runpy.run_path(str(GUIDE / "make.py"))
+SOURCE = runpy.run_path(str(GUIDE / "source_lines.py"))
 
 
 def name_of(path: Path) -> str:
@@ -42,10 +43,35 @@ def test_links_and_pictures_of_the_guide_are_there(page: Path) -> None:
 
 @pytest.mark.parametrize("page", CHAPTERS, ids=name_of)
 def test_each_chapter_names_lines_of_our_source_that_are_there(page: Path) -> None:
-    links = list(MAKE["SOURCE_LINK"].finditer(page.read_text(encoding="utf-8")))
+    links = list(SOURCE["LINK"].finditer(page.read_text(encoding="utf-8")))
     assert len(links) >= 3
     for link in links:
-        assert MAKE["line_of"](MAKE["ROOT"] / link["file"], link["name"]) > 0
+        assert SOURCE["line_of"](SOURCE["ROOT"] / link["file"], link["name"]) > 0
+
+
+def without_numbers(text: str) -> str:
+    """A page without the numbers of lines, which `make.py --lines` renews."""
+    return re.sub(r"#L\d+(-L\d+)?\)|(?<=\.py):\d+(-\d+)?(?=`\]\(\.\.)", "", text)
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=name_of)
+def test_each_chapter_shows_lines_of_our_source_as_they_are(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert len(SOURCE["LINES"].findall(text)) == text.count("<!-- source: ") >= 1
+    renewed = SOURCE["with_lines"](text)
+    assert without_numbers(renewed) == without_numbers(text), "run docs/guide/make.py --lines"
+
+
+def test_lines_of_the_source_that_are_gone_are_missed() -> None:
+    mark = "<!-- source: src/jielong/model/feedforward.py FeedForward.forward: {} -->\n"
+    shown = SOURCE["with_lines"](mark.format('"""Apply … return'))
+    assert re.search(r"feedforward\.py#L\d+-L\d+\)\n\n```py\n\"\"\"Apply [^`]*\nreturn self", shown)
+    assert SOURCE["with_lines"](shown) == shown
+    for gone in ("no such words", "return … Apply"):
+        with pytest.raises(LookupError, match="no line of the source"):
+            SOURCE["with_lines"](mark.format(gone))
+    with pytest.raises(LookupError, match=r"has no FeedForward\.backward"):
+        SOURCE["with_lines"](mark.format("return").replace("forward:", "backward:"))
 
 
 @pytest.mark.parametrize("page", CHAPTERS, ids=name_of)

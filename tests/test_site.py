@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -85,14 +86,17 @@ def test_the_sidebar_has_every_page(site: ModuleType) -> None:
 
 def test_links_to_code_lead_to_pages_that_show_it(site: ModuleType, tmp_path: Path) -> None:
     pages = site.Pages(tmp_path)
-    text = "See [`pretrain`](../src/jielong/api.py#L12), "
+    text = (
+        "See [`pretrain`](../src/jielong/errors.py#L12), [lines](../src/jielong/errors.py#L3-L5), "
+    )
     text += "[a page](formats.md) and [all](../README.md).\n"
-    code = "```text\n[`x`](../src/jielong/api.py)\n```\n`[y](../src/jielong/api.py)`\n"
+    code = "```text\n[`x`](../src/jielong/errors.py)\n```\n`[y](../src/jielong/errors.py)`\n"
     assert pages.linked("docs/gpu.md", text + code) == (
-        'See <a href="../source/src/jielong/api.py.html#L-12">`pretrain`</a>, '
+        'See <a href="../source/src/jielong/errors.py.html#L-12">`pretrain`</a>, '
+        '<a href="../source/src/jielong/errors.py.html#L-3">lines</a>, '
         "[a page](formats.md) and [all](../index.md).\n" + code
     )
-    assert pages.shown == {"src/jielong/api.py"}
+    assert pages.shown == {"src/jielong/errors.py"}
 
 
 def test_links_that_lead_nowhere_are_found(site: ModuleType, tmp_path: Path) -> None:
@@ -169,6 +173,15 @@ def test_chinese_is_found_by_pairs_of_characters_and_english_by_words(site: Modu
         *("学", "习", "率", "学习", "习率", "of", "Muon"),
         *("优", "化", "器", "优化", "化器"),
     ]
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    for package in ("sphinx", "furo", "myst_parser"):
+        pytest.importorskip(package)
+    command = [sys.executable, str(ROOT / "docs/site/make.py"), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "html" / "docs" / "guide" / "zh" / "05-attention-and-rope.html").is_file()
 
 
 def test_words_of_the_glossary_are_those_of_the_pages() -> None:

@@ -48,7 +48,7 @@ CHINESE = {
     "layer": "层",
     "loss (nats per token)": "损失（每 token 的 nat）",
     "mean of means": "各微批次平均后再平均",
-    "moved by none": "错开零位",
+    "moved by none": "不错开",
     "moved by one": "错开一位（正确）",
     "moved by two": "错开两位",
     "no mask": "没有掩码",
@@ -65,6 +65,7 @@ CHINESE = {
     "step": "步",
     "strength (largest = 1)": "强度（最大者为 1）",
     "text that is held out": "真正留出的文本",
+    "the checkpoint": "检查点",
     "the run": "原来的运行",
     "tokens of a document": "一篇文档的 token 数",
     "training text": "训练文本",
@@ -246,12 +247,15 @@ def resumed(work: Path, language: str) -> bytes:
         d = Drawing(language)
         first = curve(work / "runs/guide", "train", "loss")
         again = curve(work / "runs/again", "train", "loss")
+        # a record is a mean since the one before: the first after the resumed step has fewer steps
         start = max(r["step"] for r in records(work / "runs/guide", "validation")[:-1])
-        after = [i for i, step in enumerate(again[0]) if step > start]
+        after = [i for i, step in enumerate(again[0]) if step > start][1:]
         d.axes.plot(*first, color=GREY, linewidth=4, alpha=0.5, label=d.say("the run"))
         xs, ys = ([again[n][i] for i in after] for n in (0, 1))
         d.axes.plot(xs, ys, "o-", color=ORANGE, markersize=4, label=d.say("resumed"))
-        d.axes.set_ylim(4, 5.5)
+        d.axes.axvline(start, color=BLUE, linestyle=":", label=d.say("the checkpoint"))
+        d.axes.set_xlim(left=start / 2)
+        d.axes.set_ylim(min(first[1]) - 0.1, first[1][first[0].index(start // 20 * 10)] + 0.1)
         d.label("step", "loss (nats per token)")
         return d.png()
 

@@ -15,14 +15,13 @@ Below a mark the script writes a fenced block in place of the last one. A number
 what its pattern finds in the blocks of the same page in English, or of the one that it names,
 rounded as it was.
 A command with `--png NAME.png` writes a picture, and so do figures: into `pictures/`, for Chinese
-pages as `NAME.zh-CN.png`. A link such as [`Windows.row`](…/src/jielong/data/windows.py) gets the
-line where that name is defined.
+pages as `NAME.zh-CN.png`. Links to lines of the source and its quotations are those of
+source_lines.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import hashlib
 import io
@@ -37,7 +36,10 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE))
+
+from source_lines import with_lines  # noqa: E402
+
 LANGUAGES = {"en": "en_GB.UTF-8", "zh": "zh_CN.UTF-8"}
 COLUMNS = "92"
 MOST_BYTES = 100_000  # of a picture
@@ -45,9 +47,6 @@ MARK = re.compile(
     r"^<!-- (?P<kind>run|output|figure)(?P<options>[^:>\n]*?)(?:: (?P<what>[^\n]*?))? -->\n"
     r"(?:```(?:console|text)\n.*?^```\n)?",
     re.MULTILINE | re.DOTALL,
-)
-SOURCE_LINK = re.compile(
-    r"\[`(?P<name>[\w.]+)`\]\((?P<path>(?:\.\./)+(?P<file>src/jielong/[\w/]+\.py))(?:#L\d+)?\)"
 )
 VALUE = re.compile(r"(?P<shown>\d[\d.,]*)<!-- = (?:(?P<page>[\w./-]+\.md): )?(?P<pattern>.+?) -->")
 BLOCK = re.compile(r"^```(?:console|text)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
@@ -58,39 +57,6 @@ def chapters(language: str) -> list[Path]:
     """Return the chapters of a language, in their order."""
     folder = HERE / language
     return [*folder.glob("README.md"), *sorted(folder.glob("[0-9]*.md"))]
-
-
-def line_of(file: Path, name: str) -> int:
-    """Return the line where a class, function, method or constant of a module is defined.
-
-    Raises:
-        LookupError: the module has none of that name.
-    """
-    body: list[ast.stmt] = ast.parse(file.read_text(encoding="utf-8")).body
-    line = 0
-    for part in name.split("."):
-        found = [node for node in body if _defines(node, part)]
-        if not found:
-            raise LookupError(f"{file} has no {name}")
-        line, body = found[0].lineno, getattr(found[0], "body", [])
-    return line
-
-
-def _defines(node: ast.stmt, name: str) -> bool:
-    if isinstance(node, ast.ClassDef | ast.FunctionDef):
-        return node.name == name
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
-
-
-def with_lines(text: str) -> str:
-    """Give each link to a name of the source the line where it is defined now."""
-
-    def link(found: re.Match[str]) -> str:
-        line = line_of(ROOT / found["file"], found["name"])
-        return f"[`{found['name']}`]({found['path']}#L{line})"
-
-    return SOURCE_LINK.sub(link, text)
 
 
 def with_values(text: str, path: Path) -> str:
@@ -225,7 +191,10 @@ def said_in_chinese(said: str) -> str:
             return sentence
         row = re.fullmatch(r"(?=\S)(.{11}) (\S.*)", line)
         if row and (label := words.get(row[1].rstrip())):
-            return f"{label}{' ' * (12 - cell_len(label))}{in_chinese(row[2], words)}"
+            value, more, rest = row[2].partition(" (")  # which may be a remark in brackets
+            said = in_chinese(row[2], words)
+            said = value + in_chinese(more + rest, words) if said == row[2] else said
+            return f"{label}{' ' * (12 - cell_len(label))}{said}"
         if step := re.fullmatch(r"(  jielong .*? {2,})(\S.*)", line):
             return step[1] + in_chinese(step[2], words)
         return in_chinese(line, words)
@@ -297,7 +266,6 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    sys.path.insert(0, str(HERE))
     with contextlib.ExitStack() as stack:
         folder = arguments.work or stack.enter_context(tempfile.TemporaryDirectory())
         work = Path(folder).resolve()

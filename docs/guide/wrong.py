@@ -102,7 +102,7 @@ SHOWN = r"initial loss|step \d+: (?!other programs)|the run has|held-out "  # no
 ALSO = {
     "healthy": "  text|── step (30|150|300) ·",
     "high": "── step (30|150|300) ·",
-    "highest": "diverged so far|checkpoint ",
+    "highest": "diverged so far|checkpoint |step 150/",
     "none": "── step (30|150|300) ·",
     "heart": "budget|── step (88|198|297) ·",
     "bad": "  text|  sample|── step (30|150|300) ·",

@@ -88,7 +88,7 @@ CONTENTS = {
         *(f"docs/{name}" for name in ("architecture", "decisions", "experiments")),
         *("CONTRIBUTING", "CHANGELOG", "SECURITY", "docs/licences"),
     ],
-    "中文": ["README.zh-CN", *(f"docs/{name}.zh-CN" for name in BOTH)],
+    "中文": ["README.zh-CN", *(f"docs/{name}.zh-CN" for name in (*BOTH, "formats"))],
     "预训练教程": [f"docs/guide/zh/{n}" for n in ("README", *CHAPTERS, "reading-curves")],
 }
 # [text](target), with code or one more pair of brackets in the text; code alone is left as it is
@@ -155,7 +155,7 @@ class Pages:
                 return f'<a href="{target}" download>{found["head"][1:-1]}</a>'
             self.shown.add(file)
             shown = posixpath.relpath(f"{page_of(file)}.html", folder or ".")
-            anchor = f"#L-{line[1:]}" if line else ""
+            anchor = f"#L-{line[1:].partition('-')[0]}" if line else ""  # the first of several
             return f'<a href="{shown}{anchor}">{found["head"][1:-1]}</a>'
 
         return LINK_OR_CODE.sub(link, text)

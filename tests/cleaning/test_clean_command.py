@@ -16,6 +16,7 @@ from jielong.config.cleaning import DEFAULT, FILTERS, make_cleaning
 from jielong.data.shards import open_dataset
 from jielong.data.sources.documents import find_sources
 from jielong.errors import ConfigError, DataError
+from jielong.tokenization.tokenizer import Tokenizer
 from tiny import jielong as jielong_process
 
 pytest.importorskip("rensa")
@@ -175,7 +176,7 @@ def test_lengths_in_characters_and_tokens(tmp_path: Path, tokenizer_dir: Path) -
     report = clean_texts(tmp_path / "chars", texts, filters="none", min_chars=4, max_chars=7)
     assert kept(report) == ["abcd", "十二個字"]
     assert report.accounts["length"].rules == {"few characters": 1, "many characters": 1}
-    tokenizer = jielong.api.Tokenizer.load(tokenizer_dir)
+    tokenizer = Tokenizer.load(tokenizer_dir)
     counts = [len(tokenizer.encode(text, special=False)) for text in texts]
     bounds: dict[str, Any] = {"min_tokens": 3, "max_tokens": 8, "tokenizer": str(tokenizer_dir)}
     report = clean_texts(tmp_path / "tokens", texts, filters="none", **bounds)

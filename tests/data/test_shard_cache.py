@@ -371,7 +371,7 @@ def test_a_cache_that_cannot_be_made_is_said(
 ) -> None:
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("JIELONG_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"cannot be made .*set JIELONG_CACHE"):
+    with pytest.raises(DataError, match=r"cannot be written .*set JIELONG_CACHE"):
         find_remote_dataset(serve(web, local))
 
 

@@ -58,6 +58,32 @@ def test_every_line_that_a_run_prints_has_its_chinese() -> None:
     assert not [line for line in lines if not is_chinese(in_chinese(line, CHINESE))]
 
 
+def notes_on_text() -> set[str]:
+    """The notes in the report on a dataset, from the syntax trees, with 7 for every value."""
+    folder, notes = SOURCE / "jielong" / "data" / "prepare", set()
+    for name in ("report", "files_read", "text_marks"):
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))):
+            text = sevens(node) if isinstance(node, ast.expr) else None
+            if text and re.match(r"  note +(?!7?$)", text):
+                notes.add(text)
+    parts = {node for node in notes if any(other != node and node in other for other in notes)}
+    return notes - parts
+
+
+def test_every_note_on_a_text_has_its_chinese() -> None:
+    notes = notes_on_text()
+    assert len(notes) > 10
+    for note in notes:
+        said = in_chinese(note, CHINESE)
+        assert said.startswith("  注意           "), note
+        assert is_chinese(said.removeprefix("  注意")), note
+
+
+def test_a_row_of_a_report_is_no_sentence_that_begins_with_a_value() -> None:
+    note = "  note           3 training documents also occur in the held-out text: its loss will "
+    assert in_chinese(note + "be too low", CHINESE).startswith("  注意           有 3 篇训练文档")
+
+
 @pytest.mark.parametrize("english", CHINESE)
 def test_a_line_in_chinese_has_the_same_values(english: str) -> None:
     def fields(text: str) -> set[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 
 from jielong.cli.options import (
+    TEXT_FIELDS,
     Commands,
     add_engine,
     add_fields,
@@ -14,13 +14,11 @@ from jielong.cli.options import (
     add_out_dir,
     field_values,
 )
+from jielong.cli.show import lines_in
 from jielong.config.cleaning import FIELDS, FILTERS, make_cleaning
 from jielong.config.load import load_config
 
-DATA_FIELDS = (
-    *("data_path", "text_field", "text_template", "text_suffixes", "text_unit"),
-    *("document_separator", "html_text", "encoding", "strict", "allow_loss"),
-)
+DATA_FIELDS = ("data_path", *TEXT_FIELDS, "strict", "allow_loss")
 
 
 def add(commands: Commands) -> None:
@@ -55,7 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     cleaning = {name: values.pop(name) for name in list(values) if name in FIELDS}
     make_cleaning(**cleaning)  # mistakes are told before anything heavy is imported
     data = load_config(**values).data
-    word, example = _words(arguments.lang)
+    from jielong.cleaning.chinese import CHINESE, EXAMPLES
+    from jielong.observe.chinese import CHINESE as OF_RUNS
+
+    word = lines_in(arguments.lang, OF_RUNS | CHINESE)
+    example = lines_in(arguments.lang, EXAMPLES)
 
     from jielong.api import clean
 
@@ -72,22 +74,3 @@ def run(arguments: argparse.Namespace) -> int:
         json.dumps(report.to_json()) if arguments.json else "\n".join(report.lines(word, example))
     )
     return 0
-
-
-def _words(language: str) -> tuple[Callable[[str], str], Callable[[str], str]]:
-    """Return what says a finished sentence in the language, and what says an example.
-
-    Raises:
-        ConfigError: there is no such language.
-    """
-    from jielong.present.words import language_of
-
-    if language_of(language) == "en":
-        return str, str
-
-    from jielong.cleaning.chinese import CHINESE, EXAMPLES
-    from jielong.observe.chinese import CHINESE as OF_RUNS
-    from jielong.present.finished import in_chinese
-
-    table = OF_RUNS | CHINESE
-    return (lambda text: in_chinese(text, table)), (lambda text: in_chinese(text, EXAMPLES))

@@ -7,8 +7,16 @@ import dataclasses
 import json
 import sys
 
-from jielong.cli.options import Commands, add_fields, add_model, field_values, find_model
-from jielong.cli.show import add_show, check_show, show
+from jielong.cli.options import (
+    TEXT_FIELDS,
+    Commands,
+    add_fields,
+    add_model,
+    field_values,
+    find_model,
+)
+from jielong.cli.show import add_show, check_show, lines_in, show
+from jielong.cli.terminal import print_row
 from jielong.config.load import load_config
 from jielong.config.suites import AUTO, SUITES
 from jielong.errors import ConfigError
@@ -21,16 +29,7 @@ def add(commands: Commands) -> None:
     """Add the command and its flags."""
     p = commands.add_parser("evaluate", help="the loss on a text, or what a model has learnt")
     add_model(p)
-    names = (
-        "data_path",
-        "text_field",
-        "text_template",
-        "text_suffixes",
-        "text_unit",
-        "document_separator",
-        "html_text",
-    )
-    add_fields(p, [*names, "encoding", "allow_loss"])
+    add_fields(p, ["data_path", *TEXT_FIELDS, "allow_loss"])
     suites = p.add_argument_group("suites")
     suites.add_argument(
         "--suite", nargs="+", metavar="NAME[=PATH]", help=f"what to measure: {', '.join(SUITES)}"
@@ -64,8 +63,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _of_text(arguments: argparse.Namespace) -> int:
     """Measure the loss on a text."""
-    from rich.cells import cell_len
-
     from jielong.api import evaluate, load
     from jielong.data.prepare.files_read import describe_files
     from jielong.data.sources.documents import DocumentTexts, find_sources
@@ -90,7 +87,9 @@ def _of_text(arguments: argparse.Namespace) -> int:
     texts = DocumentTexts(sources, rows, data.encoding, Splitting.of(data))
     with texts.checked(data.allow_loss):
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
-    about_files = describe_files(sources, not_read, for_training=False)
+    about_files = map(
+        lines_in(arguments.lang), describe_files(sources, not_read, for_training=False)
+    )
     for line in (*(line.removeprefix("  ") for line in about_files), *texts.losses.lines()):
         print(line, file=sys.stderr)
     if arguments.json:
@@ -106,7 +105,7 @@ def _of_text(arguments: argparse.Namespace) -> int:
         (say("speed"), say("{speed:,.0f} tokens/s", speed=speed)),
     )
     for label, value in shown:
-        print(f"{label}{' ' * (LABEL_WIDTH - cell_len(label))}{value}")
+        print_row(label, value, LABEL_WIDTH)
     return 0
 
 

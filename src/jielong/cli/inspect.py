@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +13,13 @@ from jielong.cli.options import (
     Parser,
     add_fields,
     add_model,
+    add_settings_from,
     field_values,
     find_model,
 )
-from jielong.cli.show import add_show, show
+from jielong.cli.show import add_show, lines_in, show
 from jielong.config.aliases import BATCH_ALIASES
-from jielong.config.load import load_config, preset_names
+from jielong.config.load import load_config
 from jielong.config.model import MODEL_FIELDS
 from jielong.config.settings import FIELDS
 from jielong.errors import ConfigError
@@ -107,8 +107,7 @@ def _add_subject(p: Parser) -> None:
 
 
 def _add_settings(p: Parser, names: list[str]) -> None:
-    p.add_argument("--preset", help=f"settings to start from: {', '.join(preset_names())}")
-    p.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    add_settings_from(p)
     add_fields(p, names)
 
 
@@ -141,7 +140,10 @@ def _at_least(arguments: argparse.Namespace, **least: int) -> None:
             raise ConfigError(f"{name}={getattr(arguments, name)} is below its least value {value}")
 
 
-tell = functools.partial(print, file=sys.stderr, flush=True)  # what is made on the way
+def _teller(language: str) -> Callable[[str], None]:
+    """Return what says which files are made on the way."""
+    shown = lines_in(language)
+    return lambda line: print(shown(line), file=sys.stderr, flush=True)
 
 
 def data(arguments: argparse.Namespace) -> int:
@@ -151,6 +153,7 @@ def data(arguments: argparse.Namespace) -> int:
     a = arguments
     _at_least(a, rows=1, positions=1)
     what, changes = _subject(a)
+    tell = _teller(a.lang)
     result = inspect_data(what, a.step, a.rows, a.positions, a.clean, tell, **changes)
     return show(result, a)
 
@@ -212,7 +215,7 @@ def schedule(arguments: argparse.Namespace) -> int:
     from jielong.api import inspect_schedule
 
     what, changes = _subject(arguments)
-    return show(inspect_schedule(what, tell, **changes), arguments)
+    return show(inspect_schedule(what, _teller(arguments.lang), **changes), arguments)
 
 
 def _model_and_text(arguments: argparse.Namespace) -> tuple[Transformer, Tokenizer, str]:

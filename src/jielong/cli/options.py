@@ -12,8 +12,15 @@ from typing import Any, NoReturn
 from jielong.config.aliases import ALIASES, BATCH_ALIASES
 from jielong.config.fields import FieldSpec
 from jielong.config.hints import hint
+from jielong.config.load import preset_names
 from jielong.config.settings import FIELDS
 from jielong.errors import ConfigError
+
+# how files become texts, for the commands that read some
+TEXT_FIELDS = (
+    *("text_field", "text_template", "text_suffixes", "text_unit", "document_separator"),
+    *("html_text", "encoding"),
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,6 +88,14 @@ def add_language(parser: argparse._ActionsContainer) -> None:
     """Add `--lang`."""
     parser.add_argument(
         "--lang", default="auto", metavar="en|zh|auto", help="language (auto: by the locale)"
+    )
+
+
+def add_settings_from(parser: argparse.ArgumentParser) -> None:
+    """Add `--preset` and `--config`, which settings start from."""
+    parser.add_argument("--preset", help=f"settings to start from: {', '.join(preset_names())}")
+    parser.add_argument(
+        "--config", metavar="FILE", help="TOML file with settings; overrides the preset"
     )
 
 

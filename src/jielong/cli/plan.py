@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from jielong.cli.options import Commands, add_fields, field_values
-from jielong.cli.show import add_show, show
+from jielong.cli.options import Commands, add_fields, add_settings_from, field_values
+from jielong.cli.show import add_show, lines_in, show
 from jielong.config.aliases import BATCH_ALIASES
-from jielong.config.load import preset_names
 from jielong.config.settings import FIELDS
 from jielong.runtime.cards import CARDS
 
@@ -20,8 +19,7 @@ def add(commands: Commands) -> None:
         help="memory, time and cost of a run before it runs",
         usage="jielong plan [--preset NAME] [--config FILE] --data-path TEXT [settings]",
     )
-    p.add_argument("--preset", help=f"settings to start from: {', '.join(preset_names())}")
-    p.add_argument("--config", metavar="FILE", help="TOML file with settings; overrides the preset")
+    add_settings_from(p)
     p.add_argument("--gpu", help=f"plan for this GPU instead: {', '.join(CARDS)}")
     p.add_argument(
         "--mfu", type=float, help="share of that GPU's peak that is assumed (default 0.3)"
@@ -35,16 +33,13 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from jielong.api import plan
-    from jielong.observe.chinese import CHINESE
-    from jielong.present.finished import shown_by
-    from jielong.present.words import sayer
 
     a = arguments
     settings = field_values(a) | {"preset": a.preset, "file": a.config}
-    say = sayer(a.lang)
+    shown = lines_in(a.lang)
 
     def log(line: str) -> None:
-        print(shown_by(say, line, CHINESE), file=sys.stderr, flush=True)
+        print(shown(line), file=sys.stderr, flush=True)
 
     assumed = {} if a.mfu is None else {"mfu": a.mfu}
     return show(plan(settings, a.gpu, price_per_hour=a.price_per_hour, log=log, **assumed), a)

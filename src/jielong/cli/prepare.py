@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
-from jielong.cli.options import Commands, add_engine, add_fields, add_out_dir, field_values
+from jielong.cli.options import (
+    TEXT_FIELDS,
+    Commands,
+    add_engine,
+    add_fields,
+    add_language,
+    add_out_dir,
+    field_values,
+)
+from jielong.cli.show import lines_in
 from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.errors import ConfigError
 
 DATA_FIELDS = (
-    *("data_path", "text_field", "text_template", "text_suffixes", "text_unit"),
-    *(
-        "document_separator",
-        "html_text",
-        "encoding",
-        "strict",
-        "allow_loss",
-        "validation_fraction",
-        "validation_path",
-    ),
+    *("data_path", *TEXT_FIELDS, "strict", "allow_loss"),
+    *("validation_fraction", "validation_path"),
 )
 FURTHER_FIELDS = ("bos_token", "eos_token", "max_seq_len")
 
@@ -32,6 +34,7 @@ def add(commands: Commands) -> None:
     add_fields(p, [*DATA_FIELDS, "mixture", "tokenizer", *FURTHER_FIELDS])
     add_out_dir(p)
     add_engine(p)
+    add_language(p)
     p.set_defaults(command=run)
 
 
@@ -45,23 +48,25 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             "data.tokenizer is missing: give --tokenizer DIR, or train one with `jielong tokenizer`"
         )
+    tell = _teller(arguments.lang)
     if data.mixture:
-        return _run_mixture(config, arguments)
+        return _run_mixture(config, arguments, tell)
     settings = {name: getattr(data, name) for name in (*DATA_FIELDS[1:], *FURTHER_FIELDS)}
     report = prepare(
         data.data_path,
         data.tokenizer,
         arguments.out_dir,
-        _tell,
+        tell,
         arguments.engine,
         arguments.ray_address,
         **settings,
     )
-    print("\n".join(report.lines()))
+    for line in report.lines():
+        tell(line)
     return 0
 
 
-def _run_mixture(config: Config, arguments: argparse.Namespace) -> int:
+def _run_mixture(config: Config, arguments: argparse.Namespace, tell: Callable[[str], None]) -> int:
     """Prepare a dataset of each text, and say how a run takes them."""
     from jielong.api import prepare_mixture
     from jielong.training.staged import prepared_settings
@@ -71,13 +76,15 @@ def _run_mixture(config: Config, arguments: argparse.Namespace) -> int:
     settings = {name: getattr(data, name) for name in names}
     assert data.tokenizer is not None
     out_dir, engine = arguments.out_dir, (arguments.engine, arguments.ray_address)
-    reports = prepare_mixture(data.mixture, data.tokenizer, out_dir, _tell, *engine, **settings)
+    reports = prepare_mixture(data.mixture, data.tokenizer, out_dir, tell, *engine, **settings)
     for name, report in reports.items():
-        print("\n".join([f"{name}:", *report.lines()]))
+        for line in (f"{name}:", *report.lines()):
+            tell(line)
     flags = [f"--data {shlex.quote(text)}" for text in prepared_settings(config, Path(out_dir))]
-    print(f"to train on them: jielong pretrain {' '.join(flags)}")
+    tell(f"to train on them: jielong pretrain {' '.join(flags)}")
     return 0
 
 
-def _tell(line: str) -> None:
-    print(line, flush=True)
+def _teller(language: str) -> Callable[[str], None]:
+    shown = lines_in(language)
+    return lambda line: print(shown(line), flush=True)

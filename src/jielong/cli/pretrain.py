@@ -9,10 +9,18 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jielong.cli.options import Commands, add_engine, add_fields, add_language, field_values
+from jielong.cli.options import (
+    Commands,
+    add_engine,
+    add_fields,
+    add_language,
+    add_settings_from,
+    field_values,
+)
+from jielong.cli.terminal import print_row
 from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.fields import parse_bool
-from jielong.config.load import load_config, preset_names, with_default_budget
+from jielong.config.load import load_config, with_default_budget
 from jielong.config.settings import FIELDS, Config
 from jielong.errors import ConfigError
 from jielong.present.words import Say, sayer
@@ -30,8 +38,7 @@ def add(commands: Commands) -> None:
         help="train a model, with every stage that is missing; resumes",
         usage="jielong pretrain [--preset NAME] [--config FILE] --data-path TEXT [settings]",
     )
-    p.add_argument("--preset", help=f"settings to start from: {', '.join(preset_names())}")
-    p.add_argument("--config", metavar="FILE", help="TOML file with settings; overrides the preset")
+    add_settings_from(p)
     p.add_argument("--use-wandb", nargs="?", const="true", metavar="BOOL", help="--tracker wandb")
     p.add_argument("--override", action="store_true", help="resume with changed settings")
     p.add_argument("--verify", action="store_true", help="check the SHA-256 of the whole dataset")
@@ -83,14 +90,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print_end(result: RunResult, say: Say) -> None:
     """Print where the model is, how good it is, and what to do with it."""
-    _print_row(say("run"), str(result.folder))
+    print_row(say("run"), str(result.folder))
     step = int(result.checkpoint.name.removeprefix("step-"))
     which = (
         "" if step == result.step else say(" (the best; the last is of step {n})", n=result.step)
     )
-    _print_row(say("checkpoint"), f"{result.checkpoint}{which}")
+    print_row(say("checkpoint"), f"{result.checkpoint}{which}")
     if (report := result.folder / "report.html").is_file():
-        _print_row(say("report"), str(report))
+        print_row(say("report"), str(report))
     if result.validation:
         from jielong.observe.console import perplexity, with_error
 
@@ -99,14 +106,14 @@ def _print_end(result: RunResult, say: Say) -> None:
             if found:
                 values = {"p": perplexity(found), "bits": with_error(found), "loss": found["loss"]}
                 sentence = say("loss {loss:.4f} · perplexity {p} · {bits} bits per byte", **values)
-                _print_row(label, sentence)
+                print_row(label, sentence)
     for name, of in result.sources.items():
         from jielong.observe.console import with_error
 
         measured = of["bits_per_byte"] is not None
         bits = say("{bits} bits per byte", bits=with_error(of)) if measured else say("not held out")
         sizes = say("{n:,} tokens, {e:.2g} epochs", n=of["tokens"], e=of["epochs"])
-        _print_row(f"  {name}", f"{sizes} · {bits}")
+        print_row(f"  {name}", f"{sizes} · {bits}")
     folder = shlex.quote(str(result.folder))
     print(say("next steps"))
     for command, what in (
@@ -116,12 +123,6 @@ def _print_end(result: RunResult, say: Say) -> None:
     ):
         width = len(f"evaluate {folder} --data-path FILE")
         print(f"  jielong {command:{width}}  {what}")
-
-
-def _print_row(label: str, value: str) -> None:
-    from rich.cells import cell_len
-
-    print(f"{label}{' ' * (12 - cell_len(label))}{value}")
 
 
 def _as_json(result: RunResult) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from jielong.cli.options import Commands, Parser
+from jielong.cli.options import Commands, add_language
 from jielong.errors import ConfigError
 
 DEFAULT_FOLDER = "runs"
@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
     )
     p.add_argument("--png", metavar="FILE", help="write the curves as a picture instead")
     p.add_argument("--json", action="store_true", help="print one JSON object instead")
-    _add_lang(p)
+    add_language(p)
     p.set_defaults(command=report)
 
     p = commands.add_parser("runs", help="a table of runs: state, step, held-out, age, size")
@@ -41,12 +41,8 @@ def add(commands: Commands) -> None:
     )
     p.add_argument("--watch", action="store_true", help="again every 2 seconds, until Ctrl-C")
     p.add_argument("--json", action="store_true", help="print one JSON object")
-    _add_lang(p)
+    add_language(p)
     p.set_defaults(command=runs)
-
-
-def _add_lang(p: Parser) -> None:
-    p.add_argument("--lang", default="auto", help="en, zh, or auto (default): the locale's")
 
 
 def report(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,28 @@ def check_show(arguments: argparse.Namespace) -> None:
         from jielong.present.plotting import require_matplotlib
 
         require_matplotlib()
+
+
+def lines_in(language: str, chinese: Mapping[str, str] | None = None) -> Callable[[str], str]:
+    """Return what says a finished line in the language.
+
+    Args:
+        language: en, zh or auto.
+        chinese: of the lines by their English; default: what runs say, datasets and tokenizers.
+
+    Raises:
+        ConfigError: there is no such language.
+    """
+    from jielong.present.words import language_of
+
+    if language_of(language) == "en":
+        return str
+
+    from jielong.observe.chinese import CHINESE
+    from jielong.present.finished import in_chinese
+
+    table = CHINESE if chinese is None else chinese
+    return lambda line: in_chinese(line, table)
 
 
 def show(result: Result, arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Output on terminals that are not UTF-8, and arguments typed on them."""
+"""Rows on a terminal, output where it is not UTF-8, and arguments typed there."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
         raise error
     text = error.object[error.start : error.end]
     return "".join(PLAIN.get(char, "?") for char in text), error.end
+
+
+def print_row(label: str, value: str, width: int = 12) -> None:
+    """Print a label, filled up to `width` columns, and a value."""
+    from rich.cells import cell_len
+
+    print(f"{label}{' ' * (width - cell_len(label))}{value}")
 
 
 def as_utf8(words: Sequence[str]) -> list[str]:

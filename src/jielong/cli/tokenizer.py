@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 from pathlib import Path
 
-from jielong.cli.options import Commands, add_engine, add_fields, add_out_dir, field_values
+from jielong.cli.options import (
+    TEXT_FIELDS,
+    Commands,
+    add_engine,
+    add_fields,
+    add_language,
+    add_out_dir,
+    field_values,
+)
+from jielong.cli.show import lines_in
 from jielong.config.load import load_config
 
-DATA_FIELDS = (
-    *("mixture", "text_field", "text_template", "text_suffixes", "text_unit", "document_separator"),
-    *("html_text", "encoding", "allow_loss", "tokenizer_sample_bytes"),
-)
+DATA_FIELDS = ("mixture", *TEXT_FIELDS, "allow_loss", "tokenizer_sample_bytes")
 
 
 def add(commands: Commands) -> None:
@@ -22,6 +27,7 @@ def add(commands: Commands) -> None:
     add_fields(p, ["data_path", *DATA_FIELDS, "vocab_size"])
     add_out_dir(p)
     add_engine(p)
+    add_language(p)
     p.set_defaults(command=run)
 
 
@@ -33,9 +39,13 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(**field_values(arguments))
     settings = {name: getattr(config.data, name) for name in DATA_FIELDS}
     size, out = config.model.vocab_size, arguments.out_dir
-    warn = functools.partial(print, file=sys.stderr)
+    shown = lines_in(arguments.lang)
+
+    def warn(line: str) -> None:
+        print(shown(line), file=sys.stderr)
+
     engine = arguments.engine, arguments.ray_address
     path = config.data.data_path or None
     tokenizer = train_tokenizer(path, out, warn, *engine, vocab_size=size, **settings)
-    print(about_tokenizer(tokenizer, size, Path(out)))
+    print(shown(about_tokenizer(tokenizer, size, Path(out))))
     return 0

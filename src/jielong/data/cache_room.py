@@ -36,6 +36,14 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}{PARTIAL}")
 
 
+def unusable(path: Path, error: OSError) -> DataError:
+    """Return the error where the disk refuses the cache, or a file of it."""
+    return DataError(
+        f"{path}: the cache for shards cannot be written ({error.strerror}): set JIELONG_CACHE to "
+        "a folder on a local disk"
+    )
+
+
 def count_on(paths: Sequence[Path], since_ns: int, first: int = 0) -> None:
     """Say that a run needs these files, the soonest first; some may not be there.
 
@@ -92,10 +100,7 @@ class Room:
             root.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(root).free
         except OSError as error:
-            raise DataError(
-                f"{root}: the cache for shards cannot be made ({error.strerror}): set "
-                "JIELONG_CACHE to a folder on a local disk"
-            ) from None
+            raise unusable(root, error) from None
         if gigabytes is not None:
             return cls(root, int(gigabytes * 1e9))
         return cls(root, int(FREE_SHARE * (free + sum(size for _, size, _ in _files(root)))))

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from jielong.data.cache_room import Room
+from jielong.data.cache_room import Room, unusable
 from jielong.data.shard_cache import ShardCache
 from jielong.data.shard_fetch import read_whole
 from jielong.data.shards import (
@@ -86,10 +86,7 @@ def _fetch_manifest(address: str) -> Path | None:
         write_file(folder / ORIGIN, json.dumps({"address": address}).encode())
         write_file(folder / MANIFEST, text)
     except OSError as error:
-        raise DataError(
-            f"{folder}: the cache for shards cannot be written ({error.strerror}): set "
-            "JIELONG_CACHE to a folder on a local disk"
-        ) from None
+        raise unusable(folder, error) from None
     return folder
 
 

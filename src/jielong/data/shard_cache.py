@@ -20,6 +20,7 @@ from jielong.data.cache_room import (
     leaving_access_time,
     lock_of,
     partial_of,
+    unusable,
 )
 from jielong.data.cached_file import is_sound, mark_sound
 from jielong.data.shard_fetch import fetch
@@ -199,10 +200,7 @@ class ShardCache:
                     self._fetch(waiting, must, stop)
                 self._here.add(name)
         except OSError as error:
-            raise DataError(
-                f"{path}: cannot be written ({error.strerror}): set JIELONG_CACHE to a folder on a "
-                "local disk"
-            ) from None
+            raise unusable(path, error) from None
         return True
 
     def _take_room(self, waiting: _Waiting, must: bool, stop: threading.Event) -> bool:

@@ -3,31 +3,16 @@
 A value named `as_is` is a text of the user's and stays as it is.
 """
 
-from jielong.observe.chinese_text import TEXT
+from jielong.observe.chinese_data import DATA
 from jielong.observe.chinese_warnings import WARNINGS
 
 SETUP = {
     "device     {what}": "设备       {what}",
-    "training a tokenizer of {n} tokens …": "正在训练 {n} 个 token 的分词器 …",
-    "tokenizer of {n} tokens: {as_is}": "{n} 个 token 的分词器：{as_is}",
-    "tokenizer of {n} tokens, not {asked}: the text repeats no more: {as_is}": (
-        "{n} 个 token 的分词器，而不是 {asked} 个：文本里没有更多重复：{as_is}"
-    ),
-    "the tokenizer has {n} tokens": "分词器有 {n} 个 token",
     "resuming from {as_is}": "从 {as_is} 继续",
     "it was saved by an earlier version, which laid out the text in another way: until this epoch "
     "ends, some of the text may come twice and some not at all": (
         "它由旧版本保存，文本的排列方式不同：到本轮结束前，有些文本可能读两次，有些读不到"
     ),
-    "  left out       {amount} bytes, {share} of the text ({as_is}); see {place}": (
-        "  略去           {amount} 字节，占文本的 {share}（{as_is}）；见 {place}"
-    ),
-    "  WARNING        text was left out; the first is {as_is}": (
-        "  警告           有文本被略去；第一处：{as_is}"
-    ),
-    "dataset {as_is} (the run's own)": "数据集 {as_is}（本次训练自己的）",
-    "dataset {as_is} (already prepared: reused)": "数据集 {as_is}（已经准备好：重复使用）",
-    "dataset {as_is}": "数据集 {as_is}",
     "shards     {address}: {n} files, {size} GB; copies in {folder}, of all datasets at most "
     "{most} GB": (
         "分片       {address}：{n} 个文件，{size} GB；副本在 {folder}，所有数据集最多 {most} GB"
@@ -36,35 +21,6 @@ SETUP = {
     "fetched {got} of {all} GB ({rate} MB/s, {left} min left)": (
         "已取 {got} GB，共 {all} GB（{rate} MB/秒，还剩 {left} 分钟）"
     ),
-    "  files          {what}": "  文件           {what}",
-    "  not read       {what}": "  未读取         {what}",
-    "  documents      {n} ({share} duplicates)": "  文档           {n}（{share} 重复）",
-    "  documents      {n} ({share} duplicates, about {near} with near ones)": (
-        "  文档           {n}（{share} 重复，连同近似重复约 {near}）"
-    ),
-    "about {share} of the documents nearly repeat another one: `jielong clean` keeps one of each, "
-    "before any is held out": (
-        "约 {share} 的文档与另一篇近乎重复：`jielong clean` 在留出之前每组只保留一篇"
-    ),
-    "  tokens         {n} as {kind}, vocabulary {v}": "  token          {n}（{kind}），词表 {v}",
-    "  text           {n} MB, {each} bytes per token": (
-        "  文本           {n} MB，每 token {each} 字节"
-    ),
-    "  lengths        median {a} tokens; 5% {b}, 25% {c}, 75% {d}, 95% {e}, longest {f}": (
-        "  长度           中位数 {a} 个 token；5% {b}，25% {c}，75% {d}，95% {e}，最长 {f}"
-    ),
-    "  held out       {n} documents, {tokens} tokens ({share})": (
-        "  留出           {n} 篇文档，{tokens} 个 token（{share}）"
-    ),
-    "  held out       {what}": "  留出           {what}",
-    "  packing        avoids {a} padding and {b} truncation": (
-        "  拼接           避免了 {a} 的填充和 {b} 的截断"
-    ),
-    "                 (of one document per row of {n} tokens)": (
-        "                 （与每行 {n} 个 token 放一篇文档相比）"
-    ),
-    "  note           {what}": "  注意           {what}",
-    "  sample         {as_is}": "  样本           {as_is}",
     "model      {n} parameters ({kind}: {layers} layers × {width}, {heads} heads, {kv} kv heads, "
     "vocabulary {v})": (
         "模型       {n} 参数（{kind}：{layers} 层 × {width}，{heads} 个头，{kv} 个 kv 头，词表 "
@@ -108,6 +64,7 @@ SETUP = {
     "parameter)": (
         "预算       {steps} 步 × {windows} token = {n} token（{epochs} 轮，每参数 {each} 个）"
     ),
+    "{a} to {b} × {n}": "{a} 到 {b} × {n}",
     "optimizer  {name}, peak learning rate {rate}, {schedule}, {n} warm-up steps": (
         "优化器     {name}，学习率峰值 {rate}，{schedule}，预热 {n} 步"
     ),
@@ -240,10 +197,10 @@ PROGRESS = {
     "loss {loss}, gradient norm {norm}": "损失 {loss}，梯度范数 {norm}",
     "documents {list} of the training split": "训练文本的第 {list} 篇文档",
     "diverged so far: {beside}; a lower --learning-rate would help": (
-        "到目前为止发散了：{beside}；降低 --learning-rate 会有帮助"
+        "目前训练是发散的：{beside}；降低 --learning-rate 会有帮助"
     ),
     "learnt nothing so far: {beside}; another --learning-rate would help": (
-        "到目前为止什么也没学到：{beside}；换一个 --learning-rate 会有帮助"
+        "目前什么也没学到：{beside}；换一个 --learning-rate 会有帮助"
     ),
     "the run has diverged: {beside}; {what}; try a lower --learning-rate or a longer "
     "--warmup-steps": (
@@ -252,6 +209,15 @@ PROGRESS = {
     "the run has learnt nothing: {beside}; try another --learning-rate, or more steps": (
         "训练什么也没学到：{beside}；试试别的 --learning-rate，或更多步数"
     ),
+    "no checkpoint is better than knowing how frequent each token is: begin again, in another "
+    "--out-dir": ("没有一个检查点比只知道每个 token 的频率更好：请换一个 --out-dir 重新开始"),
+    "whether its checkpoints are of use was not measured, as no text is held out": (
+        "没有留出文本，所以没有测量检查点是否可用"
+    ),
+    "there is no checkpoint": "没有检查点",
+    "the last checkpoint of use is {as_is} (held-out loss {loss})": (
+        "最后一个可用的检查点是 {as_is}（留出损失 {loss}）"
+    ),
     "held-out loss {loss}, where a random guess has {a} and knowing only how frequent each token "
     "is {b}": ("留出损失 {loss}，而随机猜测是 {a}，只知道每个 token 的频率是 {b}"),
     "the held-out loss turned: {best} bits/byte at step {at} (epoch {a}) and {last} at step {end} "
@@ -259,7 +225,7 @@ PROGRESS = {
     "{rest}": (
         "留出损失已回升：第 {at} 步（第 {a} 轮）{best} 比特/字节，第 {end} 步（第 {b} "
         "轮）{last}，因为模型在"
-        "背诵训练文本。模型取第 {at_again} 步的。{rest}"
+        "死记训练文本。模型取第 {at_again} 步的。{rest}"
     ),
     "The run ends here, not at step {n} (epoch {e}); --patience 0 would train on. More text helps "
     "most; otherwise fewer epochs, or more --weight-decay.": (
@@ -284,4 +250,4 @@ VIEW = {
     "{share} of the peak (MFU)": "峰值的 {share}（MFU）",
     "memory {n} GB": "内存 {n} GB",
 }
-CHINESE: dict[str, str] = SETUP | TEXT | PROGRESS | WARNINGS | VIEW
+CHINESE: dict[str, str] = SETUP | DATA | PROGRESS | WARNINGS | VIEW

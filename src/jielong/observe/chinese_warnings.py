@@ -31,7 +31,7 @@ WARNINGS = {
     "model memorises the text. More text helps most; else fewer --epochs, or more "
     "--weight-decay or "
     "--dropout. The best checkpoint is kept": (
-        "留出损失上升（第 {step} 步 {best}，现在 {now}），训练损失却在下降：模型在背诵文本。"
+        "留出损失上升（第 {step} 步 {best}，现在 {now}），训练损失却在下降：模型在死记文本。"
         "增加文本最有效；"
         "否则减少 --epochs，或加大 --weight-decay 或 --dropout。最好的检查点会保留"
     ),

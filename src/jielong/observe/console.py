@@ -127,7 +127,7 @@ def with_error(likelihood: Mapping[str, Any]) -> str:
     """Format bits per byte with its standard error, where that is known."""
     error = likelihood.get("bits_per_byte_error")
     bits = f"{likelihood['bits_per_byte']:.4f}"
-    return bits if error is None else f"{bits} ± {error:.3f}"
+    return f"{bits} ± {error:.3f}" if isinstance(error, int | float) else bits
 
 
 def perplexity(likelihood: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -192,12 +192,10 @@ def slower(train: Sequence[Record]) -> Finding | None:
     if len(speeds) < 2 * RECENT or len(speeds) < len(train):
         return None
     recent, seconds, tokens = 0, 0.0, 0.0
-    for this, before in zip(train[:0:-1], train[-2::-1], strict=True):
+    for _, count, spent in _latest_first(train):
         if recent >= RECENT // 2 and seconds >= SLOW_S:
             break
-        count = this["tokens"] - before["tokens"]
-        seconds += count / max(1e-9, this["tokens_per_second"])
-        tokens, recent = tokens + count, recent + 1
+        seconds, tokens, recent = seconds + spent, tokens + count, recent + 1
     earlier = speeds[: len(speeds) - recent]
     if seconds < SLOW_S or len(earlier) < RECENT:
         return None
@@ -214,11 +212,10 @@ def slower(train: Sequence[Record]) -> Finding | None:
 def shared(train: Sequence[Record]) -> Finding | None:
     """Other programs have used much of the processors for some time."""
     seconds, used = 0.0, 0.0
-    for this, before in zip(train[:0:-1], train[-2::-1], strict=True):
-        share, speed = this.get("others_share"), this.get("tokens_per_second")
-        if share is None or not speed:
+    for record, _, spent in _latest_first(train):
+        share = record.get("others_share")
+        if share is None or not record.get("tokens_per_second"):
             return None
-        spent = (this["tokens"] - before["tokens"]) / speed
         seconds, used = seconds + spent, used + share * spent
         if seconds >= SHARED_S:
             break
@@ -293,6 +290,13 @@ def read_again(train: Sequence[Record], epoch_tokens: float) -> Finding | None:
         f"from here on the text is read for more than the {read[-1]}th time: the more often, the "
         "less it teaches. Watch the held-out loss; more text helps most",
     )
+
+
+def _latest_first(train: Sequence[Record]) -> Iterator[tuple[Record, float, float]]:
+    """Yield records from the last one back, with the tokens and seconds since the one before."""
+    for record, before in zip(train[:0:-1], train[-2::-1], strict=True):
+        tokens = record["tokens"] - before["tokens"]
+        yield record, tokens, tokens / max(1e-9, record.get("tokens_per_second") or 0.0)
 
 
 def _is_high_rate(train: Sequence[Record]) -> bool:

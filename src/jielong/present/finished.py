@@ -50,7 +50,11 @@ def _value(name: str, value: str, chinese: Mapping[str, str]) -> str:
 
 @functools.cache
 def _patterns(forms: tuple[tuple[str, str], ...]) -> list[tuple[re.Pattern[str], str]]:
-    """Compile the forms that have values; those with the most words of their own come first."""
+    """Compile the forms that have values; those with the most words of their own come first.
+
+    Before them come the rows of reports, which are indented: no sentence that begins with a value
+    is meant there.
+    """
     found = []
     for english, form in forms:
         parts = re.split(r"\{(\w+)\}", english)
@@ -59,5 +63,6 @@ def _patterns(forms: tuple[tuple[str, str], ...]) -> list[tuple[re.Pattern[str],
                 f"(?P<{part}>.*?)" if number % 2 else re.escape(part)
                 for number, part in enumerate(parts)
             )
-            found.append((len("".join(parts[::2])), re.compile(source, re.DOTALL), form))
-    return [(pattern, form) for _, pattern, form in sorted(found, key=lambda f: -f[0])]
+            rank = not english.startswith("  "), -len("".join(parts[::2]))
+            found.append((rank, re.compile(source, re.DOTALL), form))
+    return [(pattern, form) for _, pattern, form in sorted(found, key=lambda f: f[0])]

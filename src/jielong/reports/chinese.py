@@ -34,7 +34,7 @@ CHINESE = {
     "points: held-out text; line: training text": "点：留出文本；线：训练文本",
     "The held-out loss turned after step {step}: {best} there, {last} at step {end}. From then on "
     "the model memorises the training text.": "留出文本的损失在第 {step} 步之后回升：该步为 "
-    "{best}，第 {end} 步为 {last}。此后模型在背诵训练文本。",
+    "{best}，第 {end} 步为 {last}。此后模型在死记训练文本。",
     "What it writes": "它写出的文字",
     "step {step}": "第 {step} 步",
     "{n} earlier validations with samples": "更早的 {n} 次样本",

@@ -133,22 +133,28 @@ def _table(rows: Sequence[RunRow], folder: Path, say: Say) -> Table:
     if any(row.note for row in rows):
         table.add_column(say("note"), overflow="fold")
     for row in rows:
-        total = "" if row.total_steps is None else f"/{row.total_steps}"
-        best = "–"
-        if row.best_bits_per_byte is not None:
-            best = f"{row.best_bits_per_byte:.4f} ({row.best_step})"
-        bits = "–" if row.bits_per_byte is None else f"{row.bits_per_byte:.4f}"
-        cells: list[Text | str] = [
-            _plain(below(row.run, folder)),
-            Text(say(row.state), STYLES[row.state]),
-            f"{row.step}{total}",
-            bits,
-            best,
-            age(row.age_s),
-            size(row.size_bytes),
-        ]
-        table.add_row(*cells, *([_plain(row.note)] if row.note else []))
+        name, state, *numbers, note = cells_of(row, folder, say)
+        cells: list[Text | str] = [_plain(name), Text(state, STYLES[row.state]), *numbers]
+        table.add_row(*cells, *([_plain(note)] if note else []))
     return table
+
+
+def cells_of(row: RunRow, folder: Path, say: Say) -> tuple[str, ...]:
+    """Return run, state, step, bits per byte, the best, age, size and note of a row."""
+    total = "" if row.total_steps is None else f"/{row.total_steps}"
+    best = "–"
+    if row.best_bits_per_byte is not None:
+        best = f"{row.best_bits_per_byte:.4f} ({row.best_step})"
+    return (
+        below(row.run, folder),
+        say(row.state),
+        f"{row.step}{total}",
+        "–" if row.bits_per_byte is None else f"{row.bits_per_byte:.4f}",
+        best,
+        age(row.age_s),
+        size(row.size_bytes),
+        row.note or "",
+    )
 
 
 def _plain(words: str) -> Text:

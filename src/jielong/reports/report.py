@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jielong.observe.chinese import CHINESE as PRINTED
+from jielong.observe.console import with_error
 from jielong.observe.times import duration
 from jielong.present.finished import shown_by
 from jielong.present.words import Say, language_of, sayer
@@ -221,12 +222,6 @@ def text_facts(run: RunHistory, say: Say) -> list[tuple[str, str]]:
     if number(counts.get("duplicate_share")):
         rows.append((say("duplicates"), f"{counts['duplicate_share']:.1%}"))
     return rows
-
-
-def with_error(record: Record) -> str:
-    """Bits per byte with its standard error, where that is known."""
-    bits, error = record["bits_per_byte"], record.get("bits_per_byte_error")
-    return f"{bits:.4f} ± {error:.3f}" if number(error) else f"{bits:.4f}"
 
 
 def amount(value: float) -> str:

@@ -15,7 +15,7 @@ from jielong.present.words import Say, language_of, sayer
 from jielong.reports import charts, comparison, curves, html
 from jielong.reports.chinese import CHINESE
 from jielong.reports.history import Record, RunHistory, number, read_history
-from jielong.reports.overview import RunRow, age, below, rows_of, size
+from jielong.reports.overview import RunRow, cells_of, rows_of
 from jielong.reports.report import body_of, report, title_of
 from jielong.reports.status import state_of
 
@@ -144,21 +144,7 @@ class RunsTable(Result):
     def page(self, say: Say) -> Page:
         """Return the table of `jielong runs`."""
         words = ("run", "state", "step", "bits/byte", "best", "age", "size", "note")
-        rows = [
-            (
-                below(row.run, Path(self.folder)),
-                say(row.state),
-                f"{row.step}" if row.total_steps is None else f"{row.step}/{row.total_steps}",
-                "–" if row.bits_per_byte is None else f"{row.bits_per_byte:.4f}",
-                "–"
-                if row.best_bits_per_byte is None
-                else f"{row.best_bits_per_byte:.4f} ({row.best_step})",
-                age(row.age_s),
-                size(row.size_bytes),
-                row.note or "",
-            )
-            for row in self.runs
-        ]
+        rows = [cells_of(row, Path(self.folder), say) for row in self.runs]
         title = say("Runs in {folder}", folder=self.folder)
         if not rows:
             return Page(title, [Note(say("no runs in {folder}", folder=self.folder), "dim")])

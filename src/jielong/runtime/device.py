@@ -177,7 +177,8 @@ def describe(device: torch.device, dtype: torch.dtype | None) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
-        name = f"{torch.get_num_threads()} threads, {platform.machine()}"
+        count = torch.get_num_threads()
+        name = f"{count} thread{'s' if count > 1 else ''}, {platform.machine()}"
     else:
         name = "Apple GPU"
     if dtype is None:

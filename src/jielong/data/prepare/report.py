@@ -104,11 +104,15 @@ class PrepareReport:
             *self.about_texts,
             *(f"  note           {note}" for note in self.notes),
         ]
-        if self.shared_documents:
-            also = "document also occurs" if self.shared_documents == 1 else "documents also occur"
+        if self.shared_documents == 1:
             lines.append(
-                f"  note           {self.shared_documents:,} training {also} in the held-out text: "
-                "its loss will be too low"
+                "  note           1 training document also occurs in the held-out text: its loss "
+                "will be too low"
+            )
+        elif self.shared_documents:
+            lines.append(
+                f"  note           {self.shared_documents:,} training documents also occur in the "
+                "held-out text: its loss will be too low"
             )
         elif self.shared_text_share >= MUCH_SHARED:
             lines.append(

@@ -19,7 +19,7 @@ CHINESE = {
     "cloze": "完形",
     "copying": "复制",
     "writing": "写作",
-    "memorising": "背诵",
+    "memorising": "死记",
     "text": "文本",
     "tasks": "任务",
     "held-out": "留出文本",
