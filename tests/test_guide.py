@@ -139,7 +139,7 @@ SAID = {
     "none": ["is still that of a random guess", "the loss has been flat", "has learnt nothing"],
     "heart": ["the text is read for more than the 4th time", "the model memorises the text"],
     "bad": ["the loss has been flat"],
-    "twice": ["also occur in the held-out text", "the text is read for more than the 4th time"],
+    "twice": ["also occurs in the held-out text", "the text is read for more than the 4th time"],
     "expert": ["no token is sent to expert"],
 }
 

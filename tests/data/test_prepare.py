@@ -123,7 +123,7 @@ def test_held_out_text_of_its_own_is_used_and_overlap_reported(
     assert documents_of(dataset.train, tokenizer) == texts
     assert documents_of(dataset.validation, tokenizer) == held
     assert report.shared_documents == 1
-    assert any("1 training documents also occur" in line for line in report.lines())
+    assert any("1 training document also occurs" in line for line in report.lines())
 
 
 BAD = [b"{", b'{"text": 1}', b'{"text": "\xff"}', b'{"no": "text"}', b'{"text": " "}']

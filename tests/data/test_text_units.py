@@ -219,3 +219,18 @@ def test_rows_end_at_a_separator_that_is_given_and_count_all_their_bytes(
         assert losses.read_bytes == path.stat().st_size
     else:
         assert losses.first is not None and "holds separators only" in losses.first.message
+
+
+def test_one_very_long_line_is_not_taken_for_many(tmp_path: Path, tokenizer_dir: Path) -> None:
+    path = write(tmp_path / "a.txt", " ".join(f"word{i}" for i in range(40_000)))
+    report = jielong.prepare(path, tokenizer_dir, tmp_path / "out")
+    said = "\n".join(report.lines())
+    assert "pieces of long texts" in said and "--text-unit line" not in said
+
+
+def test_one_file_is_told_in_the_singular(tmp_path: Path, tokenizer_dir: Path) -> None:
+    path = write(tmp_path / "a.txt", "\n".join(STORIES[:9]))
+    assert (
+        "  texts          1 whole file"
+        in jielong.prepare(path, tokenizer_dir, tmp_path / "out").lines()
+    )

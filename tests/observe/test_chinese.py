@@ -153,3 +153,22 @@ def test_a_validation_says_in_chinese_of_which_text_it_is(of: str, label: str) -
     shown = in_chinese(line, CHINESE)
     words = shown.replace("my-source", "")
     assert not re.search("[a-z]", words) and ("my-source" in shown) == ("my-source" in of)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "budget     235 steps of 1 to 3 × 256 tokens = 162,816 tokens (5.6 epochs, 0.72 per "
+        "parameter)",
+        "  texts          1 whole file",
+        "  texts          2 whole files, 3 pieces of long texts",
+        "  held out       8 pieces of documents, 3,280 tokens (10.2%)",
+        "  note           too little text to hold any out, or all of it repeated: nothing tells "
+        "learning from memorising; add text, or give --validation-path",
+        "  WARNING        about 43% of the held-out text also stands in the training text: its "
+        "loss will be too low",
+    ],
+)
+def test_what_a_run_says_of_its_text_has_no_english_left(line: str) -> None:
+    words = re.sub(r"--[a-z-]+|token", "", in_chinese(line, CHINESE))
+    assert is_chinese(words) and not re.search("[A-Za-z]", words), words

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from jielong.checkpoint.checkpoint import step_name
 from jielong.cli.main import main
+from jielong.errors import TrainingError
 from jielong.training import recovery as guard
 from tiny import TINY_RUN, flags
 
@@ -62,8 +65,8 @@ class Run:
             return
         rows[self.id] = rows[self.id] + 1 if step is None else step
         note("log", data=data, at=data[self.axis] if self.axis else rows[self.id])
-    def finish(self):
-        note("finish")
+    def finish(self, exit_code):
+        note("finish", status={0: "FINISHED", 1: "FAILED"}[exit_code])
 """
 # a key's steps come in any order, but one that it has is dropped, and where a run is resumed all up
 # to its last; an empty record is an error
@@ -154,8 +157,8 @@ class MlflowClient:
         note("samples", text=text, at=int(pathlib.Path(artifact_file).stem.split("-")[1]))
     def log_image(self, id, image, artifact_file):
         note("picture", size=image.size, at=int(pathlib.Path(artifact_file).stem.split("-")[1]))
-    def set_terminated(self, id):
-        note("finish")
+    def set_terminated(self, id, status):
+        note("finish", status=status)
 """
 FAKES = {
     "wandb": FAKE_WANDB,
@@ -285,6 +288,43 @@ def test_a_run_that_goes_back_is_one_run_at_the_tracker_and_goes_on_there(
     ours = {step: r["loss"] for step, r in records(run).items() if r["loss"] is not None}
     assert dict(shown).items() >= ours.items()  # and the loss before the jump, later left out
     assert shown.count((5, ours[5])) == {"swanlab": 1}.get(name, 2)  # back to step 4
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_run_that_fails_has_failed_at_the_tracker_and_has_finished_once_resumed(
+    name: str,
+    words: list[str],
+    fake: Callable[..., Calls],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = fake(name)
+
+    def failing(state: Any, batch: Any, lr_scale: float) -> Any:
+        if state.progress.step == 5:
+            raise TrainingError("the card fell off the bus")
+        return guard.step_with_recovery(state, batch, lr_scale)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("jielong.training.pretrain.step_with_recovery", failing)
+        assert main([*words, "--tracker", name]) == 2
+    assert main([*words, "--tracker", name]) == 0
+    ends = [call["status"] for call in calls() if call["what"] == "finish"]
+    assert ends == ["FAILED", "FINISHED"]
+
+
+def test_mlflow_tells_a_stopped_run_from_a_finished_one(
+    words: list[str], fake: Callable[..., Calls], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = fake("mlflow")
+
+    def stopping(state: Any, batch: Any, lr_scale: float) -> Any:
+        if state.progress.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return guard.step_with_recovery(state, batch, lr_scale)
+
+    monkeypatch.setattr("jielong.training.pretrain.step_with_recovery", stopping)
+    assert main([*words, "--tracker", "mlflow"]) == 128 + signal.SIGTERM
+    assert [call["status"] for call in calls() if call["what"] == "finish"] == ["KILLED"]
 
 
 def test_tensorboard_shows_each_step_once_where_a_run_went_back_or_was_resumed(

@@ -72,7 +72,7 @@ def test_gradients_that_are_not_finite_name_no_checkpoint_as_sound(
 def test_the_last_checkpoint_that_is_of_use_is_named(
     tmp_path: Path, corpus_file: Path, tokenizer_dir: Path
 ) -> None:
-    out, settings = tmp_path / "r", {"eval_interval": 10, "schedule": "constant", "epochs": 9}
+    out, settings = tmp_path / "r", {"eval_interval": 10, "schedule": "constant"}
     first = run(out, corpus_file, tokenizer_dir, steps=100, **settings)
     assert "diverged" not in first and first.endswith("status 0")
     said = run(

@@ -79,9 +79,32 @@ def test_two_budgets_are_refused() -> None:
     with pytest.raises(ConfigError, match="auto_size needs a time"):
         load_config(auto_size=True)
 
+    with pytest.raises(ConfigError, match="epochs and steps both set a budget: give one"):
+        load_config(epochs=1.0, steps=4)
+
+
+@pytest.mark.parametrize(
+    "budget", [{"minutes": 3.0}, {"epochs": 1.0}, {"epochs": 2.0}, {"tokens": 1000}, {"steps": 7}]
+)
+def test_a_budget_that_is_given_replaces_the_one_of_the_file(
+    tmp_path: Path, budget: dict[str, float]
+) -> None:
+    file = tmp_path / "mine.toml"
+    unset = {"minutes": None, "epochs": 1.0, "tokens": None, "steps": None}
+    for line in ("steps = 100", "tokens = 5000", "epochs = 4", "minutes = 2"):
+        file.write_text(f"[training]\n{line}\n")
+        found = load_config(file=file, **budget).flat()
+        assert {name: found[name] for name in unset} == unset | budget, line
+    file.write_text(load_config(steps=100).to_toml())  # which has epochs = 1.0 as well
+    found = load_config(file=file, **budget).flat()
+    assert {name: found[name] for name in unset} == unset | budget
+
 
 def test_two_budgets_in_a_file_are_refused_by_its_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
+    file.write_text("[training]\nepochs = 3\nsteps = 1000\n")
+    with pytest.raises(ConfigError, match=r"mine\.toml: epochs and steps both set a budget"):
+        load_config(file=file)
     file.write_text("[training]\nminutes = 3\ntokens = 1000\n")
     with pytest.raises(ConfigError, match=r"mine\.toml: minutes and tokens both set a budget"):
         load_config(file=file)
@@ -174,6 +197,20 @@ def test_what_was_chosen_is_kept_and_a_resumed_run_measures_nothing(
     again = ckpt.find_model_folder(run, "last")
     assert ckpt.step_of(again) == step
     assert (again / "model.safetensors").read_bytes() == before
+
+
+def test_what_a_start_without_text_chose_is_chosen_anew(tmp_path: Path, words: list[str]) -> None:
+    chosen = tmp_path / "run" / "chosen.toml"
+    (tmp_path / "empty.txt").write_text("")
+    text = words.index("--data-path") + 1
+    status, said = in_this_process([*words[:text], str(tmp_path / "empty.txt"), *words[text + 1 :]])
+    assert status == 2 and "no text" in said
+    chosen.write_text(chosen.read_text().replace("hidden_size = 64", "hidden_size = 32"))
+    status, said = in_this_process(words)
+    assert status == 0, said
+    assert "chosen     64 wide" in said and "0.0M" not in said
+    assert "ignored: " not in said  # the vocabulary, for which nobody has asked
+    assert tomllib.loads(chosen.read_text())["model"]["hidden_size"] == 64
 
 
 def test_a_run_that_goes_on_with_more_minutes_trains_on_more_tokens(

@@ -158,7 +158,7 @@ def test_the_older_text_ends_where_the_settings_say_and_a_change_of_it_is_told(
     with older.open("a") as file:
         file.write("<sep>one more")
     status, said = place.run("separated", **settings)
-    assert status == 0 and f"the text has changed since: {older}" in said, said
+    assert status == 0 and f"the text is not as it was: {older} has changed since." in said, said
 
 
 def test_a_prepared_dataset_can_be_replayed(place: Place) -> None:

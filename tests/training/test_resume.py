@@ -197,10 +197,11 @@ def test_after_damage_new_checkpoints_are_kept_though_damaged_ones_are_of_later_
 def test_settings_that_change_the_result_are_refused_with_all_their_differences(
     launch: Launch,
 ) -> None:
-    status, said = launch.here("whole", seed=7, hidden_size=64, log_interval=5)
+    status, said = launch.here("whole", seed=7, hidden_size=64, learning_rate=0.01, log_interval=5)
     assert status == 2
     assert "training.seed: 1337 in the run, now 7" in said
     assert "model.hidden_size: 32 in the run, now 64" in said
+    assert "training.learning_rate: not set in the run, now 0.01" in said
     assert "log_interval" not in said  # changes nothing
     assert "--override" in said and "Traceback" not in said
     launch.assert_equal("whole")

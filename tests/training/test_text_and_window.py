@@ -38,7 +38,7 @@ def test_a_resumed_run_says_that_its_text_has_changed_and_what_to_do(
         status, said = run(named, tmp_path / "run", *more)
         assert status == 0
         assert (
-            f"the text has changed since: {'it was made without ' if folder else ''}{grown}" in said
+            f"the text is not as it was: {'it was made without ' if folder else ''}{grown}" in said
         )
         assert f"--init-from {tmp_path / 'run'} and a new --out-dir" in said
     manifest = json.loads((tmp_path / "run" / "data" / "dataset.json").read_text())

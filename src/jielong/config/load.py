@@ -16,7 +16,7 @@ from jielong.errors import ConfigError
 
 PACKAGED_PRESETS = Path(__file__).parents[1] / "configs"  # where a wheel puts them
 DEFAULT_MINUTES = 10.0  # of a run for which nothing is said but its text
-BUDGETS = ("epochs", "tokens", "steps")  # beside minutes
+BUDGETS = ("minutes", "epochs", "tokens", "steps")  # each says how long a run trains
 SOURCE_PRESETS = Path(__file__).parents[3] / "configs"
 
 
@@ -73,11 +73,11 @@ def with_default_budget(
     """Add what follows where no preset, size or budget is given: the best model in 10 minutes.
 
     Raises:
-        ConfigError: `minutes` is given beside another budget.
+        ConfigError: several budgets are given.
     """
     values = dict(values)
     _check_budgets(values)
-    budgeted = any(name in values for name in BUDGETS)
+    budgeted = any(name in values for name in BUDGETS if name != "minutes")
     sized = (
         preset or file or values.get("init_from") or any(name in values for name in MODEL_FIELDS)
     )
@@ -90,24 +90,29 @@ def with_default_budget(
     return values
 
 
-def _check_budgets(values: Mapping[str, Any], where: str = "") -> None:
-    other = next((name for name in BUDGETS if values.get(name) is not None), None)
-    if values.get("minutes") is not None and other is not None:
-        raise ConfigError(f"{where}minutes and {other} both set a budget: give one")
+def _check_budgets(values: Mapping[str, Any], where: str = "") -> bool:
+    """Return whether a layer of values sets a budget; two of them are an error."""
+    given = [name for name in BUDGETS if values.get(name) is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{where}{given[0]} and {given[1]} both set a budget: give one")
+    return bool(given)
 
 
 def load_config(preset: str | None = None, file: str | Path | None = None, **values: Any) -> Config:
-    """Merge the layers of a run's config.
+    """Merge the layers of a run's config. A budget in `values` replaces any other.
 
     Raises:
-        ConfigError: as in `Config.with_values` and `load_toml`.
+        ConfigError: as in `Config.with_values` and `load_toml`; or a layer has two budgets.
     """
     merged: dict[str, Any] = {}
     in_file = load_toml(file) if file else {}
     # a run's own config.toml has every setting, most of them as they are by default
     changed = {k: v for k, v in in_file.items() if k in FIELDS and v != FIELDS[k].default}
     _check_budgets(changed, f"{file}: ")
-    for layer in (load_preset(preset) if preset else {}, in_file, values):
+    layers = [load_preset(preset) if preset else {}, in_file]
+    if _check_budgets(values):
+        layers = [{k: v for k, v in layer.items() if k not in BUDGETS} for layer in layers]
+    for layer in (*layers, values):
         if layer.keys() & BATCH_ALIASES.keys():  # a later layer's batch replaces an earlier one's
             merged.pop("global_batch_size", None)
         if "global_batch_size" in layer:

@@ -33,12 +33,12 @@ IGNORE_INDEX = -100  # a target that does not count (torch's value), such as pad
 class TrainingConfig:
     """Budget, optimizer, schedule and precision."""
 
-    epochs: float = option(1.0, "Passes over the data, unless steps or tokens is set.", low=0.0)
+    epochs: float = option(1.0, "Budget in passes over the data.", low=0.0)
     steps: int | None = option(None, "Budget in optimizer steps.", low=1)
     minutes: float | None = option(
         None,
-        "Budget in minutes from the start: this machine's speed is measured once, and the tokens "
-        "that fit are kept with the run.",
+        "Budget in minutes from the start: the tokens that fit follow from this machine's speed, "
+        "and are kept with the run.",
         low=0.1,
     )
     auto_size: bool = option(

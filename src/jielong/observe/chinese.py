@@ -55,6 +55,11 @@ SETUP = {
     ),
     "once an update": "每次更新相加一次",
     "with each micro-batch": "每个微批次都相加",
+    "budget     {steps} steps of {first} to {windows} tokens = {n} tokens ({epochs} epochs, {each} "
+    "per parameter)": (
+        "预算       {steps} 步 × {first} 到 {windows} token = {n} token（{epochs} 轮，每参数 "
+        "{each} 个）"
+    ),
     "budget     {steps} steps of {windows} tokens = {n} tokens ({epochs} epochs, {each} per "
     "parameter)": (
         "预算       {steps} 步 × {windows} token = {n} token（{epochs} 轮，每参数 {each} 个）"
@@ -88,10 +93,9 @@ SETUP = {
         "内存       放得下 {n} 个窗口的微批次，全局批次有 {all} 个"
     ),
     "chosen     {width} wide, {layers} layers, vocabulary {v}: the largest that can see enough "
-    "tokens in {minutes} minutes here, {n}M of a text of about {all}M": (
+    "tokens in {minutes} minutes here, {n} of a text of about {all}": (
         "选定       宽 {width}，{layers} 层，词表 {v}：在这里 {minutes} 分钟内能看到足够 token "
-        "的最大模型，"
-        "{n}M 个，文本约 {all}M"
+        "的最大模型，{n} 个，文本约 {all} 个"
     ),
     "the text is read {n} times: more would only memorise it. {what}": (
         "文本读 {n} 遍：再多只是死记。{what}"
@@ -103,7 +107,7 @@ SETUP = {
         "窗口       {n} 个 token，而不是 data.max_seq_len 所说的 {asked}：可训练的文本只有 "
         "{all} 个 token"
     ),
-    "the text has changed since: {what}. This run goes on with the tokens it has; to train on the "
+    "the text is not as it was: {what}. This run goes on with the tokens it has; to train on the "
     "text as it is now, start another run from this one's model: --init-from {as_is} and a new "
     "--out-dir": (
         "文本后来改变了：{what}。本次训练继续用它已有的 token；要用现在的文本训练，请从本次的模型"

@@ -50,6 +50,11 @@ DATA = {
     "  note           {what}": "  注意           {what}",
     "  sample         {as_is}": "  样本           {as_is}",
     "none": "无",
+    "  WARNING        about {share} of the held-out text also stands in the training text: its "
+    "loss will be too low": "  警告           留出文本约有 {share} 也在训练文本里：留出损失会偏低",
+    "{a} training document also occurs in the held-out text: its loss will be too low": (
+        "有 {a} 篇训练文档也出现在留出文本里：留出损失会偏低"
+    ),
     "{a} training documents also occur in the held-out text: its loss will be too low": (
         "有 {a} 篇训练文档也出现在留出文本里：留出损失会偏低"
     ),
@@ -72,6 +77,8 @@ DATA = {
         "警告：{as_is} 既用来训练又被留出（--validation-path），所以留出损失说明的是背下了多少，"
         "而不是模型有多好；去掉 --validation-path，就会自动留出一部分"
     ),
+    "{as_is}: read as JSON, which it holds": "{as_is}：内容是 JSON，按 JSON 读取",
+    "{as_is}: read as {codec}": "{as_is}：按 {codec} 读取",
     "{as_is}: named more than once, read as often": "{as_is}：给出了不止一次，就读这么多次",
     "{as_is}: trained on, although named like held-out text; to measure on it instead, leave it "
     "out and give --validation-path {as_is_path}": (
@@ -107,18 +114,27 @@ DATA = {
         "共 {n} 行，平均 {size} 字节，没有空行；如果每行是一段独立的文本：--text-unit line"
     ),
     "  texts          {list}": "  文本数         {list}",
+    # as whole lines: the longest form that fits is taken
+    "  texts          {n} pieces of long texts": "  文本数         长文本的 {n} 段",
+    "  texts          {n} whole files, {m} pieces of long texts": (
+        "  文本数         {n} 个完整的文件，长文本的 {m} 段"
+    ),
+    "{n} row": "{n} 行",
+    "{n} conversation": "{n} 段对话",
+    "{n} whole file": "{n} 个完整的文件",
+    "{n} line": "{n} 行",
+    "{n} paragraph": "{n} 段",
     "{n} rows": "{n} 行",
     "{n} conversations": "{n} 段对话",
     "{n} whole files": "{n} 个完整的文件",
-    "{n} pieces of long texts": "长文本的 {n} 段",
     "{n} lines": "{n} 行",
     "{n} paragraphs": "{n} 段",
     "{n} ended by {as_is}": "{n} 段以 {as_is} 结束",
-    "{n} documents and pieces of long ones, {tokens} tokens ({share})": (
-        "{n} 篇文档和长文档的片段，{tokens} 个 token（{share}）"
+    "  held out       {n} documents and pieces of long ones, {tokens} tokens ({share})": (
+        "  留出           {n} 篇文档和长文档的片段，{tokens} 个 token（{share}）"
     ),
-    "{n} pieces of documents, {tokens} tokens ({share})": (
-        "文档的 {n} 个片段，{tokens} 个 token（{share}）"
+    "  held out       {n} pieces of documents, {tokens} tokens ({share})": (
+        "  留出           文档的 {n} 个片段，{tokens} 个 token（{share}）"
     ),
     "WARNING: {as_is}: both trained on and held out (--validation-path), so the held-out loss will "
     "be worthless": ("警告：{as_is} 既用来训练又被留出（--validation-path），所以留出损失没有意义"),

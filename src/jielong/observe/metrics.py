@@ -135,10 +135,11 @@ class MetricsFile:
             **more,
         )
 
-    def close(self) -> None:
+    def close(self, ending: str = "finished") -> None:
+        """Close the file, and the trackers of a run that is finished, stopped or failed."""
         if self.file:
             self.file.close()
-        self.trackers.close()
+        self.trackers.close(ending)
 
 
 class RunningMetrics:

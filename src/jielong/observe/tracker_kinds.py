@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COLUMNS = ["step", "prompt", "text"]
 MLFLOW_INTERVAL_S = 5.0  # between two requests
 MLFLOW_LONGEST = 500  # characters of a setting, MLflow's own limit
+MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
 class WandB:
@@ -54,8 +55,8 @@ class WandB:
     def rewind(self, step: int) -> None:
         """Do nothing: lower steps are accepted."""
 
-    def close(self) -> None:
-        self.run.finish()
+    def close(self, ending: str) -> None:
+        self.run.finish(exit_code=int(ending == "failed"))
 
 
 class SwanLab:
@@ -99,7 +100,7 @@ class SwanLab:
     def rewind(self, step: int) -> None:
         """Do nothing: SwanLab cannot delete or overwrite steps."""
 
-    def close(self) -> None:
+    def close(self, ending: str) -> None:
         self.run.finish()
 
 
@@ -133,7 +134,7 @@ class TensorBoard:
         self.writer.close()
         self._open(step)
 
-    def close(self) -> None:
+    def close(self, ending: str) -> None:
         self.writer.close()
 
 
@@ -169,7 +170,7 @@ class Trackio:
     def rewind(self, step: int) -> None:
         """Do nothing: steps are accepted in any order."""
 
-    def close(self) -> None:
+    def close(self, ending: str) -> None:
         self.finish()
 
 
@@ -215,9 +216,9 @@ class MLflow:
     def rewind(self, step: int) -> None:
         """Do nothing: steps are accepted in any order."""
 
-    def close(self) -> None:
+    def close(self, ending: str) -> None:
         self._send()
-        self.client.set_terminated(self.id)
+        self.client.set_terminated(self.id, status=MLFLOW_STATUS[ending])
 
     def _send(self) -> None:
         batch, self.waiting, self.sent = self.waiting, [], time.monotonic()

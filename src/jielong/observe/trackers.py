@@ -52,7 +52,7 @@ class Tracker(Protocol):
     def samples(self, step: int, samples: Sequence[Sample]) -> None: ...
     def picture(self, step: int, name: str, png: bytes) -> None: ...
     def rewind(self, step: int) -> None: ...  # later steps will be logged again
-    def close(self) -> None: ...
+    def close(self, ending: str) -> None: ...  # the run is finished, stopped or failed
 
 
 class SafeTracker:
@@ -88,9 +88,10 @@ class SafeTracker:
             tracker = self.tracker
             self._try(lambda: tracker.rewind(step))
 
-    def close(self) -> None:
+    def close(self, ending: str) -> None:
         if self.tracker is not None:
-            self._try(self.tracker.close)
+            tracker = self.tracker
+            self._try(lambda: tracker.close(ending))
 
     def _try(self, action: Callable[[], Any]) -> None:
         try:
@@ -129,9 +130,9 @@ class Trackers:
         for tracker in self.trackers:
             tracker.rewind(step)
 
-    def close(self) -> None:
+    def close(self, ending: str) -> None:
         for tracker in self.trackers:
-            tracker.close()
+            tracker.close(ending)
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -121,7 +121,7 @@ class RunFolder:
         if self.config_file.exists() and self.started and not override:
             stored = self.stored_config().flat()
             changes = [
-                f"  {FIELDS[name].label}: {stored[name]!r} in the run, now {value!r}"
+                f"  {FIELDS[name].label}: {_shown(stored[name])} in the run, now {_shown(value)}"
                 for name, value in config.flat().items()
                 if not same_setting(name, stored[name], value) and not FIELDS[name].metadata["free"]
             ]
@@ -142,6 +142,10 @@ class RunFolder:
     def write_config(self, config: Config) -> None:
         """Write config.toml atomically."""
         write_file(self.config_file, config.to_toml().encode())
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else repr(value)
 
 
 def _is_alive(pid: int) -> bool:

@@ -61,7 +61,7 @@ def ensure_dataset(
         log(f"dataset {folder} (the run's own)")
         if changes := _changes_of_text(config, tokenizer, folder, sources):
             log(
-                f"the text has changed since: {'; '.join(changes[:3])}. This run goes on with the "
+                f"the text is not as it was: {'; '.join(changes[:3])}. This run goes on with the "
                 "tokens it has; to train on the text as it is now, start another run from this "
                 f"one's model: --init-from {config.run.out_dir} and a new --out-dir"
             )

@@ -37,8 +37,8 @@ CHOSEN = "chosen.toml"
 LATER = ("dtype", "minutes", "tokens", "teachers")  # what is chosen after the size
 SIZE = "hidden_size"  # is there once a size has been chosen
 BYTES_PER_TOKEN = 3.0  # about, before there is a tokenizer
-USED_SHARE = 0.92  # of the time; the rest is for the end of the run, and for other work's noise
-TAUGHT = 1.4  # times as long takes training with a teacher, which predicts as well
+USED_SHARE = 0.92  # of the time; the rest is for the end of the run, and for other programs' noise
+TAUGHT = 1.4  # training with a teacher takes so many times as long, since it predicts as well
 MOST_TEACHERS = 3
 PAUSE_S = 0.5  # for the checkpoint and the sample of each validation
 
@@ -71,7 +71,8 @@ def choose_size(
     if not config.training.auto_size:
         return config
     file = folder.path / CHOSEN
-    kept = load_toml(file) if file.exists() else {}
+    # what a start chose that found no text to begin with was perhaps for another text or time
+    kept = load_toml(file) if file.exists() and folder.started else {}
     if SIZE in kept:
         return config.with_values(**{k: v for k, v in kept.items() if k not in LATER})
     measured = text()
@@ -86,7 +87,7 @@ def choose_size(
     log(
         f"chosen     {size.hidden_size} wide, {size.num_hidden_layers} layers, vocabulary "
         f"{vocabulary}: the largest that can see enough tokens in {config.training.minutes:g} "
-        f"minutes here, {tokens / 1e6:.1f}M of a text of about {text_tokens / 1e6:.2g}M"
+        f"minutes here, {_counted(tokens)} of a text of about {_counted(text_tokens)}"
     )
     values = size.values() | {"vocab_size": vocabulary}
     write_chosen(file, kept | values)
@@ -219,6 +220,10 @@ def tokens_in(
         else:
             high = tokens
     return low
+
+
+def _counted(tokens: float) -> str:
+    return f"{tokens / 1e6:.1f}M" if tokens >= 1e6 else f"{float(f'{tokens:.2g}'):,.0f}"
 
 
 def _seconds_left(config: Config, started: float) -> float:

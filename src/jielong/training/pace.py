@@ -3,71 +3,124 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Callable
+from collections import deque
+from dataclasses import dataclass
 
 from jielong.checkpoint.checkpoint import step_name
-from jielong.training.minutes import replace_tokens
+from jielong.training.minutes import PAUSE_S, replace_tokens
 from jielong.training.save_or_warn import save_checkpoint_or_warn, settle_saves
-from jielong.training.scaling import MOST_EPOCHS
+from jielong.training.scaling import EVALUATION, MOST_EPOCHS
 from jielong.training.state import TrainState
 
 # Share of a run from which on its budget stays: the learning rate falls towards the end as planned.
 LATEST_CHECK = 0.48
-FIRST_CHECK = 0.06  # of the time left must be trained before its speed tells anything,
-LATER_CHECK = 0.2  # and so much after a correction, or noise is corrected by noise
 MOST_CHANGE = 4.0  # times what is left, in one correction
-TOLERANCE = 0.05  # of what is left
 LEAST_TOTAL = 1.5  # of the tokens done: the least that a budget is cut to
-USED_SHARE = 0.97  # of the time left; the rest is for the end of the run
+USED_SHARE = 0.99  # of the time left; the rest is for noise
+END_S = 1.5  # for the last checkpoint and report
+
+
+@dataclass(frozen=True)
+class Check:
+    """A look at the budget: from which share of the run on, and the error that is let pass."""
+
+    share: float  # of the steps, or of the time if that comes first
+    tolerance: float  # of the training that is left
+
+
+# Early on only what is grossly wrong is corrected: the speed of the first, smaller batches tells
+# little of that of the others, and a correction costs a restart. The last one settles it.
+CHECKS = (Check(0.1, 0.3), Check(0.25, 0.1), Check(0.44, 0.015))
 
 
 class Pace:
-    """The speed of training since the start, and of the pauses for validations and checkpoints."""
+    """The speed of training by its latest half, and of the pauses for validations and checkpoints.
 
-    def __init__(self, work: Callable[[int], float], first_step: int) -> None:
-        """Begin at `first_step`.
+    A run keeps it when its budget is corrected, so that what was measured counts on.
+    """
 
-        Args:
-            work: the work done before a step, in any unit: early batches are smaller.
-        """
-        self.work, self.first_step = work, first_step
-        self.step, self.trained_s = first_step, 0.0
+    def __init__(self) -> None:
+        self.work = 0.0  # up to which training has been measured
+        self.total_s = self.recent_s = self.recent_work = 0.0
+        self.recent: deque[tuple[float, float]] = deque()  # work and seconds of each stretch
         self.pauses: list[float] = []
-        self.checked_s = 0.0  # of training when the budget was last looked at
+        self.checks = 0  # of CHECKS that are done
 
-    def trained(self, step: int, seconds: float) -> None:
-        """Count time of training, up to `step`."""
-        self.step, self.trained_s = step, self.trained_s + seconds
+    def start(self, work: float, step: int, total_steps: int) -> None:
+        """Training begins, or goes on, at `step`, after so much `work`, in any unit."""
+        self.work = work
+        self.checks = sum(step >= check.share * total_steps for check in CHECKS)
+
+    def trained(self, work: float, seconds: float) -> None:
+        """Count the seconds of training since the last call, up to `work`."""
+        self.recent.append((work - self.work, seconds))
+        self.work = work
+        self.total_s += seconds
+        self.recent_s += seconds
+        self.recent_work += self.recent[-1][0]
+        while len(self.recent) > 1 and self.recent_s - self.recent[0][1] >= self.total_s / 2:
+            old_work, old_s = self.recent.popleft()
+            self.recent_s -= old_s
+            self.recent_work -= old_work
 
     def paused(self, seconds: float) -> None:
-        """Count the time of a validation or checkpoint, of which more will come."""
+        """Count the time of a validation or checkpoint."""
         self.pauses.append(seconds)
 
-    def tells_enough(self, available: float) -> bool:
-        """Whether to look at the budget: first after a share of the time, then after twice as much.
+    def seconds_of(self, work: float) -> float:
+        """Return the seconds of training that some work takes."""
+        return work * self.recent_s / max(1e-9, self.recent_work)
+
+    def pause_s(self, expected: float) -> float:
+        """Return the seconds of a pause: the median of what was `expected` and of those so far.
+
+        Not the mean, since the first one also imports what it needs.
+        """
+        return statistics.median_low([expected, *self.pauses])
+
+    def check_due(
+        self, step: int, next_step: int, total_steps: int, available: float
+    ) -> Check | None:
+        """Return the check of the budget that is due after `step`, once.
 
         Args:
+            next_step: when this is asked again; the last check comes before it would be too late.
             available: seconds until the run should end.
         """
-        share = LATER_CHECK if self.first_step else FIRST_CHECK
-        return self.trained_s >= max(share * available, 2 * self.checked_s)
+        share = max(step / total_steps, self.total_s / max(1e-9, self.total_s + available))
+        due = sum(share >= check.share for check in CHECKS)
+        if next_step >= LATEST_CHECK * total_steps:
+            due = len(CHECKS)
+        if due <= self.checks:
+            return None
+        self.checks = due
+        return CHECKS[due - 1]
 
-    def training_left(self, step: int, total_steps: int) -> float:
-        """Return the seconds of training from `step` to `total_steps`."""
-        done = self.work(self.step) - self.work(self.first_step)
-        return (self.work(total_steps) - self.work(step)) * self.trained_s / max(1.0, done)
 
-    def pauses_left(self, count: int) -> float:
-        """Return the seconds of `count` pauses."""
-        return count * sum(self.pauses) / len(self.pauses) if self.pauses else 0.0
+def training_left(state: TrainState, pace: Pace) -> float:
+    """Return the seconds of training until the end of the run."""
+    step, total = state.progress.step, state.plan.total_steps
+    return pace.seconds_of(state.work_before(total) - state.work_before(step))
+
+
+def pauses_left(state: TrainState, pace: Pace) -> float:
+    """Return the seconds of validations until the end of the run, with the one of all the text."""
+    plan, window = state.plan, state.config.data.max_seq_len
+    splits = [text.dataset.validation for text in state.texts.every]
+    whole = [len(split) for split in splits if split is not None]
+    each = [min(tokens, plan.eval_tokens) for tokens in whole]
+    expected = PAUSE_S + EVALUATION * pace.seconds_of(sum(each) / window)
+    count = float(math.ceil((plan.total_steps - state.progress.step) / plan.eval_interval))
+    if each != whole:
+        count += sum(whole) / sum(each)
+    return count * pace.pause_s(expected)
 
 
 def seconds_left(state: TrainState, pace: Pace) -> float:
     """Return the seconds that the run still takes."""
-    step, total = state.progress.step, state.plan.total_steps
-    validations = math.ceil((total - step) / state.plan.eval_interval)
-    return pace.training_left(step, total) + pace.pauses_left(validations)
+    return training_left(state, pace) + pauses_left(state, pace)
 
 
 def corrects_budget(state: TrainState, pace: Pace) -> bool:
@@ -111,12 +164,12 @@ def corrects_budget(state: TrainState, pace: Pace) -> bool:
 
 def _fitting_tokens(state: TrainState, pace: Pace, available: float) -> int | None:
     """Tokens of a run that ends in `available` seconds; none if it does so about as it is."""
-    if not pace.tells_enough(available):
-        return None
-    pace.checked_s = pace.trained_s
     step, total, window = state.progress.step, state.plan.total_steps, state.config.data.max_seq_len
-    training = pace.training_left(step, total)
-    pauses = seconds_left(state, pace) - training
+    check = pace.check_due(step, step + state.config.run.log_interval, total, available)
+    if check is None:
+        return None
+    training = training_left(state, pace)
+    pauses = pauses_left(state, pace) + END_S
     # at least half of the time is for training, as in the first budget
     ratio = max(available * USED_SHARE - pauses, available / 2) / max(1e-9, training)
     ratio = min(MOST_CHANGE, max(1 / MOST_CHANGE, ratio))
@@ -125,4 +178,7 @@ def _fitting_tokens(state: TrainState, pace: Pace, available: float) -> int | No
     tokens = max(done + (planned - done) * ratio, LEAST_TOTAL * done)
     epoch = len(state.dataset.train) * state.batches.windows / state.batches.main_windows
     tokens = min(tokens, MOST_EPOCHS * epoch)
-    return None if abs(tokens - planned) <= TOLERANCE * (planned - done) else round(tokens)
+    change = abs(tokens - planned) / (planned - done)
+    # a correction is a restart, which takes about as long as a pause
+    gained = change * training > max(END_S, pace.pause_s(END_S))
+    return round(tokens) if gained and change > check.tolerance else None

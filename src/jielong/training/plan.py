@@ -195,7 +195,7 @@ def _global_batch(
 
 
 def _tokens_per_step(asked: Config, train: Stream, mixture: Mixture | None) -> float:
-    """Tokens of a global batch that follow from the budget, in whichever way it is given."""
+    """Tokens of a global batch, which follow from the budget in steps, tokens or epochs."""
     t, window, width = asked.training, asked.data.max_seq_len, asked.model.hidden_size
     if t.steps is not None:  # tokens = steps · batch, put into batch = 2 · √tokens
         return max(4.0 * t.steps, 12 * width)

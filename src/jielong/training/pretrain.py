@@ -94,9 +94,10 @@ class Place:
 def run(config: Config, place: Place, override: bool, verify: bool) -> RunResult:
     """A run, after those that make its teachers."""
     started = time.monotonic()
-    result = run_part(config, place, override, verify, started)
+    pace = Pace()
+    result = run_part(config, place, override, verify, started, pace)
     while result is None:  # its budget was corrected
-        result = run_part(config, place, override, False, started, goes_on=True)
+        result = run_part(config, place, override, False, started, pace, goes_on=True)
     return result
 
 
@@ -106,12 +107,14 @@ def run_part(
     override: bool,
     verify: bool,
     started: float,
+    pace: Pace,
     goes_on: bool = False,
 ) -> RunResult | None:
     """A run as far as its end, a signal, or where its budget is corrected: then the result is None.
 
     Args:
         started: when the run began, as `time.monotonic` says.
+        pace: what is known of its speed.
         goes_on: with a corrected budget, of which all has been said.
     """
     world, machine, console = place.world, place.machine, place.console
@@ -151,7 +154,7 @@ def run_part(
             choose_micro_batch_size(state)
             compile_if_it_pays(state)
             with StopSignals() as signals:
-                if train_to_end(state, signals):
+                if train_to_end(state, signals, pace):
                     return None
                 received = signals.received
         elif complete:
@@ -161,7 +164,7 @@ def run_part(
         return result_of(state, received, time.monotonic() - started)
 
 
-def train_to_end(state: TrainState, signals: StopSignals) -> bool:
+def train_to_end(state: TrainState, signals: StopSignals, pace: Pace) -> bool:
     """Train; go back to the last checkpoint where the loss jumps and the settings say so.
 
     Returns:
@@ -173,7 +176,7 @@ def train_to_end(state: TrainState, signals: StopSignals) -> bool:
     with watching(state, signals) as watch:
         while True:
             try:
-                corrected = watch.goes_on = train(state, signals, watch)
+                corrected = watch.goes_on = train(state, signals, watch, pace)
                 break
             except LossSpikeError:
                 rewind_run(state)
@@ -183,7 +186,7 @@ def train_to_end(state: TrainState, signals: StopSignals) -> bool:
     return corrected
 
 
-def train(state: TrainState, signals: StopSignals, watch: Watch) -> bool:
+def train(state: TrainState, signals: StopSignals, watch: Watch, pace: Pace) -> bool:
     """The loop: step, log, validate, save; until the budget is spent or a signal asks to stop.
 
     Returns:
@@ -191,7 +194,7 @@ def train(state: TrainState, signals: StopSignals, watch: Watch) -> bool:
     """
     c, total = state.config, state.plan.total_steps
     progress, console = state.progress, state.console
-    pace = Pace(state.work_before, progress.step)
+    pace.start(state.work_before(progress.step), progress.step, total)
     console.start(progress.step, total, *watch.curves())
     if is_missing(state):
         catch_up(state)
@@ -211,7 +214,7 @@ def train(state: TrainState, signals: StopSignals, watch: Watch) -> bool:
                 console.line(explain_first_loss(result.loss, c.model.vocab_size))
             if done % c.run.log_interval == 0 or done == total:
                 lr = state.plan.learning_rate * lr_scale
-                pace.trained(done, means.seconds)
+                pace.trained(state.work_before(done), means.seconds)
                 watch.training(done, means, lr, result, seconds_left(state, pace))
                 means.reset()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes

@@ -28,7 +28,7 @@ SHARE = RATE_TRIAL_SHARE  # the most that the whole trial takes
 # A trial ends before a high rate has regained what it lost at first, so it favours low rates: the
 # highest rate is taken whose loss is at most so much above the best one's.
 TOLERANCE = 0.03
-LEAST_STEPS = 3  # at each rate: so many tell the rates apart (docs/experiments.md)
+LEAST_STEPS = 3  # at each rate; fewer do not tell the rates apart (docs/experiments.md)
 MOST_STEPS = 100
 
 

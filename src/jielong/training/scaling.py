@@ -14,19 +14,19 @@ import torch
 from jielong.config.settings import Config
 
 REPEATED = 1.5  # epochs from which on a text counts as read more than once
-UPDATE_TOKENS = 4  # that training takes as long as an update of Muon, for each unit of width
-MOST_EPOCHS = 30  # that --minutes has a text read: what more would teach, it would only memorise
+UPDATE_TOKENS = 4  # for each unit of width: training on so many takes as long as a Muon update
+MOST_EPOCHS = 30  # of a run of --minutes: beyond them it would only memorise the text
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
-# At its end a run has its text without noise, as what it will be asked about: for so many epochs,
-# of which more would be memorised, and at most for that share of it.
+# A run ends on its text without noise, since the text that it will be used on has none: for so many
+# epochs, as more of them would be memorised, and at most this share of the run.
 PLAIN_EPOCHS, PLAIN_SHARE = 2.5, 0.35
-EVALUATION = 1 / 3  # the work of a token that is only predicted, over one that is trained on
+EVALUATION = 1 / 3  # the work of evaluating a token, as a share of that of training on it
 EVAL_SHARE = 0.05  # of the time, for validations
 FEWEST_EVAL_TOKENS, MOST_EVAL_TOKENS = 2**13, 2**16
 RATE_TRIAL_SHARE = 0.05  # of a run's work, for the trial of learning rates after --init-from
-FIRST_BATCHES = 5.0  # tokens of a batch over the root of the tokens before it
-MICRO_BATCH_TOKENS = 2**15  # more at once needs memory and gains no speed
-CPU_TOKENS = 2**11  # at once: with these its caches do best
+FIRST_BATCHES = 5.0  # times the root of the tokens so far: the tokens of an early batch
+MICRO_BATCH_TOKENS = 2**15  # in one pass; more needs memory and gains no speed
+CPU_TOKENS = 2**11  # in one pass on a CPU: what fits its caches best
 
 
 @dataclass(frozen=True)

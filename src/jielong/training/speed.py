@@ -23,7 +23,7 @@ from jielong.training.scaling import (
 )
 from jielong.training.step import TrainStep
 
-LEAST_REPEATS, LEAST_S = 3, 1.0  # of what is timed
+LEAST_REPEATS, LEAST_S = 3, 1.0  # work is repeated so often, and for so long, to be timed
 
 
 @dataclass(frozen=True)

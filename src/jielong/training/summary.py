@@ -170,6 +170,8 @@ def explain_best(state: TrainState) -> str | None:
 
 def settings_not_used(asked: Config, used: Config) -> list[str]:
     """A line on what was asked of the model where its tokenizer or its start decides otherwise."""
+    if asked.training.auto_size:  # then nobody asked for it, and the tokenizer's line says it
+        return []
     unused = [
         f"{name}={value}"
         for name, spec in MODEL_FIELDS.items()

@@ -38,6 +38,7 @@ class Watch:
 
     Attributes:
         goes_on: the run ends here for a moment only, as its budget was corrected.
+        ending: how it has ended: finished, failed, or (as long as it goes on) stopped.
         flops_per_token, peak_flops: what MFU is computed from; peak None where it is not known.
     """
 
@@ -60,6 +61,7 @@ class Watch:
         self.told: set[str] = set()
         self.ranks = RankLog(state.folder.rank_log, state.world, self.device)
         self.goes_on = False
+        self.ending = "stopped"
         self.others = OtherPrograms()
 
     def start(self) -> None:
@@ -203,6 +205,7 @@ class Watch:
         Args:
             how: finished, stopped or failed.
         """
+        self.ending = how
         with suppress(OSError):  # a full disk may be what ended the run
             self.state.metrics.write("end", self.state.progress.step, state=how, why=why)
         self.report(last=True)
@@ -242,4 +245,4 @@ def watching(state: TrainState, signals: StopSignals) -> Iterator[Watch]:
             why = "the held-out loss has turned" if turned and not done else None
             watch.end("finished" if done or turned else "stopped", why)
     finally:
-        state.metrics.close()
+        state.metrics.close(watch.ending)

@@ -13,21 +13,16 @@ from collections import defaultdict
 import numpy as np
 
 from jielong.data.prepare.split import EncodedDocuments
+from jielong.data.prepare.token_runs import TokenRuns, mixed
 
 RUN = 5  # tokens
 SIMILAR = 0.8  # least share of runs in common: what `jielong clean` takes for near by default
-EACH = np.uint64(4)  # the runs count that begin with one of a quarter of the tokens
+EACH = 4  # the runs count that begin with one of a quarter of the tokens
 MOST_TOKENS = 2**26  # that are looked at
 SAMPLE = 2**11  # documents in the sample, at most
 SKETCH = 32  # least hashes of a document, by which it is compared
 COMPARED = 8  # documents with the same least hash that one is compared with
 _ODD = np.uint64(0x9E3779B97F4A7C15)
-_HALF = np.uint64(32)
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    values = (values ^ (values >> _HALF)) * _ODD
-    return values ^ (values >> _HALF)
 
 
 class NearCopies:
@@ -38,8 +33,7 @@ class NearCopies:
     """
 
     def __init__(self, vocab_size: int) -> None:
-        self._hashes = _mixed(np.arange(1, vocab_size + 1, dtype=np.uint64) * _ODD)
-        self._begins_run = self._hashes % EACH == 0
+        self._runs = TokenRuns(vocab_size, RUN, EACH, with_first=True)
         self._bound = 2**64
         self._tokens = self._sample = 0
         self._copies = defaultdict[int, float](float)  # by least hash
@@ -58,30 +52,15 @@ class NearCopies:
         begins = self._tokens + np.cumsum(documents.lengths) - documents.lengths
         self._tokens += len(documents.tokens)
         documents = documents.split([int(np.searchsorted(begins, MOST_TOKENS))])[0]
-        runs, starts = self._runs(documents)
+        runs, starts = self._runs.of(documents)
         if not len(runs):
             return
-        keys = _mixed(np.minimum.reduceat(runs, starts) * _ODD)
+        keys = mixed(np.minimum.reduceat(runs, starts) * _ODD)
         ends = np.append(starts[1:], len(runs))
         among = np.flatnonzero(keys <= np.uint64(self._bound - 1))
         for key, start, end in zip(*(v[among].tolist() for v in (keys, starts, ends)), strict=True):
             if key < self._bound:
                 self._enter(key, runs[start:end])
-
-    def _runs(self, documents: EncodedDocuments) -> tuple[np.ndarray, np.ndarray]:
-        """Return the hashes of the runs that count, and where those of each document begin."""
-        ends = np.cumsum(documents.lengths)
-        begins = ends - documents.lengths
-        chosen = self._begins_run[documents.tokens]
-        chosen[begins[documents.lengths > 0]] = True  # so that each document has one
-        places = np.flatnonzero(chosen)
-        of_document = np.searchsorted(ends, places, side="right")
-        inside = places + RUN <= ends[of_document]
-        places, of_document = places[inside], of_document[inside]
-        total = np.zeros(len(places), np.uint64)
-        for step in range(RUN):
-            total = total * _ODD + self._hashes[documents.tokens[places + step]]
-        return _mixed(total), np.flatnonzero(np.diff(of_document, prepend=-1))
 
     def _enter(self, key: int, runs: np.ndarray) -> None:
         """Compare a document of the sample with those before it."""

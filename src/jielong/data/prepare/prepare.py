@@ -27,6 +27,7 @@ from jielong.data.prepare.provenance import (
     warn_of_same_text,
 )
 from jielong.data.prepare.report import PrepareReport, describe
+from jielong.data.prepare.shared_text import SharedText
 from jielong.data.prepare.small_split import Split
 from jielong.data.prepare.split import (
     DistinctSample,
@@ -124,12 +125,13 @@ def _write_splits(
     left_out = LeftOut(folder, data.strict, data.allow_loss)
     account = _Account(left_out, log)
     distinct, held_out, shared = DistinctSample(), DistinctSample(), 0.0
-    near = NearCopies(vocab_size)
+    near, overlap = NearCopies(vocab_size), SharedText(vocab_size)
     with encoder(engine, data, tokenizer) as encoded:
         if sources.validation:
             for documents in account.take("validation", encoded(sources.validation)):
                 distinct.add(documents.hashes)
                 held_out.add(documents.hashes)
+                overlap.hold_out(documents)
                 documents.write(validation)
             if not validation.documents:
                 raise DataError("no usable text in data.validation_path" + left_out.summary())
@@ -139,6 +141,7 @@ def _write_splits(
         for documents in account.take("data", encoded(sources.data)):
             distinct.add(documents.hashes)
             near.add(documents)
+            overlap.train_on(documents)
             shared += held_out.count_in(documents.hashes)
             split.add(documents)
     split.finish()
@@ -151,6 +154,7 @@ def _write_splits(
         "duplicates_exact": distinct.exact,
         "near_duplicate_share": near.share,
         "shared_documents": round(shared),
+        "shared_text_share": overlap.share,
         "marked_documents": account.marked,
         "held_out_pieces": split.pieces,
         "too_small_to_hold_out": split.too_small,

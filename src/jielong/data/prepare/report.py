@@ -20,6 +20,7 @@ from jielong.tokenization.tokenizer import Tokenizer
 CHUNK = 2**20  # documents processed at once
 PERCENTILES = (5, 25, 50, 75, 95, 100)
 SAMPLE_TOKENS = 60
+MUCH_SHARED = 0.05  # of the held-out text
 MANY_NEAR, OF_DOCUMENTS = 0.05, 50  # share of near copies that is worth a word, and of how many
 
 
@@ -34,6 +35,8 @@ class PrepareReport:
         length_percentiles: tokens per document, bos and eos included, accurate to 0.1%.
         near_duplicate_share: share of the documents that repeat an earlier one, exactly or nearly,
             by a sample; None for a dataset of an earlier version.
+        shared_documents: training documents that occur in the text of `validation_path` as well.
+        shared_text_share: share of that text that occurs in the training text, by a sample.
         padding_share: share of positions that would be padding with one document per row of
             `max_seq_len`.
         truncated_share: share of tokens that would be cut off with such rows.
@@ -55,6 +58,7 @@ class PrepareReport:
     duplicates_exact: bool
     near_duplicate_share: float | None
     shared_documents: int
+    shared_text_share: float
     marked_documents: int
     held_out_pieces: int
     too_small_to_hold_out: bool
@@ -100,10 +104,20 @@ class PrepareReport:
             *self.about_texts,
             *(f"  note           {note}" for note in self.notes),
         ]
-        if self.shared_documents:
+        if self.shared_documents == 1:
+            lines.append(
+                "  note           1 training document also occurs in the held-out text: its loss "
+                "will be too low"
+            )
+        elif self.shared_documents:
             lines.append(
                 f"  note           {self.shared_documents:,} training documents also occur in the "
                 "held-out text: its loss will be too low"
+            )
+        elif self.shared_text_share >= MUCH_SHARED:
+            lines.append(
+                f"  WARNING        about {self.shared_text_share:.0%} of the held-out text also "
+                "stands in the training text: its loss will be too low"
             )
         if near is not None and near >= MANY_NEAR and self.documents >= OF_DOCUMENTS:
             lines.append(
@@ -172,6 +186,7 @@ def describe(
         duplicates_exact=counts["duplicates_exact"],
         near_duplicate_share=counts.get("near_duplicate_share"),
         shared_documents=counts["shared_documents"],
+        shared_text_share=counts.get("shared_text_share", 0.0),
         marked_documents=counts["marked_documents"],
         held_out_pieces=counts.get("held_out_pieces", 0),
         too_small_to_hold_out=counts.get("too_small_to_hold_out", False),

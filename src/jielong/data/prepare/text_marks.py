@@ -33,12 +33,12 @@ NAMED = 6  # marks that a note names
 LEAST_RULES = 4  # lines of --- that a note is made of
 LEAST_LINES, LEAST_LINE_BYTES = 20, 80  # of a file that may have one text a line
 UNITS = {
-    "row": "{:,} rows",
-    CONVERSATION: "{:,} conversations",
-    "file": "{:,} whole files",
-    "piece": "{:,} pieces of long texts",
-    "line": "{:,} lines",
-    "paragraph": "{:,} paragraphs",
+    "row": "{:,} row{s}",
+    CONVERSATION: "{:,} conversation{s}",
+    "file": "{:,} whole file{s}",
+    "piece": "{:,} piece{s} of long texts",
+    "line": "{:,} line{s}",
+    "paragraph": "{:,} paragraph{s}",
 }
 
 
@@ -110,7 +110,8 @@ class TextMarks:
             if document.unit in ("file", "piece"):
                 counts.rules.update(rule.strip() for rule in RULES.findall(document.text))
                 lines = document.text.split("\n")
-                counts.lines += len(lines)
+                # a piece need not end where a line does
+                counts.lines += len(lines) - (document.unit == "piece")
                 counts.blank_lines += sum(not line.strip() for line in lines[:-1])
                 counts.line_bytes += len(document.text.encode())
         return counts
@@ -142,7 +143,10 @@ def _described(counts: Mapping[str, Any]) -> list[str]:
     lines = []
     if units.keys() - {"row"}:
         each = [UNITS.get(u, "{:,} ended by " + u.replace("{", "")) for u in units]
-        said = ", ".join(text.format(n) for text, n in zip(each, units.values(), strict=True))
+        said = ", ".join(
+            text.format(n, s="" if n == 1 else "s")
+            for text, n in zip(each, units.values(), strict=True)
+        )
         lines.append(f"  texts          {said}")
     inside: dict[str, int] = counts.get("special_tokens_inside", {})
     if inside:
