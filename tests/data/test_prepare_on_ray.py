@@ -103,7 +103,8 @@ def test_a_mixture_is_that_of_the_local_engine(
         settings = {"mixture": mixture, "vocab_size": 400, "tokenizer_sample_bytes": 100_000}
         tokenizer = train_tokenizer(None, out / "tokenizer", said.append, engine, **settings)
         prepare_mixture(mixture, tokenizer_dir, out / "datasets", said.append, engine)
-        made[engine] = tokenizer.fingerprint, said, content(out / "datasets")
+        told = [line for line in said if "MB/s" not in line]  # how far it is, on a slow machine
+        made[engine] = tokenizer.fingerprint, told, content(out / "datasets")
     assert made["ray"] == made["local"]
 
 
