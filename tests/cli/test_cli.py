@@ -158,7 +158,7 @@ MISTAKES = {
     "pretrain --config nowhere.toml": ["nowhere.toml"],
     "pretrain --use-moe maybe": ["model.use_moe"],
     "pretrain --num-key-value-heads 3": ["num_key_value_heads"],
-    "pretrain --steps 5 --tokens 5 --data-path a": ["training.steps"],
+    "pretrain --steps 5 --tokens 5 --data-path a": ["tokens", "steps"],
     "pretrain --preset tiny": ["data.data_path", "sample:shakespeare"],
     "pretrain --preset tiny --data-path corpus.jsnol": ["corpus.jsnol", "corpus.jsonl"],
     "pretrain --preset tiny --data-path empty.jsonl": ["text"],

@@ -132,7 +132,7 @@ def test_a_tracker_that_fails_is_named_once_and_left_alone() -> None:
         def rewind(self, step: int) -> None:
             raise AssertionError("it was left alone")
 
-        def close(self) -> None:
+        def close(self, ending: str) -> None:
             raise AssertionError("it was left alone")
 
     said: list[str] = []
@@ -141,5 +141,5 @@ def test_a_tracker_that_fails_is_named_once_and_left_alone() -> None:
         tracker.log(step, {"train/loss": 1.0})
     tracker.samples(3, [("a", "b")])
     tracker.rewind(0)
-    tracker.close()
+    tracker.close("finished")
     assert len(said) == 1 and "wandb" in said[0] and "no network" in said[0]

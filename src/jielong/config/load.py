@@ -92,7 +92,7 @@ def with_default_budget(
 
 def _check_budgets(values: Mapping[str, Any], where: str = "") -> bool:
     """Return whether a layer of values sets a budget; two of them are an error."""
-    given = [name for name in BUDGETS if values.get(name) is not None]
+    given = [name for name in BUDGETS if values.get(name) not in (None, "none")]
     if len(given) > 1:
         raise ConfigError(f"{where}{given[0]} and {given[1]} both set a budget: give one")
     return bool(given)
