@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from common import save
 
 Curve = list[tuple[float, float]]  # seconds, bits per byte
-
-
-class ShortRun(NamedTuple):
-    """A run of ours that is no longer than it must be to end at another's loss."""
-
-    seconds: float
-    bits_per_byte: float
-    tokens: int
 
 
 def reached(curve: Curve, bits: float) -> float | None:
@@ -33,12 +24,7 @@ def reached(curve: Curve, bits: float) -> float | None:
 
 
 def keep(
-    name: str,
-    curves: dict[str, Curve],
-    title: str,
-    texts: list[str],
-    model: dict[str, int],
-    short_runs: Mapping[str, ShortRun | None] | None = None,
+    name: str, curves: dict[str, Curve], title: str, texts: list[str], model: dict[str, int]
 ) -> list[dict[str, Any]]:
     """Write the results so far and their picture; returns the rows of the table."""
     ours = curves.get("jielong", [])
@@ -55,13 +41,6 @@ def keep(
                 "times_faster": when and round(seconds / when, 1),
             }
         )
-        if run := (short_runs or {}).get(contender):
-            rows[-1]["run_that_ends_there"] = {
-                "seconds": round(run.seconds, 1),
-                "bits_per_byte": round(run.bits_per_byte, 4),
-                "tokens": run.tokens,
-                "times_faster": round(seconds / run.seconds, 1),
-            }
     result = {
         "documents": len(texts),
         "bytes": sum(len(text.encode()) for text in texts),
@@ -81,9 +60,6 @@ def show(rows: list[dict[str, Any]]) -> None:
             f"{row['contender']:10} {row['seconds']:8} {row['bits_per_byte']:10} "
             f"{when if when else '-':>12} {times if times else '-':>6}"
         )
-        if run := row.get("run_that_ends_there"):
-            ends = f"a run of {run['tokens']} tokens ends there"
-            print(f"{ends:>38} {run['seconds']:>6} {run['times_faster']:>6}")
 
 
 def plot(curves: dict[str, Curve], path: Path, title: str) -> None:

@@ -14,9 +14,6 @@ from the start of the process `jielong pretrain`, preparing included) and leaves
     trainer   the transformers Trainer on blocks of text, AdamW, warm-up and cosine
     litgpt    litgpt's pretraining on the same blocks and AdamW, in an environment of its own:
               `make bench-litgpt` makes that first
-
-With `--short-runs`, jielong also runs with as few `--tokens` as end where each of the others ended:
-its rate then falls there, as theirs did, and not at the end of the text.
 """
 
 from __future__ import annotations
@@ -36,7 +33,7 @@ import orjson
 import real_script
 import torch
 from common import RESULTS, SCRATCH, as_jsonl, corpus, read_texts, results, split
-from loss_report import Curve, ShortRun, keep, reached, show
+from loss_report import Curve, keep, show
 
 from jielong.evaluation.likelihood import Likelihood, evaluate_documents
 from jielong.model.transformer import ModelOutput
@@ -54,9 +51,6 @@ MODEL = {
     "num_key_value_heads": 2,
 }
 VOCABULARY, MEASURES = 6400, 24
-# of the shortest run that is as good: tokens of the first try, as a share of those after which the
-# whole run was as good on its way, and by how many times more the next ones have
-FIRST_SHARE, MORE = 0.5, 1.12
 
 
 def main() -> None:
@@ -68,9 +62,6 @@ def main() -> None:
     parser.add_argument("--script-flags", nargs="+", default=[], metavar="NAME=VALUE")
     parser.add_argument("--add", action="store_true", help="beside the results that are there")
     parser.add_argument("--short", action="store_true", help="a sixth of the text")
-    parser.add_argument(
-        "--short-runs", action="store_true", help="find runs of jielong that end where others did"
-    )
     parser.add_argument("--adamw-rate", type=float, default=3e-3)
     arguments = parser.parse_args()
     MODEL["hidden_size"] = arguments.hidden_size
@@ -80,28 +71,21 @@ def main() -> None:
     folder = SCRATCH / f"{arguments.corpus}-{'short' if arguments.short else 'whole'}"
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer = lay_out(texts, folder)
-    setting = (folder, tokenizer, window, batch, arguments)
     name = f"time_to_loss-{arguments.corpus}{'-short' if arguments.short else ''}"
     if arguments.hidden_size != 128:
         name += f"-h{arguments.hidden_size}"
     title = f"{arguments.corpus}, hidden {arguments.hidden_size}"
     curves: dict[str, Curve] = results(name).get("curves", {}) if arguments.add else {}
     rows: list[dict[str, Any]] = []
-    short_runs: dict[str, ShortRun] = {}
     for contender in arguments.contenders:
         if contender == "script" and (why := real_script.missing(arguments.script)):
             print(f"script     left out: {why}")
             continue
-        curve = CONTENDERS[contender](*setting)
+        curve = CONTENDERS[contender](folder, tokenizer, window, batch, arguments)
         curves[contender] = curve
         seconds, bits = curve[-1]
         print(f"{contender:10} {seconds:7.1f} s   ends at {bits:.4f} bits/byte", flush=True)
         rows = keep(name, curves, title, texts, MODEL)
-    if arguments.short_runs:
-        for contender, curve in curves.items():
-            if contender != "jielong":
-                short_runs[contender] = shortest_run(curve[-1][1], curves["jielong"], *setting)
-                rows = keep(name, curves, title, texts, MODEL, short_runs)
     show(rows)
     print(RESULTS / f"{name}.json")
 
@@ -144,35 +128,11 @@ def run_jielong(
     return curve
 
 
-def shortest_run(bits: float, whole: Curve, folder: Path, *setting: Any) -> ShortRun | None:
-    """The first of ever longer runs that ends at `bits` or lower.
-
-    Args:
-        whole: the curve of a run over all of the text.
-    """
-    when = reached(whole, bits)
-    if when is None:
-        return None
-    tokens = _tokens_of(folder) * when / whole[-1][0] * FIRST_SHARE
-    while True:
-        curve = run_jielong(folder, *setting, "--tokens", str(round(tokens)))
-        print(f"{round(tokens)} tokens end at {curve[-1][1]:.4f} after {curve[-1][0]:.1f} s")
-        if curve[-1][1] <= bits:
-            return ShortRun(curve[-1][0], curve[-1][1], round(tokens))
-        tokens *= MORE
-
-
-def _tokens_of(folder: Path) -> float:
-    """About how many tokens the training text has."""
-    return (folder / "train.jsonl").stat().st_size / 3.2
-
-
 def _steps(command: list[str]) -> int:
     """About how many steps the run will have, for even measuring; costs the clock nothing big."""
     window = int(command[command.index("--max-seq-len") + 1])
-    tokens = _tokens_of(Path(command[command.index("--data-path") + 1]).parent)
-    if "--tokens" in command:
-        tokens = int(command[command.index("--tokens") + 1])
+    text = Path(command[command.index("--data-path") + 1]).stat().st_size
+    tokens = text / 3.2
     return max(MEASURES, int(tokens / max(2 * tokens**0.5, window)))
 
 
