@@ -71,7 +71,7 @@ DATA = {
         "第 {step} 步的批次（共 {total} 步），第 {epoch} 轮"
     ),
     "X goes in, Y is to be predicted: the next token of X. Where Y is –, nothing counts in the "
-    "loss.": ("X 是输入，Y 是要预测的：X 的下一个 token。Y 为 – 的地方不计入损失。"),
+    "loss.": ("X 是输入，Y 是要预测的：X 的下一个 token。Y 为“–”的地方不计入损失。"),
     " A line is where a document begins.": "竖线处是一篇新文档的开头。",
     " Attention does not cross it.": "注意力不会越过它。",
     " Attention crosses it (--document-mask false).": "注意力会越过它（--document-mask false）。",
