@@ -37,13 +37,17 @@ def losses(run: Path) -> dict[int, float]:
     return {r["step"]: r["loss"] for r in map(json.loads, lines) if r["kind"] == "train"}
 
 
-def test_a_run_goes_on_where_one_of_its_processes_is_killed(
-    cluster: None, corpus_file: Path, tokenizer_dir: Path, tmp_path: Path
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_run_goes_on_where_one_of_its_processes_is_killed_or_hangs(
+    cluster: None, corpus_file: Path, tokenizer_dir: Path, tmp_path: Path, sent: signal.Signals
 ) -> None:
     settings = RUN | {"data_path": str(corpus_file), "tokenizer": str(tokenizer_dir)}
+    settings |= {"rank_timeout": 10}
     alone, shared = (settings | {"out_dir": str(tmp_path / name)} for name in ("alone", "ray"))
     killed: list[int] = []
-    watcher = threading.Thread(target=kill_one, args=(tmp_path / "ray" / "checkpoints", killed))
+    watcher = threading.Thread(
+        target=send_one, args=(tmp_path / "ray" / "checkpoints", killed, sent)
+    )
     watcher.start()
     result = pretrain(shared, engine="ray", ray_workers=2, language="en")
     watcher.join()
@@ -51,14 +55,16 @@ def test_a_run_goes_on_where_one_of_its_processes_is_killed(
     assert result.step == RUN["steps"]
     said = (tmp_path / "ray" / "ray" / "console.txt").read_text()
     assert said.count("resuming from") == 1 and said.count("device     cpu") == 2
+    if sent == signal.SIGSTOP:
+        assert "has said nothing" in said, said
     pretrain(alone, quiet=True)
     ours, theirs = losses(tmp_path / "ray"), losses(tmp_path / "alone")
     assert ours.keys() == theirs.keys()
     assert [ours[s] for s in ours] == pytest.approx([theirs[s] for s in ours], abs=1e-4)
 
 
-def kill_one(checkpoints: Path, killed: list[int]) -> None:
-    """Kill a process of the run once it has a checkpoint."""
+def send_one(checkpoints: Path, killed: list[int], sent: signal.Signals) -> None:
+    """Send a signal to a process of the run once it has a checkpoint."""
     deadline = time.monotonic() + 200
     while not killed and time.monotonic() < deadline:
         if list(checkpoints.glob("step-*")):
@@ -66,7 +72,7 @@ def kill_one(checkpoints: Path, killed: list[int]) -> None:
                 with contextlib.suppress(OSError):
                     if place.read_bytes().startswith(b"ray::RayTrainWorker"):
                         killed.append(int(place.parent.name))
-                        os.kill(killed[0], signal.SIGKILL)
+                        os.kill(killed[0], sent)
                         return
         time.sleep(0.01)
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import _get_default_store
 
 from jielong.errors import AnotherRankError
 from jielong.runtime.meeting import meet
@@ -139,7 +140,7 @@ def launched_by_torchrun() -> bool:
 def init_world(device_type: str, rank_timeout_s: float) -> Iterator[World]:
     """Join the processes that torchrun started, and leave the process group at the end.
 
-    Processes that Ray started are joined already, and it ends them.
+    Processes that Ray started are joined already, and it ends them; they watch each other alike.
 
     Args:
         rank_timeout_s: after which a rank that hangs or says nothing ends the run.
@@ -151,7 +152,13 @@ def init_world(device_type: str, rank_timeout_s: float) -> Iterator[World]:
         local_rank = int(os.environ["LOCAL_RANK"])
         if device_type == "cuda":
             torch.cuda.set_device(local_rank)
-        yield World(dist.get_rank(), dist.get_world_size(), local_rank)
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        if world_size == 1:
+            yield World(local_rank=local_rank)
+            return
+        watchdog = Watchdog(_get_default_store(), rank, world_size, rank_timeout_s)
+        with _watched(watchdog):
+            yield World(rank, world_size, local_rank, watchdog)
         return
     if not launched_by_torchrun():
         yield World()
@@ -170,7 +177,20 @@ def init_world(device_type: str, rank_timeout_s: float) -> Iterator[World]:
     )
     watchdog = Watchdog(store, rank, world_size, rank_timeout_s)
     try:
-        yield World(rank, world_size, local_rank, watchdog)
+        with _watched(watchdog):
+            yield World(rank, world_size, local_rank, watchdog)
+    finally:
+        global _last_group
+        _last_group = dist.group.WORLD
+        dist.destroy_process_group()
+        time.sleep(GLOO_SHUTDOWN_S)
+
+
+@contextlib.contextmanager
+def _watched(watchdog: Watchdog) -> Iterator[None]:
+    """Within, the ranks watch each other; an error that another's has caused is not this one's."""
+    try:
+        yield
     except BaseException as error:
         first = watchdog.first_error(error)
         if first is error:
@@ -178,7 +198,3 @@ def init_world(device_type: str, rank_timeout_s: float) -> Iterator[World]:
         raise first from None
     finally:
         watchdog.stop()
-        global _last_group
-        _last_group = dist.group.WORLD
-        dist.destroy_process_group()
-        time.sleep(GLOO_SHUTDOWN_S)

@@ -289,12 +289,12 @@ def process_state(pid: int) -> str:
 
 
 def _error_file() -> IO[str] | None:
-    """Standard error, if stacks can be written there."""
-    file = sys.__stderr__
-    try:
-        return file if file is not None and file.fileno() >= 0 else None
-    except (OSError, ValueError):
-        return None
+    """Where standard error goes, or went at first, if stacks can be written there."""
+    for file in (sys.stderr, sys.__stderr__):
+        with contextlib.suppress(OSError, ValueError):
+            if file is not None and file.fileno() >= 0:
+                return file
+    return None
 
 
 def _dump() -> None:

@@ -161,7 +161,9 @@ def _train(call: dict[str, Any]) -> RunResult | str:
     try:
         with (
             Path(place).open("a", encoding="utf-8", buffering=1) as file,
+            Path(call["console"]).open("a", encoding="utf-8", buffering=1) as errors,
             contextlib.redirect_stdout(file),
+            contextlib.redirect_stderr(errors),  # of all ranks: what the watchdog says of one
         ):
             return pretrain(*call["arguments"])
     except JielongError as error:
