@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 from jielong.data.sources import containers
+from jielong.data.sources.arrow_sizes import batch_sizes
 from jielong.data.sources.documents import BadLine, Document, expand_sources, read_documents
 from jielong.data.sources.row_text import RowText
 from jielong.errors import DataError
@@ -207,6 +208,43 @@ def test_23_a_parquet_file_that_says_it_grows_without_measure_is_refused(tmp_pat
     pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
     with pytest.raises(DataError, match=r"a\.parquet: grows to more than 2,000 times its size"):
         read(path)
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+@pytest.mark.parametrize("where", ["text", "dictionary", "other"])
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_23_an_arrow_bomb_is_refused_before_it_grows(
+    tmp_path, monkeypatch, form, where, compression
+):
+    monkeypatch.setattr(containers, "FREE_BYTES", 2**10)
+    monkeypatch.setattr(containers, "GROWTH", 10)
+    long = pa.array(["word " * 200_000])
+    columns = {"text": pa.array(["short"])}
+    columns["text" if where == "text" else "b"] = long
+    if where == "dictionary":
+        columns["text"] = long.dictionary_encode()
+    table, path = pa.table(columns), tmp_path / "a.arrow"
+    new = pa.ipc.new_stream if form == "stream" else pa.ipc.new_file
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with new(str(path), table.schema, options=options) as writer:
+        writer.write_table(table)
+    allocated = pa.total_allocated_bytes()
+    with pytest.raises(DataError, match=r"a\.arrow: grows to more than 10 times its size"):
+        read(path)
+    assert pa.total_allocated_bytes() - allocated < 10**5
+
+
+@pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
+def test_arrow_says_what_its_batches_grow_to(tmp_path, compression):
+    rows = {"text": ["a" * 1000] * 100, "kind": pa.array(["x", "y"] * 50).dictionary_encode()}
+    table, path = pa.table(rows), tmp_path / "a.arrow"
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(str(path), table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=40)
+    with pa.OSFile(str(path)) as file:
+        dictionary, *sizes = batch_sizes(file)
+    assert 10 <= dictionary <= 64  # two words, two offsets
+    assert [round(size / 40_000, 1) for size in sizes] == [1.0, 1.0, 0.5]
 
 
 def test_only_the_columns_of_the_text_are_needed_of_a_table(tmp_path):

@@ -43,7 +43,7 @@ def test_predictions_are_the_loss_and_the_order_of_the_logits(
     view = inspect_predictions(model, tokenizer, TEXT, guesses=3)
     ids = ids_of(tokenizer)
     loss = model(ids[:, :-1], targets=ids[:, 1:]).loss
-    assert view.bits * math.log(2) == pytest.approx(float(loss), rel=1e-5)
+    assert view.bits * math.log(2) == pytest.approx(loss.item(), rel=1e-5)
     assert view.bytes == len(TEXT.encode())
     logits = model(ids).logits[0]
     for p in view.predictions:
@@ -51,7 +51,7 @@ def test_predictions_are_the_loss_and_the_order_of_the_logits(
         order = row.argsort(descending=True).tolist()
         assert p.token == ids[0, p.position] and order[p.rank - 1] == p.token
         assert [g.token for g in p.guesses] == order[:3]
-        assert p.probability == pytest.approx(float(row[p.token]), rel=1e-4)
+        assert p.probability == pytest.approx(row[p.token].item(), rel=1e-4)
         assert p.bits == pytest.approx(-math.log2(p.probability))
     said = repr(view.page(sayer("en")))
     assert f"{view.bits / view.bytes:.3f}" in said and "‹E9›" in said  # a part of 龙

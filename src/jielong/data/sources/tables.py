@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jielong.data.sources.arrow_sizes import batch_sizes
 from jielong.data.sources.containers import (
     BUFFER_BYTES,
     HEAD_BYTES,
@@ -50,7 +52,7 @@ def read_table(
             for item in _items(batch, texts, name, number + 1):
                 number += 1
                 yield item
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, struct.error) as error:
         what = "a readable Parquet file" if kind == "parquet" else "a readable Arrow file"
         raise UnreadableFileError(name, f"not {what} ({error})") from None
 
@@ -143,6 +145,10 @@ def _arrow_batches(path: AnyPath, name: str, texts: RowText) -> Iterator[Any]:
         with open_form(file) as reader:
             columns = _columns(reader.schema, name, texts)
             places = list(map(reader.schema.names.index, columns))
+        file.seek(8 if is_file else 0)  # the stream begins after the signature, padded
+        budget = Budget.of(path.stat().st_size, name)
+        for size in batch_sizes(file):  # a batch is decompressed as a whole
+            budget.spend(size)
         file.seek(0)
         with open_form(file, options=pa.ipc.IpcReadOptions(included_fields=places)) as reader:
             numbers = range(reader.num_record_batches) if is_file else None

@@ -1,0 +1,69 @@
+"""How large the batches of an Arrow file become when they are decompressed, before they are.
+
+pyarrow decompresses a batch as a whole and has no limit for it. Each compressed buffer begins with
+the size that it grows to, so a batch can be refused unread. Where the buffers lie is in a message's
+metadata, a flatbuffer (Arrow's columnar format, "Serialization and interprocess communication").
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+# fields of the tables, by their place in Arrow's Message.fbs
+HEADER, DICTIONARY_DATA, BUFFERS, COMPRESSION = 2, 1, 2, 3
+
+
+def batch_sizes(file: Any) -> Iterator[int]:
+    """Yield the bytes of each batch that follows in a file, decompressed, as it says itself.
+
+    Args:
+        file: pyarrow's, where the stream of messages begins.
+    """
+    import pyarrow as pa
+
+    reader = pa.ipc.MessageReader.open_stream(file)
+    for message in reader:
+        if message.type in ("record batch", "dictionary"):
+            yield _size(bytes(message.metadata), message.type == "dictionary", message.body)
+
+
+def _size(metadata: bytes, is_dictionary: bool, body: Any) -> int:
+    batch = _table(metadata, 0, HEADER)
+    if is_dictionary:
+        batch = _table(metadata, batch, DICTIONARY_DATA, is_position=True)
+    if body is None:
+        return 0
+    if not _field(metadata, batch, COMPRESSION):
+        return int(body.size)
+    vector = _follow(metadata, _field(metadata, batch, BUFFERS))
+    (count,) = struct.unpack_from("<I", metadata, vector)
+    total = 0
+    for offset, length in struct.iter_unpack("<qq", metadata[vector + 4 : vector + 4 + 16 * count]):
+        if length >= 8 and 0 <= offset <= body.size - 8:
+            (grown,) = struct.unpack("<q", body[offset : offset + 8])
+            total += length if grown < 0 else grown  # -1: this buffer is not compressed
+    return total
+
+
+def _table(metadata: bytes, at: int, field: int, is_position: bool = False) -> int:
+    """Return where the table in a field of another begins, which an offset or a position tells."""
+    table = at if is_position else _follow(metadata, at)
+    return _follow(metadata, _field(metadata, table, field))
+
+
+def _follow(metadata: bytes, at: int) -> int:
+    (offset,) = struct.unpack_from("<I", metadata, at)
+    return at + int(offset)
+
+
+def _field(metadata: bytes, table: int, number: int) -> int:
+    """Return where a table has a field; 0 if it has none."""
+    (back,) = struct.unpack_from("<i", metadata, table)
+    fields = table - back
+    (size,) = struct.unpack_from("<H", metadata, fields)
+    if 4 + 2 * number >= size:
+        return 0
+    (offset,) = struct.unpack_from("<H", metadata, fields + 4 + 2 * number)
+    return table + offset if offset else 0
