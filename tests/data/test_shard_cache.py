@@ -305,6 +305,8 @@ def test_readers_side_by_side_fetch_each_shard_once(local: Path, web: Served) ->
         with fetching_ahead([dataset.cache]):
             dataset.cache.expect(dataset.train.names, ())
             tokens = dataset.train.read(0, len(dataset.train))
+            # a reader that ends leaves what it is fetching ahead, and another fetches that anew
+            assert until(lambda: all((dataset.folder / n).exists() for n in dataset.cache.fixed))
             found.append(bool((tokens == wanted).all()))
 
     threads = [threading.Thread(target=read, args=(dataset,)) for dataset in datasets]

@@ -96,9 +96,9 @@ def compile_divided(
         small = Transformer(config).to(model.device)
     tokens, targets = batch.tokens % SMALL_VOCABULARY, batch.targets % SMALL_VOCABULARY
     few = dataclasses.replace(batch, tokens=tokens, targets=targets)
-    problems = world.all_gather(compile_layers(small, few, dtype))
-    if any(problems):
-        return next(problem for problem in problems if problem)
+    problem = next(filter(None, world.all_gather(compile_layers(small, few, dtype))), None)
+    if problem is not None:
+        return problem
     _prepare(model, dtype)
     for layer in model.model.layers:
         layer.forward = torch.compile(layer.forward)

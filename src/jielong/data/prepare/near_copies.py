@@ -13,7 +13,7 @@ from collections import defaultdict
 import numpy as np
 
 from jielong.data.prepare.split import EncodedDocuments
-from jielong.data.prepare.token_runs import TokenRuns, mixed
+from jielong.data.prepare.token_runs import ODD, TokenRuns, mixed
 
 RUN = 5  # tokens
 SIMILAR = 0.8  # least share of runs in common: what `jielong clean` takes for near by default
@@ -22,7 +22,6 @@ MOST_TOKENS = 2**26  # that are looked at
 SAMPLE = 2**11  # documents in the sample, at most
 SKETCH = 32  # least hashes of a document, by which it is compared
 COMPARED = 8  # documents with the same least hash that one is compared with
-_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class NearCopies:
@@ -55,7 +54,7 @@ class NearCopies:
         runs, starts = self._runs.of(documents)
         if not len(runs):
             return
-        keys = mixed(np.minimum.reduceat(runs, starts) * _ODD)
+        keys = mixed(np.minimum.reduceat(runs, starts) * ODD)
         ends = np.append(starts[1:], len(runs))
         among = np.flatnonzero(keys <= np.uint64(self._bound - 1))
         for key, start, end in zip(*(v[among].tolist() for v in (keys, starts, ends)), strict=True):

@@ -9,13 +9,13 @@ import numpy as np
 
 from jielong.data.prepare.split import EncodedDocuments
 
-_ODD = np.uint64(0x9E3779B97F4A7C15)
+ODD = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
 
 
 def mixed(values: np.ndarray) -> np.ndarray:
     """Return (N,) uint64 hashes of (N,) uint64 values, spread evenly."""
-    values = (values ^ (values >> _HALF)) * _ODD
+    values = (values ^ (values >> _HALF)) * ODD
     return values ^ (values >> _HALF)
 
 
@@ -30,7 +30,7 @@ class TokenRuns:
                 document that is long enough has one.
         """
         self.length, self.with_first = length, with_first
-        self._hashes = mixed(np.arange(1, vocab_size + 1, dtype=np.uint64) * _ODD)
+        self._hashes = mixed(np.arange(1, vocab_size + 1, dtype=np.uint64) * ODD)
         self._begins_run = self._hashes % np.uint64(each) == 0
 
     def of(self, documents: EncodedDocuments) -> tuple[np.ndarray, np.ndarray]:
@@ -45,5 +45,5 @@ class TokenRuns:
         places, of_document = places[inside], of_document[inside]
         total = np.zeros(len(places), np.uint64)
         for step in range(self.length):
-            total = total * _ODD + self._hashes[documents.tokens[places + step]]
+            total = total * ODD + self._hashes[documents.tokens[places + step]]
         return mixed(total), np.flatnonzero(np.diff(of_document, prepend=-1))
