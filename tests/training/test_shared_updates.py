@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
+from jielong.config.load import load_config
 from jielong.config.settings import TrainingConfig
 from jielong.tokenization.spelling import Spelling, spelling_of
 from jielong.training.optimizer import AdamW, Optimizer
-from tiny import random_batch, tiny_config, tiny_model
+from jielong.training.pretrain import pretrain
+from tiny import TINY_RUN, random_batch, tiny_config, tiny_model
 
 PIECES = [b"", b"come", b" Come", b"COME", b" go", b"go", b"going", b" coming"]
 
@@ -109,3 +114,23 @@ def test_a_run_that_began_without_it_goes_on_without_it() -> None:
     trained(optimizer, model, 2, first=3)
     trained(again, other, 2, first=3)
     assert model.checksum() == other.checksum()
+
+
+def test_a_run_shares_by_default_with_muon_and_saves_it(
+    trained_run: Path, corpus_file: Path, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    assert any(".shared/" in name for name in state_of(trained_run))
+    run = TINY_RUN | {"data_path": (str(corpus_file),), "tokenizer": str(tokenizer_dir), "steps": 2}
+    for name, changes in {
+        "adamw": {"optimizer": "adamw"},
+        "off": {"share_spelling": False},
+    }.items():
+        pretrain(load_config(**run, **changes, out_dir=str(tmp_path / name)), quiet=True)
+        assert not any(".shared/" in key for key in state_of(tmp_path / name))
+
+
+def state_of(run: Path) -> set[str]:
+    """The names of what a run's last checkpoint has of its optimizer."""
+    last = max((run / "checkpoints").glob("step-*"))
+    with safe_open(last / "optimizer.safetensors", framework="pt") as file:
+        return set(file.keys())
