@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ from jielong.runtime import ray_tasks
 from tiny import in_this_process
 
 UP_S = 60
-HELD_S = 3.0
 
 
 @contextlib.contextmanager
@@ -47,11 +46,11 @@ def assert_told_alike(words: list[str], out: Path) -> None:
 
 
 @contextlib.contextmanager
-def one_killed(task: str, signals: Sequence[int] = (signal.SIGKILL,)) -> Iterator[list[int]]:
+def one_killed(task: str, sent: int = signal.SIGKILL) -> Iterator[list[int]]:
     """Kill the first worker that is still at a task after a moment, while the block runs.
 
     Args:
-        signals: what it gets, with `HELD_S` between them.
+        sent: the signal that it gets.
 
     Yields:
         The number of the process, once it has been killed.
@@ -59,7 +58,7 @@ def one_killed(task: str, signals: Sequence[int] = (signal.SIGKILL,)) -> Iterato
     killed: list[int] = []
     over = threading.Event()
     title = f"ray::{task}".encode()
-    watcher = threading.Thread(target=_kill_one, args=(title, signals, killed, over))
+    watcher = threading.Thread(target=_kill_one, args=(title, sent, killed, over))
     watcher.start()
     try:
         yield killed
@@ -68,9 +67,7 @@ def one_killed(task: str, signals: Sequence[int] = (signal.SIGKILL,)) -> Iterato
         watcher.join()
 
 
-def _kill_one(
-    title: bytes, signals: Sequence[int], killed: list[int], over: threading.Event
-) -> None:
+def _kill_one(title: bytes, sent: int, killed: list[int], over: threading.Event) -> None:
     deadline = time.monotonic() + UP_S
     while not killed and not over.is_set() and time.monotonic() < deadline:
         for place in Path("/proc").glob("[0-9]*/cmdline"):
@@ -79,8 +76,6 @@ def _kill_one(
                     time.sleep(0.1)
                     if place.read_bytes().startswith(title):
                         killed.append(int(place.parent.name))
-                        for number, kind in enumerate(signals):
-                            time.sleep(HELD_S * bool(number))
-                            os.kill(killed[0], kind)
+                        os.kill(killed[0], sent)
                         return
         time.sleep(0.01)

@@ -15,9 +15,10 @@ from typing import Any
 from jielong.errors import ConfigError, JielongError, first_line
 
 NEEDED = "--engine ray needs Ray: pip install 'jielong[ray]'"
-RETRIES = 3  # of a task whose worker is lost
+RETRIES = 3  # of a task whose worker is lost, or hangs
 REACH_S = 10.0  # to reach a cluster
 SILENT_S = 60.0  # without a result, after which and after each as long again it is said
+HUNG_S = 600.0  # without a result, after which a task is given to another worker
 # of the shared memory in which tasks leave their results; Ray writes what does not fit to disk
 STORE_BYTES_A_CPU, LEAST_STORE_BYTES = 2**27, 200 * 10**6
 
@@ -122,7 +123,8 @@ def in_order(
     """Call a generator function on Ray's workers; yield each call and what it yields, in order.
 
     Twice as many calls as there are cores are under way at most, so memory does not grow with their
-    number. A call whose worker is lost is made again, so it must yield the same each time.
+    number. A call whose worker is lost, or gives nothing for HUNG_S, is made again, so it must
+    yield the same each time.
 
     Raises:
         JielongError: a call failed; the error is the call's own, or says what was lost.
@@ -131,12 +133,17 @@ def in_order(
 
     remote = ray.remote(num_cpus=1, max_retries=RETRIES, num_returns="streaming")(task)
     under_way: deque[tuple[tuple[Any, ...], Any]] = deque()
+
+    def first() -> tuple[tuple[Any, ...], Iterator[Any]]:
+        call, references = under_way.popleft()
+        return call, _results(references, lambda: remote.remote(*call))
+
     for call in calls:
         under_way.append((call, remote.remote(*call)))
         if len(under_way) >= most_under_way():
-            yield _next(under_way)
+            yield first()
     while under_way:
-        yield _next(under_way)
+        yield first()
 
 
 def most_under_way() -> int:
@@ -146,43 +153,60 @@ def most_under_way() -> int:
     return 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def _next(under_way: deque[tuple[tuple[Any, ...], Any]]) -> tuple[tuple[Any, ...], Iterator[Any]]:
-    call, results = under_way.popleft()
-    return call, _results(results)
+def _came(references: Any, may_end: bool) -> bool:
+    """Wait for the next result of a task, and say so where it takes long.
 
-
-def _wait_for(references: Any) -> None:
-    """Wait for the next result of a task, and say so where it takes long."""
+    Returns:
+        Whether it came; False after HUNG_S, if the wait may end.
+    """
     import ray
 
     waited = 0.0
     while not ray.wait([references], timeout=SILENT_S)[0]:
         waited += SILENT_S
+        is_over = may_end and waited >= HUNG_S
+        ends = "it is ended and given to" if is_over else "what is ended is done again by"
         print(
             f"Ray: no result for {waited:,.0f} s: other work may have the cluster's cores, or a "
-            "worker or a disk that it reads from hangs (`ray status` shows the first; what is "
-            "ended is done again by another worker)",
+            "worker or a disk that it reads from hangs (`ray status` shows the first); "
+            f"{ends} another worker",
             file=sys.stderr,
             flush=True,
         )
+        if is_over:
+            return False
+    return True
 
 
-def _results(references: Any) -> Iterator[Any]:
+def _results(references: Any, again: Callable[[], Any]) -> Iterator[Any]:
     """Yield the results of a task.
+
+    Args:
+        again: makes the task anew, where the one that was made hangs. It is not known whether it
+            does, or only waits for a core: so that is done RETRIES times, and it never fails.
 
     Raises:
         JielongError: the task failed, or was lost too often.
     """
     import ray
 
+    made = 1
+    yielded = number = 0
     try:
         while True:
-            _wait_for(references)
+            if not _came(references, may_end=made <= RETRIES):
+                ray.cancel(references, force=True)  # ends a worker that is stopped, too
+                references, number = again(), 0
+                made += 1
+                continue
             try:
                 reference = next(references)
             except StopIteration:
                 return
-            yield ray.get(reference)
+            number += 1
+            if number > yielded:  # else the task before has given it
+                yielded = number
+                yield ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, JielongError):
             raise error.cause from None
