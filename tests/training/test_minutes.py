@@ -199,13 +199,35 @@ def test_what_was_chosen_is_kept_and_a_resumed_run_measures_nothing(
     assert (again / "model.safetensors").read_bytes() == before
 
 
-def test_what_a_start_without_text_chose_is_chosen_anew(tmp_path: Path, words: list[str]) -> None:
-    chosen = tmp_path / "run" / "chosen.toml"
-    (tmp_path / "empty.txt").write_text("")
-    text = words.index("--data-path") + 1
-    status, said = in_this_process([*words[:text], str(tmp_path / "empty.txt"), *words[text + 1 :]])
-    assert status == 2 and "no text" in said
-    chosen.write_text(chosen.read_text().replace("hidden_size = 64", "hidden_size = 32"))
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("reviews.csv", b"id,review\n1,good\n", "columns seen: id, review"),
+        ("chats.jsonl", b'{"messages": []}\n', "fields seen: messages"),
+        ("old.txt", "Где же письмо?\n".encode("cp1251") * 20, "--encoding"),
+        ("empty.txt", b"", "no text"),
+    ],
+)
+def test_text_that_cannot_be_read_is_told_before_the_machine_is_measured(
+    tmp_path: Path, words: list[str], name: str, content: bytes, reason: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    at = {"--data-path": tmp_path / name, "--out-dir": tmp_path / "runs" / "new"}
+    for flag, path in at.items():
+        words[words.index(flag) + 1] = str(path)
+    status, said = in_this_process(words)
+    assert status == 2 and reason in said
+    assert "chosen  " not in said and "training a tokenizer" not in said
+    assert not (tmp_path / "runs").exists()  # nothing is left of a run that has not begun
+
+
+def test_what_a_start_chose_that_was_stopped_before_its_text_is_chosen_anew(
+    tmp_path: Path, words: list[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    chosen = run / "chosen.toml"
+    chosen.write_text("[model]\nhidden_size = 32\n")
     status, said = in_this_process(words)
     assert status == 0, said
     assert "chosen     64 wide" in said and "0.0M" not in said

@@ -7,7 +7,7 @@ from typing import Any
 from jielong.config.mixture import MixtureSource, replay_share
 from jielong.config.settings import Config
 from jielong.runtime.run_folder import RunFolder
-from jielong.training.inputs import tokenizer_folder
+from jielong.training.run_tokenizer import tokenizer_folder
 from jielong.training.starting_point import StartingPoint
 from jielong.training.texts import REPLAY, texts_of
 

@@ -22,8 +22,8 @@ from jielong.errors import CheckpointError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.datasets import load_texts
-from jielong.training.inputs import load_tokenizer
 from jielong.training.plan import RunPlan, resolve, saved_plan
+from jielong.training.run_tokenizer import load_tokenizer
 from jielong.training.scaling import first_batches
 from jielong.training.starting_point import StartingPoint, with_architecture
 from jielong.training.texts import RunTexts
