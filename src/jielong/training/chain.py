@@ -48,7 +48,7 @@ def teacher_runs(config: Config, folder: RunFolder, start: StartingPoint) -> lis
     return found
 
 
-def taught(config: Config, folder: RunFolder) -> Config:
+def with_last_teacher(config: Config, folder: RunFolder) -> Config:
     """Return the settings of a run with the last of its teachers as its teacher."""
     if not config.training.teachers:
         return config

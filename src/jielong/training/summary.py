@@ -49,7 +49,7 @@ def run_summary(state: TrainState) -> list[str]:
         f"{m.hidden_size}, {m.num_attention_heads} heads, {m.num_key_value_heads} kv heads, "
         f"vocabulary {m.vocab_size})",
         f"attention  {_attention(state)}",
-        *describe_parallel(state.world, state.train_step.division),
+        *describe_parallel(state.world, state.train_step.sharding),
         *_in_parts(state),
         f"budget     {plan.total_steps} steps of {windows} tokens = "
         f"{f'{tokens / 1e6:,.1f}M' if tokens >= 1e6 else f'{tokens:,}'} tokens ({scale})",
