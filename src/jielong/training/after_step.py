@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jielong.checkpoint.checkpoint import is_kept_for_good
 from jielong.training.save_or_warn import save_checkpoint_or_warn
 from jielong.training.saving import record_best
 from jielong.training.state import TrainState
@@ -26,7 +27,8 @@ def save_and_validate(state: TrainState, overdue: bool, ends: bool) -> tuple[boo
         TrainingError: the ranks no longer have the same weights.
     """
     step = state.progress.step
-    saves = step % state.plan.save_interval == 0 or overdue or ends
+    kept = is_kept_for_good(step, state.config.run.keep_interval)
+    saves = step % state.plan.save_interval == 0 or kept or overdue or ends
     if saves:
         save_checkpoint_or_warn(state, last=ends)
     if not validation_is_due(state, step):

@@ -32,6 +32,7 @@ def teacher_runs(config: Config, folder: RunFolder, start: StartingPoint) -> lis
             "tokenizer": str(tokenizer_folder(config, folder, start)),
             "seed": config.training.seed + number,
             "minutes": None,
+            "keep_interval": None,
             "auto_size": False,
             "teachers": None,
             "teacher": found[-1].run.out_dir if found else config.training.teacher,
