@@ -38,8 +38,8 @@ def run_summary(state: TrainState) -> list[str]:
     tokens = batches.windows_before(plan.total_steps) * window
     epochs = tokens * batches.main_windows / batches.windows / max(1, train_tokens)
     windows = f"{plan.global_batch_size} × {window}"
-    if batches.first_spans:
-        windows = f"{batches.first_spans[0].count} to {windows}"
+    if batches.warmup_spans:
+        windows = f"{batches.warmup_spans[0].count} to {windows}"
     kind = "Qwen3" if m.qk_norm else "Llama"
     scale = f"{epochs:.2g} epochs, {tokens / parameters:.2g} per parameter"
     if m.use_moe:
