@@ -21,7 +21,7 @@ from typing import Self
 
 # what a run imports, at its start or later
 PRELOADED = ["torch", "torch._dynamo", "torch.distributed.fsdp", "transformers"]
-PRELOADED += ["jielong.api", "jielong.cli.pretrain", "rich.live"]
+PRELOADED += ["jielong.api", "jielong.cli.main", "rich.live"]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(PRELOADED)
 

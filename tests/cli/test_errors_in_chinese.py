@@ -50,7 +50,10 @@ MISTAKES = {
         [*RUN, "--hidden-size", "30", "--num-attention-heads", "4"],
         "head_dim",
     ),
-    "a window too long": ([*RUN, "--max-seq-len", "999999", "--steps", "1"], "超过"),
+    "a window too long": (
+        [*RUN, "--max-seq-len", "999", "--max-position-embeddings", "64"],
+        "超过",
+    ),
     "a model that is not there": (["generate", "{bare}", "--prompt", "a"], "没有模型"),
     "a checkpoint that is not there": (
         ["generate", "{bare}", "--prompt", "a", "--checkpoint", "7"],
@@ -65,7 +68,7 @@ MISTAKES = {
     "settings that cannot be read": ([*RUN, "--config", "{new}"], "没有这个文件"),
     "settings that are no TOML": ([*RUN, "--config", "{good}"], "TOML"),
     "a picture in no folder": (
-        ["inspect", "tokenizer", "{bare}", "--png", "{new}/a.png"],
+        ["inspect", "tokenizer", "{bare}", "text", "--png", "{new}/a.png"],
         "没有文件夹",
     ),
 }
@@ -112,7 +115,7 @@ def test_a_frequent_mistake_is_told_in_chinese(
 def test_a_mistake_that_has_no_chinese_is_told_in_english(
     places: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> None:
+    def fails(**_: object) -> None:
         raise ConfigError("something odd: that nobody foresaw")
 
     monkeypatch.setattr("jielong.cli.pretrain.load_config", fails)

@@ -93,6 +93,11 @@ TEXTS = {
     "data.data_path is missing: give --data-path FILE, or --suite NAME": (
         "缺少 data.data_path：请给 --data-path FILE，或 --suite NAME"
     ),
+    "data.data_path is missing: give --data-path FILE (JSONL, Parquet, text, a folder), or "
+    "sample:shakespeare to try": (
+        "缺少 data.data_path：请给 --data-path FILE（JSONL、Parquet、文本、文件夹），"
+        "或用 sample:shakespeare 试试"
+    ),
     "{as_is}: no such file or folder": "{as_is}：没有这个文件或文件夹",
     "{as_is}: no such file or folder; did you mean {as_is_near}?": (
         "{as_is}：没有这个文件或文件夹；是不是 {as_is_near}？"
@@ -110,8 +115,14 @@ TEXTS = {
     "no text in {as_is}: check the path and --text-field": (
         "{as_is} 里没有文本：请检查路径和 --text-field"
     ),
+    "no text in {as_is}: check the path and --text-field ({as_is_first})": (
+        "{as_is} 里没有文本：请检查路径和 --text-field（{as_is_first}）"
+    ),
     "no text to train a tokenizer on: check --data-path and --text-field": (
         "没有文本可用来训练分词器：请检查 --data-path 和 --text-field"
+    ),
+    "no text to train a tokenizer on: check --data-path and --text-field ({as_is_first})": (
+        "没有文本可用来训练分词器：请检查 --data-path 和 --text-field（{as_is_first}）"
     ),
     "too much text would be left out: {what}; the first is {first}. Mend that, or go on without "
     "it: --allow-loss": (

@@ -58,7 +58,8 @@ def look_into(text: Text, sources: Sources) -> None:
             if time.monotonic() > until:
                 texts.losses.allow_loss = True  # of what was read: the rest is not known yet
                 break
-        if empty and not texts.losses.count:
+        if empty:
+            texts.losses.check()  # which has more to say
             raise DataError(f"no text in {text.setting}: check the path and --text-field")
 
 
