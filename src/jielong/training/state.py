@@ -22,6 +22,7 @@ from jielong.observe.metrics import MetricsFile
 from jielong.runtime.device import choose_dtype
 from jielong.runtime.distributed import World
 from jielong.runtime.run_folder import RunFolder
+from jielong.tokenization.spelling import spelling_of
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
 from jielong.training.background import BackgroundSave
@@ -152,6 +153,10 @@ def build(
     teacher = None
     if training.teacher is not None:
         teacher = Teacher.load(training.teacher, tokenizer, config.model.vocab_size, device)
+    shares = training.share_spelling
+    if shares is None:
+        shares = training.optimizer == "muon"
+    spelling = spelling_of(tokenizer.texts(config.model.vocab_size)) if shares else None
     return TrainState(
         config=config,
         plan=plan,
@@ -162,7 +167,7 @@ def build(
         model=model,
         train_step=TrainStep(
             model=model,
-            optimizer=Optimizer(model, training, plan.learning_rate),
+            optimizer=Optimizer(model, training, plan.learning_rate, spelling),
             grad_clip=training.grad_clip,
             dtype=dtype,
             world=world,
