@@ -17,18 +17,15 @@ from jielong.data.prepare.files_read import describe_files
 from jielong.data.prepare.provenance import Sources
 from jielong.data.remote_dataset import RemoteDataset
 from jielong.data.sample_on_ray import sample_on_ray
-from jielong.data.shards import MANIFEST, read_manifest
+from jielong.data.shards import MANIFEST
 from jielong.data.sources.documents import DocumentTexts
-from jielong.data.sources.row_text import RowText
-from jielong.data.sources.text_units import Splitting
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.atomic import write_file
 from jielong.runtime.run_folder import RunFolder
-from jielong.tokenization.chat import Chat
 from jielong.tokenization.text_pieces import sample
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 from jielong.training.datasets import ensure_datasets, load_texts
-from jielong.training.minutes import CHOSEN, TextSize, choose_size, choose_tokens
+from jielong.training.minutes import CHOSEN, choose_size, choose_tokens
 from jielong.training.parallel import check_parallel
 from jielong.training.precision import settle_dtype
 from jielong.training.speed import Machine
@@ -40,9 +37,9 @@ from jielong.training.starting_point import (
     with_architecture,
 )
 from jielong.training.suites import check_suites
+from jielong.training.text_size import beside_dataset, bytes_of, document_texts, text_size
 from jielong.training.texts import RunTexts, Text, find_sources, finders, new_texts, texts_of
 
-UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
 
 
@@ -95,7 +92,7 @@ def prepare_inputs(
     for text in texts_of(found, folder):
         if text.name and not (text.folder / "dataset.json").is_file():
             sources[text.name]()  # a mistake in its path is told before anything is made
-    size = functools.partial(_text_size, found, folder, sources)
+    size = functools.partial(text_size, found, folder, sources)
     found = choose_size(found, size, folder, machine, started, log)
     if tokenizer_folder(found, folder, start) == folder.tokenizer:
         ensure_tokenizer(found, folder, sources, log)
@@ -199,7 +196,7 @@ def load_tokenizer(config: Config, folder: RunFolder, start: StartingPoint) -> T
 
 def tokenizer_folder(config: Config, folder: RunFolder, start: StartingPoint) -> str | Path:
     """Where the tokenizer of a run is: one that was given, or the run's own."""
-    given = config.data.tokenizer or _beside_dataset(config, folder)
+    given = config.data.tokenizer or beside_dataset(config, folder)
     if given is None and config.training.init_from is not None:
         given = start.model_folder
     return given or folder.tokenizer
@@ -224,7 +221,7 @@ def train_on_corpus(
     """
     found = sources or find_sources(config, log)
     data, size = config.data, config.model.vocab_size
-    texts = _document_texts(config, found)
+    texts = document_texts(config, found)
     with texts.checked(data.allow_loss):
         pieces = _sampled(texts, data.tokenizer_sample_bytes, engine)
         tokenizer = _train_on_pieces(pieces, size)
@@ -244,36 +241,6 @@ def about_tokenizer(tokenizer: Tokenizer, asked: int, folder: Path) -> str:
     return f"tokenizer of {tokenizer.vocab_size} tokens{fewer}: {folder}"
 
 
-def _beside_dataset(config: Config, run: RunFolder) -> Path | None:
-    """The tokenizer of the first text that is prepared; an older one's does not count."""
-    for text in new_texts(config, run):
-        folder = text.prepared
-        if folder is not None:
-            beside = folder / "tokenizer"
-            if (beside / "tokenizer.json").is_file():
-                return beside
-    return None
-
-
-def _text_size(
-    config: Config, run: RunFolder, sources: Mapping[str, Callable[[], Sources]]
-) -> TextSize:
-    """How large the text is, and the vocabulary of its tokenizer where that is not to be made."""
-    given = config.data.tokenizer or _beside_dataset(config, run)
-    vocabulary = Tokenizer.load(given).vocab_size if given else None
-    size = 0
-    for text in new_texts(config, run):
-        if text.prepared is not None:
-            size += read_manifest(text.prepared)["splits"]["train"]["text_bytes"]
-        else:
-            size += _bytes_of(sources[text.name]())
-    return TextSize(size, vocabulary)
-
-
-def _bytes_of(sources: Sources) -> int:
-    return sum(UNKNOWN_BYTES if s.size is None else s.size for s in sources.data)
-
-
 def train_on_mixture(
     config: Config,
     texts: Sequence[Text],
@@ -288,12 +255,12 @@ def train_on_mixture(
         engine: where the text is read.
     """
     found = [sources[text.name] for text in texts]
-    sizes = [max(1, _bytes_of(its)) for its in found]
+    sizes = [max(1, bytes_of(its)) for its in found]
     weights = [text.weight_of(size) for text, size in zip(texts, sizes, strict=True)]
     pieces: list[str] = []
     for text, its, weight in zip(texts, found, weights, strict=True):
         with text.naming():
-            documents = _document_texts(text.config, its)
+            documents = document_texts(text.config, its)
             with documents.checked(config.data.allow_loss):
                 size = round(config.data.tokenizer_sample_bytes * weight / sum(weights))
                 pieces += _sampled(documents, max(1, size), engine)
@@ -312,9 +279,3 @@ def _train_on_pieces(pieces: Sequence[str], vocab_size: int) -> Tokenizer:
     """A tokenizer of a sample that has been drawn."""
     most_bytes = 4 * sum(map(len, pieces))  # so that of this sample nothing is left out
     return train_tokenizer(iter(pieces), vocab_size, most_bytes)
-
-
-def _document_texts(config: Config, sources: Sources) -> DocumentTexts:
-    data = config.data
-    rows = RowText.of_settings(data, Chat(None))
-    return DocumentTexts(sources.data, rows, data.encoding, Splitting.of(data))
