@@ -44,8 +44,10 @@ from jielong.model.attention import KVCache
 from jielong.model.loss import chunk_tokens, linear_cross_entropy
 from jielong.model.transformer import Transformer
 from jielong.runtime.device import autocast, choose_dtype, describe, to_device
+from jielong.tokenization.spelling import spelling_of
 from jielong.training.optimizer import orthogonalize
 from jielong.training.scaling import MODEL_SIZES
+from jielong.training.shared_updates import SharedUpdates
 from jielong.training.step import TrainStep
 
 CPU = torch.device("cpu")
@@ -66,6 +68,7 @@ def parts() -> list[Part]:
         Part("float16 scaler", "check", float16_scaler),
         Part("grouped products", "check", grouped_products),
         Part("host reads in a step", "check", host_reads),
+        Part("tokens spelled alike", "check", shared_updates),
         Part("activation checkpointing", "check", activation_checkpointing),
         Part("generation with a cache", "check", generation),
         Part("one rank of NCCL", "check", one_rank),
@@ -339,6 +342,27 @@ def _synchronisations(call: Any) -> int:
         finally:
             torch.cuda.set_sync_debug_mode("default")
     return sum("synchroniz" in str(w.message) for w in caught)
+
+
+def shared_updates(bench: Bench) -> dict[str, Any]:
+    """What rows of an embedding share of an update, and that the same sums have the same bits."""
+    pieces = [b"", *(f"{a}{b}{c}".encode() for a in ("", " ") for b in "abAB" for c in "abcdefgh")]
+    spelling, ends = spelling_of(pieces), []
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(len(pieces), 64, generator=generator)
+    gradient = torch.randn(start.shape, generator=generator)
+    for device in (CPU, bench.device, bench.device):
+        table = torch.nn.Parameter(start.clone().to(device))
+        table.grad = gradient.to(device)
+        updates = SharedUpdates(table, spelling)
+        updates.gather()
+        updates.shared.data.copy_(updates.shared.grad)
+        updates.spread()
+        ends.append(table.detach().cpu())
+    away = relative(ends[1], ends[0])
+    assert away < 1e-5, away
+    assert torch.equal(ends[1], ends[2]), "the same sums have other bits"
+    return {"relative_difference": away}
 
 
 def activation_checkpointing(bench: Bench) -> dict[str, Any]:

@@ -106,6 +106,10 @@ class TrainingConfig:
         low=0.0,
         high=0.9,
     )
+    share_spelling: bool | None = option(
+        None,
+        "Let tokens that are spelled alike learn together: the, The, there. Default: with Muon.",
+    )
     muon_momentum: float = option(0.8, "Muon's Nesterov momentum.", low=0.0, high=1.0)
     average_weights: bool = option(
         True, "Measure, sample and keep a running average of the weights, not the latest."

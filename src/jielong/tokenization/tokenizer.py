@@ -146,6 +146,10 @@ class Tokenizer:
         """
         return self._pieces.get(int(token_id), b"")
 
+    def texts(self, vocab_size: int) -> list[bytes]:
+        """Return the bytes that each of `vocab_size` ids encodes; none for special tokens."""
+        return [b"" if i in self.special_tokens else self.piece(i) for i in range(vocab_size)]
+
     def merged_from(self) -> np.ndarray:
         """Return (vocab_size, 2) int64, the tokens that each was merged from; -1 if it was not."""
         return merged_from(self._backend.to_str(), self._pieces, self.vocab_size)

@@ -135,7 +135,9 @@ def checkpoint_bytes(config: ModelConfig, muon: bool, average: bool) -> int:
     matrices = config.parameter_count - config.embedding_count
     momenta = matrices if muon else 0  # Muon has one, AdamW two moments
     weights = config.parameter_count * (2 if average else 1)
-    return 4 * (weights + 2 * config.parameter_count - momenta)
+    # what tokens of one spelling share has two more, of about as many features as there are tokens
+    shared = 2 * config.embedding_count if muon else 0
+    return 4 * (weights + 2 * config.parameter_count - momenta + shared)
 
 
 def kept_values(config: ModelConfig, masked: int, recompute_every: int = 0) -> int:

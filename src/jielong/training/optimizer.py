@@ -18,10 +18,14 @@ from jielong.config.settings import TrainingConfig
 from jielong.errors import CheckpointError
 from jielong.runtime.parts import Readable, gathered, home, is_sharded, local, part_of
 from jielong.runtime.sharding import on_whole_matrices, shard_group
+from jielong.tokenization.spelling import Spelling
+from jielong.training.shared_updates import SharedUpdates
 
 # Quintic coefficients that bring singular values near 1 in a few steps (Jordan et al. 2024).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 4
+PER_TOKEN = "model.embed_tokens.weight", "lm_head.weight"  # have a row for each token
+SHARED = ".shared"  # after their names: what rows share in the optimizer's state
 MATCH_ADAM_RMS = 0.2  # an update's root mean square beside AdamW's (Liu et al. 2025)
 
 
@@ -166,7 +170,19 @@ class Muon(_Part):
 class Optimizer:
     """The optimizers of a run behind one `step`, with their state by parameter name."""
 
-    def __init__(self, model: nn.Module, t: TrainingConfig, learning_rate: float) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        t: TrainingConfig,
+        learning_rate: float,
+        spelling: Spelling | None = None,
+    ) -> None:
+        """Optimize a model's parameters.
+
+        Args:
+            learning_rate: its peak.
+            spelling: of the tokens, if those that are spelled alike are to learn together.
+        """
         assert t.weight_decay is not None, "resolve() fills it in"
         self.peak = learning_rate
         self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
@@ -181,16 +197,28 @@ class Optimizer:
             {"params": [p for p in rest if p.ndim >= 2], "weight_decay": t.weight_decay},
             {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
         ]
+        self.shared: list[SharedUpdates] = []
+        if spelling is not None and spelling.feature_count:
+            for p, name in list(self.names.items()):
+                if name in PER_TOKEN:
+                    shared = SharedUpdates(p, spelling)
+                    self.shared.append(shared)
+                    self.names[shared.shared] = f"{name}{SHARED}"
+            groups.append({"params": [s.shared for s in self.shared], "weight_decay": 0.0})
         self.parts: list[_Part] = [AdamW(groups, self.peak, (t.beta1, t.beta2), t.adam_eps)]
         if muon:
             self.parts.append(Muon(muon, self.peak, t.muon_momentum, t.weight_decay))
 
     def step(self, lr_scale: float) -> None:
         """One update at `lr_scale` of the peak rate."""
+        for shared in self.shared:
+            shared.gather()
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = self.peak * lr_scale
             part.step()
+        for shared in self.shared:
+            shared.spread()
 
     def zero_grad(self) -> None:
         for p in self.names:
@@ -227,6 +255,8 @@ class Optimizer:
             CheckpointError: a parameter's state is missing, misshapen, or belongs to none of ours.
         """
         left = dict(tensors)
+        if left and not any(SHARED in name for name in left):
+            self._share_nothing()  # as the run that saved it: it goes on as it began
         for part in self.parts:
             part.state.clear()  # a run that goes back has state of steps it now forgets
             for p in (p for group in part.param_groups for p in group["params"]):
@@ -249,3 +279,10 @@ class Optimizer:
             raise CheckpointError(
                 f"optimizer state {min(left)} belongs to no parameter of this optimizer"
             )
+
+    def _share_nothing(self) -> None:
+        if self.shared:
+            self.parts[0].param_groups.pop()  # theirs is the last of AdamW's groups
+        for shared in self.shared:
+            del self.names[shared.shared]
+        self.shared = []

@@ -22,6 +22,7 @@ from jielong.observe.metrics import MetricsFile
 from jielong.runtime.device import choose_dtype
 from jielong.runtime.distributed import World
 from jielong.runtime.run_folder import RunFolder
+from jielong.tokenization.spelling import spelling_of
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
 from jielong.training.background import BackgroundSave
@@ -107,10 +108,14 @@ class TrainState:
         """Windows in a forward pass, over all ranks: what is known to fit, else the plan's."""
         return self.progress.micro_batch_size or self.plan.micro_batch_size
 
+    @property
+    def update_windows(self) -> float:
+        """Windows that are trained on in about the time of an update."""
+        return UPDATE_TOKENS * self.config.model.hidden_size / self.config.data.max_seq_len
+
     def work_before(self, step: int) -> float:
         """The work of all steps before `step`, in windows: an update costs some by itself."""
-        update = UPDATE_TOKENS * self.config.model.hidden_size / self.config.data.max_seq_len
-        return self.batches.windows_before(step) + step * update
+        return self.batches.windows_before(step) + step * self.update_windows
 
     def micro_batches(self, batch: Batch, step: int) -> list[Batch]:
         """This rank's batch of a step, split into as many forward passes as it needs."""
@@ -148,6 +153,10 @@ def build(
     teacher = None
     if training.teacher is not None:
         teacher = Teacher.load(training.teacher, tokenizer, config.model.vocab_size, device)
+    shares = training.share_spelling
+    if shares is None:
+        shares = training.optimizer == "muon"
+    spelling = spelling_of(tokenizer.texts(config.model.vocab_size)) if shares else None
     return TrainState(
         config=config,
         plan=plan,
@@ -158,7 +167,7 @@ def build(
         model=model,
         train_step=TrainStep(
             model=model,
-            optimizer=Optimizer(model, training, plan.learning_rate),
+            optimizer=Optimizer(model, training, plan.learning_rate, spelling),
             grad_clip=training.grad_clip,
             dtype=dtype,
             world=world,
