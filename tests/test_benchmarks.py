@@ -14,8 +14,11 @@ import pytest
 import torch
 from filelock import FileLock
 
+from forked import Forked
 from jielong.config.load import load_config
 from jielong.training.scaling import MODEL_SIZES
+from tiny import TEXTS, environment
+from training.test_distributed import python_in_ranks
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -156,3 +159,46 @@ def test_what_the_script_saves_is_copied_with_the_seconds_of_its_step(tmp_path: 
     assert steps == sorted(set(steps))
     a_step = saved[-1][0] / 100
     assert [seconds for seconds, _ in saved] == pytest.approx([step * a_step for step in steps])
+
+
+SPLIT = f"""
+import json, sys
+sys.path.insert(0, {str(BENCHMARKS)!r})
+import splitting
+with splitting.init_world("cpu", 600.0) as world:
+    print(json.dumps({{name: way(world) for name, way in splitting.WAYS.items()}}))
+"""
+
+
+def test_two_processes_that_split_a_model_compute_what_one_does_and_send_what_is_reckoned() -> None:
+    results = python_in_ranks(2, ["-c", SPLIT])
+    assert [status for status, _ in results] == [0, 0], results
+    ranks = [json.loads(said.splitlines()[-1]) for _, said in results]
+    assert ranks[0].keys() == {"tensor", "pipeline", "expert"}
+    for way in ranks[0]:
+        for rank in ranks:
+            assert rank[way]["away"] < 1e-4
+            assert rank[way]["kept"] == pytest.approx(rank[way]["kept formula"], rel=0.05)
+        given, formula = (sum(rank[way][k] for rank in ranks) for k in ("given", "given formula"))
+        assert given == pytest.approx(formula, rel=0.05) and given > 0
+
+
+SAVES = f"""
+import json, sys
+sys.path.insert(0, {str(BENCHMARKS)!r})
+import saving
+print(json.dumps(saving.work(json.loads(sys.argv[1]))))
+"""
+
+
+def test_the_pauses_of_a_run_that_saves_are_measured(tmp_path: Path) -> None:
+    rows = (json.dumps({"text": text}) + "\n" for text in TEXTS)
+    (tmp_path / "corpus.jsonl").write_text("".join(rows))
+    case = {"folder": str(tmp_path), "layers": 1, "saves": 2, "background": True}
+    process = Forked(["-c", SAVES, json.dumps(case)], environment())
+    said, errors = process.communicate()
+    assert process.returncode == 0, errors
+    found = json.loads(said.splitlines()[-1])
+    assert len(found["pauses_s"]) == 2 and min(found["pauses_s"]) > 0 and found["step_s"] > 0
+    # weights, their average and two moments of AdamW, in float32
+    assert found["bytes"] == pytest.approx(4 * 4 * found["parameters"], rel=0.02)

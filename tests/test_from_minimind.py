@@ -15,7 +15,7 @@ from jielong.cli.options import field_values
 from jielong.config.load import load_config
 from jielong.errors import ConfigError
 from jielong.runtime.device import bfloat16_width
-from tiny import TEXTS, jielong
+from tiny import TEXTS, forked
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ["from-minimind.md", "from-minimind.zh-CN.md"]
@@ -46,7 +46,7 @@ def test_the_command_runs_on_a_cpu_in_the_precision_it_asks_for(tmp_path: Path) 
     line = COMMAND.format(data=data, out=out) + " --device cpu --sample_tokens 0"
     for name, value in smaller.items():
         line = re.sub(rf"--{name} \d+", f"--{name} {value}", line)
-    process = jielong("pretrain", *line.split())
+    process = forked("pretrain", *line.split())
     said, errors = process.communicate(timeout=120)
     assert process.returncode == 0, said + errors
     assert errors == ""

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from forked import Forked
 from jielong.cli.main import main
 from jielong.config.load import load_config
 from jielong.config.model import ModelConfig
@@ -166,7 +167,7 @@ def environment(**changes: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | changes
 
 
-def kill_when(moment: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+def kill_when(moment: Callable[[], bool], process: subprocess.Popen[Any] | Forked) -> None:
     """Kills a process with SIGKILL at a moment, unless it has ended before."""
     while process.poll() is None:
         with contextlib.suppress(FileNotFoundError):  # renamed while we looked
@@ -220,8 +221,13 @@ def rank_timeout() -> int:
     return max(4, math.ceil(80 * (time.monotonic() - started)))
 
 
+def forked(*words: str) -> Forked:
+    """Starts `jielong …` as a process, quickly; its output can be read once it has ended."""
+    return Forked(["-m", "jielong", *words], environment())
+
+
 def jielong(*words: str, **options: Any) -> subprocess.Popen[str]:
-    """Starts `jielong …` as a process; its output can be read as text."""
+    """Starts `jielong …` as a user does; its output can be read as text, line by line."""
     return subprocess.Popen(
         [sys.executable, "-m", "jielong", *words],
         env=environment(),

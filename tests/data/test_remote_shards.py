@@ -23,8 +23,8 @@ from tiny import (
     TINY_RUN,
     environment,
     flags,
+    forked,
     in_this_process,
-    jielong,
     kill_when,
     steps_trained,
 )
@@ -191,7 +191,7 @@ def test_a_run_that_was_killed_goes_on_with_another_cache_to_the_same_bits(
 ) -> None:
     run, changes = tmp_path / "run", IN_BLOCKS | {"cache_gb": room_for(many_shards, 6)}
     start = words(serve(web, many_shards), run, **changes, save_interval=3)
-    with jielong(*start) as process:
+    with forked(*start) as process:
         kill_when(lambda: steps_trained(run) >= 9, process)
     newest, _ = ckpt.latest_valid_checkpoint(run / "checkpoints")
     assert newest is not None and ckpt.step_of(newest) < STEPS

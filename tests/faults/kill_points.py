@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -28,8 +29,8 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 import torch
-import torch._dynamo  # what torch imports when an optimizer is made: most of a small run's time
 
+from forked import PRELOADED
 from jielong.checkpoint import checkpoint, weights
 from jielong.cli.main import main
 from jielong.tokenization.tokenizer import train_tokenizer
@@ -38,7 +39,7 @@ from tiny import TEXTS, TINY_RUN, flags
 from training.test_distributed import free_port
 
 torch.set_num_threads(1)
-SETTINGS = TINY_RUN | {"steps": 20, "save_interval": 2, "eval_interval": 4, "num_workers": 0}
+SETTINGS = TINY_RUN | {"steps": 12, "save_interval": 2, "eval_interval": 4, "num_workers": 0}
 # of several processes
 DIVIDED = SETTINGS | {"steps": 8, "parallel": "fsdp", "checkpoint_format": "sharded"}
 
@@ -210,8 +211,8 @@ if __name__ == "__main__":
     parser.add_argument("--grace", action="store_true", help="a SIGTERM before each kill")
     parser.add_argument("--ranks", type=int, default=1, help="processes with a part each")
     chosen = parser.parse_args()
-    if chosen.ranks > 1:
-        import torch.distributed.fsdp  # which takes seconds
+    for module in PRELOADED:  # by this process, so that its forks need not
+        importlib.import_module(module)
     with tempfile.TemporaryDirectory() as scratch:
         result = measure(chosen.points, Path(scratch), chosen.grace, chosen.ranks)
     for key, value in result.items():

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
+from forked import Forked
 from tiny import environment
 
 
 def table(*words: str) -> dict[str, str]:
     """What kill_points.py prints."""
-    script = Path(__file__).with_name("kill_points.py")
-    done = subprocess.run(
-        [sys.executable, str(script), *words],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return {line[:40].strip(): line[41:] for line in done.stdout.splitlines()}
+    process = Forked(["-m", "faults.kill_points", *words], environment())
+    said, errors = process.communicate()
+    assert process.returncode == 0, said + errors
+    return {line[:40].strip(): line[41:] for line in said.splitlines()}
 
 
 def test_killed_at_any_write_sync_or_rename_it_resumes_to_the_same_bits() -> None:

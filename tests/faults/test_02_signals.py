@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from forked import Forked
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.cli.main import main
 from jielong.training.step import TrainStep
-from tiny import TINY_RUN, flags, jielong, steps_trained
+from tiny import TINY_RUN, flags, forked, steps_trained
 
 
-def started(folder: Path, corpus: Path, tokenizer: Path, **changes: Any) -> subprocess.Popen[str]:
+def started(folder: Path, corpus: Path, tokenizer: Path, **changes: Any) -> Forked:
     """A long run that has made its first steps, and would save by itself only at its end."""
     settings = TINY_RUN | {"steps": 1_000_000, "out_dir": folder, "data_path": corpus}
     settings |= {"tokenizer": tokenizer, "eval_interval": 1_000_000}
-    process = jielong("pretrain", *flags(settings | changes))
+    process = forked("pretrain", *flags(settings | changes))
     deadline = time.monotonic() + 120
     while steps_trained(folder) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -189,6 +189,15 @@ def test_a_text_read_often_is_told_once_at_each_mark() -> None:
     assert [times for times, _ in read] == [4, 16, 40]
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_a_run_that_holds_no_text_out_is_not_told_to_watch_its_loss(held_out: bool) -> None:
+    health = Health(VOCAB, 20, epoch_tokens=50_000, held_out=held_out)
+    told = [f.text for r in records() for f in health.anew().see("train", r)]
+    told += [f.text for r in records() for f in health.see("train", r)]
+    assert told and all(("Watch the held-out loss" in text) == held_out for text in told)
+    assert all(("no text is held out" in text) != held_out for text in told)
+
+
 def test_a_text_that_is_read_once_is_met_with_silence() -> None:
     health = Health(VOCAB, 20, epoch_tokens=2_000_000)
     assert not [f for record in records() for f in health.see("train", record)]

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from jielong.checkpoint.checkpoint import step_name
 from jielong.cli.main import main
 from jielong.errors import TrainingError
 from jielong.training import recovery as guard
+from jielong.training import watch
+from jielong.training.watch import Watch
 from tiny import TINY_RUN, flags
 
 STEPS = 8
@@ -129,6 +132,7 @@ entities = types.ModuleType("mlflow.entities")
 entities.Metric = namedtuple("Metric", "key value timestamp step")
 entities.Param = namedtuple("Param", "key value")
 import sys
+import threading
 sys.modules["mlflow.entities"] = entities
 known = {}
 
@@ -310,6 +314,30 @@ def test_a_run_that_fails_has_failed_at_the_tracker_and_has_finished_once_resume
     assert main([*words, "--tracker", name]) == 0
     ends = [call["status"] for call in calls() if call["what"] == "finish"]
     assert ends == ["FAILED", "FINISHED"]
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_run_that_its_watchdog_ends_has_failed_at_the_tracker_unless_that_hangs(
+    hangs: bool,
+    words: list[str],
+    fake: Callable[..., Calls],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls, held = fake("mlflow"), threading.Event()
+
+    def hanging(state: Any, batch: Any, lr_scale: float) -> Any:
+        if state.progress.step == 5:
+            Watch(state)._failed("rank 1 has said nothing for 300 s")  # as another thread does
+            assert calls()[-1] == {"what": "finish", "status": "FAILED"} or hangs
+            held.set()
+            raise TrainingError("and here the process would be ended")
+        return guard.step_with_recovery(state, batch, lr_scale)
+
+    monkeypatch.setattr("jielong.training.pretrain.step_with_recovery", hanging)
+    monkeypatch.setattr(watch, "LAST_TRACKERS_S", 0.1 if hangs else 60.0)
+    if hangs:
+        monkeypatch.setattr("jielong.observe.trackers.Trackers.close", lambda *_: held.wait(60))
+    assert main([*words, "--tracker", "mlflow"]) == 2 and held.is_set()
 
 
 def test_mlflow_tells_a_stopped_run_from_a_finished_one(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from forked import Forked
 from jielong.cli.main import main
 from jielong.data.shards import open_dataset
 from tiny import REGULARISED, TINY_RUN, environment, flags
@@ -57,22 +56,20 @@ def python_in_ranks(
     return [(p.returncode, s) for p, s in zip(processes, said, strict=True)]
 
 
-def start_ranks(world_size: int, words: list[str]) -> list[subprocess.Popen[str]]:
+def start_ranks(world_size: int, words: list[str]) -> list[Forked]:
     """Starts Python as torchrun would, once for each rank."""
     port = str(free_port())
     return [
-        subprocess.Popen(
-            [sys.executable, *words],
-            env=environment(
+        Forked(
+            words,
+            environment(
                 MASTER_ADDR="127.0.0.1",
                 MASTER_PORT=port,
                 WORLD_SIZE=str(world_size),
                 RANK=str(rank),
                 LOCAL_RANK=str(rank),
             ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            merged=True,
         )
         for rank in range(world_size)
     ]

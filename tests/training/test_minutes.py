@@ -16,7 +16,7 @@ from jielong.data.shards import open_dataset
 from jielong.errors import ConfigError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
-from jielong.training import minutes, pace
+from jielong.training import minutes, pace, text_size
 from jielong.training.minutes import tokens_in
 from jielong.training.speed import Machine, Speed, measure_speed
 from jielong.training.texts import OpenText, RunTexts
@@ -200,25 +200,51 @@ def test_what_was_chosen_is_kept_and_a_resumed_run_measures_nothing(
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "reason"),
+    ("name", "content", "more", "told"),
     [
-        ("reviews.csv", b"id,review\n1,good\n", "columns seen: id, review"),
-        ("chats.jsonl", b'{"messages": []}\n', "fields seen: messages"),
-        ("old.txt", "Где же письмо?\n".encode("cp1251") * 20, "--encoding"),
-        ("empty.txt", b"", "no text"),
+        ("a.jsonl", b'{"body": "some text"}\n' * 9, [], "no field 'text'; fields seen: body"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n' * 9,
+            ["--text-field", "b"],
+            "no field 'b'; fields seen",
+        ),
+        ("a.csv", b"title,body\n" + b"a,b\n" * 9, [], "'text'"),
+        ("a.jsonl", b"not json\n" * 9, [], "a.jsonl:1"),
+        ("a.txt", "文本\n".encode("gb18030") * 9, [], "--encoding"),
+        ("a.txt", b"", [], "no text in data.data_path"),
     ],
 )
-def test_text_that_cannot_be_read_is_told_before_the_machine_is_measured(
-    tmp_path: Path, words: list[str], name: str, content: bytes, reason: str
+def test_a_mistake_in_the_text_is_told_before_the_machine_is_measured(
+    tmp_path: Path,
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: bytes,
+    more: list[str],
+    told: str,
 ) -> None:
+    def never(*_: object) -> Speed:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(minutes, "measure_speed", never)
     (tmp_path / name).write_bytes(content)
-    at = {"--data-path": tmp_path / name, "--out-dir": tmp_path / "runs" / "new"}
-    for flag, path in at.items():
-        words[words.index(flag) + 1] = str(path)
-    status, said = in_this_process(words)
-    assert status == 2 and reason in said
-    assert "chosen  " not in said and "training a tokenizer" not in said
+    words[words.index("--data-path") + 1] = str(tmp_path / name)
+    words[words.index("--out-dir") + 1] = str(tmp_path / "runs" / "new")
+    status, said = in_this_process([*words, *more])
+    assert status == 2 and said.splitlines()[-1].startswith("error: ") and told in said, said
     assert not (tmp_path / "runs").exists()  # nothing is left of a run that has not begun
+
+
+def test_what_is_odd_at_the_end_of_a_long_text_is_not_looked_for_beforehand(
+    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_size, "LOOK_S", -1.0)
+    lines = ['{"text": "a good line of it"}', *['{"body": "a bad one"}'] * 9]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    words[words.index("--data-path") + 1] = str(tmp_path / "a.jsonl")
+    status, said = in_this_process(words)
+    assert status == 2 and "chosen  " in said and "too much text would be left out" in said, said
 
 
 def test_what_a_start_chose_that_was_stopped_before_its_text_is_chosen_anew(

@@ -14,7 +14,7 @@ import pytest
 
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.load import load_config
-from tiny import REGULARISED, TINY_RUN, flags, in_this_process, jielong
+from tiny import REGULARISED, TINY_RUN, flags, forked, in_this_process
 
 STEPS = TINY_RUN["steps"]
 
@@ -37,7 +37,7 @@ class Launch:
 
     def stopped(self, name: str, step: int, number: int, **changes: Any) -> int:
         """In a process of its own, sent a signal once `step` is on record: its exit status."""
-        process = jielong(*self.words(name, **changes))
+        process = forked(*self.words(name, **changes))
         metrics = self.folder / name / "metrics.jsonl"
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
@@ -230,7 +230,7 @@ def test_override_to_another_architecture_is_refused_and_changes_nothing(launch:
 
 def test_a_second_process_is_refused_and_told_who_holds_the_run(launch: Launch) -> None:
     words = launch.words("held", steps=100_000)
-    first = jielong(*words)
+    first = forked(*words)
     metrics = launch.folder / "held" / "metrics.jsonl"
     while first.poll() is None and not metrics.exists():
         time.sleep(0.01)

@@ -29,7 +29,7 @@ from tiny import (
     random_documents,
     tiny_model,
 )
-from tiny import jielong as start
+from tiny import forked as start
 
 CPU = torch.device("cpu")
 

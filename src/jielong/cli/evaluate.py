@@ -69,6 +69,8 @@ def _of_text(arguments: argparse.Namespace) -> int:
     from jielong.data.sources.file_kinds import further_suffixes
     from jielong.data.sources.row_text import RowText
     from jielong.data.sources.text_units import Splitting
+    from jielong.observe.chinese import CHINESE
+    from jielong.observe.chinese_errors import ERRORS
     from jielong.observe.console import perplexity, with_error
     from jielong.tokenization.chat import Chat
 
@@ -87,24 +89,24 @@ def _of_text(arguments: argparse.Namespace) -> int:
     texts = DocumentTexts(sources, rows, data.encoding, Splitting.of(data))
     with texts.checked(data.allow_loss):
         result = evaluate(model, tokenizer, texts, arguments.batch_tokens)
-    about_files = map(
-        lines_in(arguments.lang), describe_files(sources, not_read, for_training=False)
-    )
-    for line in (*(line.removeprefix("  ") for line in about_files), *texts.losses.lines()):
+    shown = lines_in(arguments.lang, CHINESE | ERRORS)
+    about_files = map(shown, describe_files(sources, not_read, for_training=False))
+    left_out = map(shown, texts.losses.lines())
+    for line in (*(line.removeprefix("  ") for line in about_files), *left_out):
         print(line, file=sys.stderr)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))
         return 0
     values = dataclasses.asdict(result)
     speed = result.tokens / max(result.seconds, 1e-9)
-    shown = (
+    rows = (
         (say("loss"), say("{n:.4f} nats per token", n=result.loss)),
         (say("perplexity"), perplexity(values)),
         (say("bits per byte"), with_error(values)),
         (say("text"), say("{n:,} tokens, {bytes:,} bytes", n=result.tokens, bytes=result.bytes)),
         (say("speed"), say("{speed:,.0f} tokens/s", speed=speed)),
     )
-    for label, value in shown:
+    for label, value in rows:
         print_row(label, value, LABEL_WIDTH)
     return 0
 

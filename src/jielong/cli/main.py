@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import traceback
@@ -24,10 +25,20 @@ from jielong.cli import (
     tokenizer,
     ui,
 )
-from jielong.cli.options import Commands, Parser, ShowVersion, plain_flag, unknown_flag
+from jielong.cli.options import (
+    Commands,
+    Parser,
+    ShowVersion,
+    add_language,
+    plain_flag,
+    unknown_flag,
+)
 from jielong.cli.terminal import as_utf8, replace_what_cannot_be_shown
 from jielong.config.hints import nearest
 from jielong.errors import AnotherRankError, ConfigError, JielongError
+from jielong.present.words import LANGUAGES, language_of
+
+_FLAG = re.compile("--lang(=.*)?")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,13 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         arguments = parse(words)
+        language_of(arguments.lang)  # a mistake in it is told before any work
         return int(arguments.command(arguments))
     except AnotherRankError as error:  # which the other has told
         return _report_error(words, str(error)) if "--debug" in words else 2
     except JielongError as error:
         return _report_error(words, str(error))
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        print("\n" + ("已中断" if _is_chinese(words) else "interrupted"), file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # `jielong … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,8 +71,25 @@ def _report_error(words: Sequence[str], message: str) -> int:
     """Print the error in one line, after Python's traceback with `--debug`."""
     if "--debug" in words:
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    print(_in_chinese(message) if _is_chinese(words) else f"error: {message}", file=sys.stderr)
     return 2
+
+
+def _in_chinese(message: str) -> str:
+    """Return an error in Chinese; what it says stays English where that is not a frequent one."""
+    from jielong.observe.chinese import CHINESE
+    from jielong.observe.chinese_errors import ERRORS
+    from jielong.present.finished import in_chinese
+
+    return f"错误：{in_chinese(message, CHINESE | ERRORS)}"
+
+
+def _is_chinese(words: Sequence[str]) -> bool:
+    """Whether Chinese is asked for, by words that perhaps could not be parsed."""
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    given = [word.partition("=")[2] or after for word, after in pairs if _FLAG.fullmatch(word)]
+    known = given and given[-1] in LANGUAGES
+    return language_of(given[-1] if known else "auto") == "zh"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -97,6 +126,8 @@ def build_parser() -> Parser:
     for module in (*modules, report, convert):
         module.add(commands)
     for command in _leaves(commands):
+        if "--lang" not in command._option_string_actions:
+            add_language(command, "language of errors (auto: by the locale)")
         command.add_argument(
             "--debug", action="store_true", help="show Python's traceback on errors"
         )

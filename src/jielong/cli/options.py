@@ -84,11 +84,11 @@ def add_engine(parser: Parser) -> None:
     )
 
 
-def add_language(parser: argparse._ActionsContainer) -> None:
-    """Add `--lang`."""
-    parser.add_argument(
-        "--lang", default="auto", metavar="en|zh|auto", help="language (auto: by the locale)"
-    )
+def add_language(
+    parser: argparse._ActionsContainer, what: str = "language (auto: by the locale)"
+) -> None:
+    """Add `--lang`, with what its help says."""
+    parser.add_argument("--lang", default="auto", metavar="en|zh|auto", help=what)
 
 
 def add_settings_from(parser: argparse.ArgumentParser) -> None:

@@ -53,10 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"model     {name} ({folder}), context {context_length(model.config):,} tokens")
     print(f"at once   {limits.slots} texts ({cache:,.0f} MiB of cache), {limits.queue} may wait")
     chat = "with" if tokenizer.chat_template else "without"
+    listener.listen()  # who reads the next line may connect
     print(f"API       {address(arguments, listener)}/v1 (OpenAI's; {chat} chat)")
     if is_secret(access):
         print(f"token     {access.token}")
-    listener.listen()  # who reads the next line may connect
     print("Ctrl-C ends it.", flush=True)
     Server(app, engine, limits).serve_on(listener)
     return 0

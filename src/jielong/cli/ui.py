@@ -57,8 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     url = address(arguments, listener)
     if access.token is not None:
         url += f"{LOGIN}?token={access.token if is_secret(access) else f'${TOKEN_VARIABLE}'}"
-    print(f"page      {url}")
     listener.listen()  # who reads the next line may connect
+    print(f"page      {url}")
     print("Ctrl-C ends it.", flush=True)
     Server(app, players, limits).serve_on(listener)
     return 0

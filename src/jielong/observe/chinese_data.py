@@ -17,6 +17,8 @@ DATA = {
     "  WARNING        text was left out; the first is {as_is}": (
         "  警告           有文本被略去；第一处：{as_is}"
     ),
+    "left out: {amount}; first {what}": "略去：{amount}；第一处：{what}",
+    "{n} bytes, {share} of the text ({list})": "{n} 字节，占文本的 {share}（{list}）",
     "  files          {what}": "  文件           {what}",
     "files          {what}": "文件           {what}",
     "not read       {what}": "未读取         {what}",

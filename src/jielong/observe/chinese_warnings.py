@@ -5,6 +5,12 @@ WARNINGS = {
     "teaches. Watch the held-out loss; more text helps most": (
         "从这里起文本已读过 {n} 遍以上：读得越多，学到的越少。请看留出文本的损失；增加文本最有效"
     ),
+    "from here on the text is read for more than the {n}th time: the more often, the less it "
+    "teaches, and no text is held out that would show when it is only memorised "
+    "(--validation-fraction, --validation-path). More text helps most": (
+        "从这里起文本已读过 {n} 遍以上：读得越多，学到的越少，而且没有留出文本来显示模型何时只是在"
+        "死记（--validation-fraction、--validation-path）。增加文本最有效"
+    ),
     "step {step}: {finding}": "第 {step} 步：{finding}",
     "the loss, {now}, is far above ln({v}) = {uniform}, that of a random guess: the run diverges. "
     "Try a lower --learning-rate or a longer --warmup-steps": (

@@ -48,12 +48,14 @@ class Health:
         vocab_size: of the model.
         warmup_steps: of the learning rate; before they end nothing is judged.
         epoch_tokens: tokens of a run in which its text is read once; 0 if that is not known.
+        held_out: whether the run measures its loss on text that it does not train on.
         said: names of findings that were told before.
     """
 
     vocab_size: int
     warmup_steps: int
     epoch_tokens: float = 0.0
+    held_out: bool = True
     train: list[Record] = field(default_factory=list)
     validations: list[Record] = field(default_factory=list)
     said: set[str] = field(default_factory=set)
@@ -61,7 +63,7 @@ class Health:
 
     def anew(self) -> Health:
         """Return the health of the same run with nothing seen and nothing said."""
-        return Health(self.vocab_size, self.warmup_steps, self.epoch_tokens)
+        return Health(self.vocab_size, self.warmup_steps, self.epoch_tokens, self.held_out)
 
     def see(self, kind: str, record: Record) -> list[Finding]:
         """Take in a record of `train` or `validation`; return what has not been said yet."""
@@ -89,7 +91,7 @@ class Health:
             lambda: shared(self.train[self.first_here :]),
             lambda: unused_expert(train),
             lambda: straggler(self.train[self.first_here :]),
-            lambda: read_again(train, self.epoch_tokens),
+            lambda: read_again(train, self.epoch_tokens, self.held_out),
         ]
         return [finding for check in checks if (finding := check())]
 
@@ -273,22 +275,27 @@ def unused_expert(train: Sequence[Record]) -> Finding | None:
     )
 
 
-def read_again(train: Sequence[Record], epoch_tokens: float) -> Finding | None:
+def read_again(train: Sequence[Record], epoch_tokens: float, held_out: bool) -> Finding | None:
     """The text has been read so often that reading it again teaches less.
 
     Up to 4 times it teaches nearly as much as new text, at 16 little, at 40 next to nothing
     (Muennighoff et al. 2023, arXiv:2305.16264).
     """
     tokens = _numbers(train[-1:], "tokens")
-    if not tokens or not epoch_tokens:
+    if not (read := [n for n in WORN if tokens and tokens[0] >= n * epoch_tokens > 0]):
         return None
-    read = [times for times in WORN if tokens[0] >= times * epoch_tokens]
-    if not read:
-        return None
+    name = f"read_{read[-1]}_times"
+    if held_out:
+        return Finding(
+            name,
+            f"from here on the text is read for more than the {read[-1]}th time: the more often, "
+            "the less it teaches. Watch the held-out loss; more text helps most",
+        )
     return Finding(
-        f"read_{read[-1]}_times",
+        name,
         f"from here on the text is read for more than the {read[-1]}th time: the more often, the "
-        "less it teaches. Watch the held-out loss; more text helps most",
+        "less it teaches, and no text is held out that would show when it is only memorised "
+        "(--validation-fraction, --validation-path). More text helps most",
     )
 
 

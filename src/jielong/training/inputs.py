@@ -7,28 +7,23 @@ import functools
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from jielong.config.load import load_toml
 from jielong.config.settings import Config
-from jielong.data.prepare.provenance import Sources
 from jielong.data.remote_dataset import RemoteDataset
-from jielong.data.shards import MANIFEST, read_manifest
+from jielong.data.shards import MANIFEST
 from jielong.errors import ConfigError, DataError
 from jielong.runtime.atomic import write_file
 from jielong.runtime.run_folder import RunFolder
-from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.datasets import ensure_datasets, load_texts
-from jielong.training.minutes import TextSize, choose_size, choose_tokens
+from jielong.training.minutes import choose_size, choose_tokens
 from jielong.training.parallel import check_parallel
 from jielong.training.precision import settle_dtype
 from jielong.training.run_tokenizer import (
-    bytes_of,
-    check_has_text,
     ensure_tokenizer,
     load_tokenizer,
-    tokenizer_beside_dataset,
     tokenizer_folder,
 )
 from jielong.training.speed import Machine
@@ -40,7 +35,8 @@ from jielong.training.starting_point import (
     with_architecture,
 )
 from jielong.training.suites import check_suites
-from jielong.training.texts import RunTexts, finders, new_texts, texts_of
+from jielong.training.text_size import text_size
+from jielong.training.texts import RunTexts, finders, texts_of
 
 PEEK_BYTES = 4096  # of standard input, to tell JSONL from plain text
 
@@ -94,7 +90,7 @@ def prepare_inputs(
     for text in texts_of(found, folder):
         if text.name and not (text.folder / "dataset.json").is_file():
             sources[text.name]()  # a mistake in its path is told before anything is made
-    size = functools.partial(_text_size, found, folder, sources)
+    size = functools.partial(text_size, found, folder, sources)
     found = choose_size(found, size, folder, machine, started, log)
     if tokenizer_folder(found, folder, start) == folder.tokenizer:
         ensure_tokenizer(found, folder, sources, log)
@@ -155,25 +151,3 @@ def _with_window_of_text(config: Config, texts: RunTexts, log: Callable[[str], N
         + (", in the longest of the texts" if texts.others else "")
     )
     return config.with_values(max_seq_len=window)
-
-
-def _text_size(
-    config: Config, run: RunFolder, sources: Mapping[str, Callable[[], Sources]]
-) -> TextSize:
-    """How large the text is, and the vocabulary of its tokenizer where that is not to be made.
-
-    Raises:
-        DataError: there is none.
-    """
-    given = config.data.tokenizer or tokenizer_beside_dataset(config, run)
-    vocabulary = Tokenizer.load(given).vocab_size if given else None
-    size = 0
-    for text in new_texts(config, run):
-        if text.prepared is not None:
-            size += read_manifest(text.prepared)["splits"]["train"]["text_bytes"]
-        else:
-            found = sources[text.name]()
-            with text.naming():
-                check_has_text(text.config, found)
-            size += bytes_of(found)
-    return TextSize(size, vocabulary)

@@ -35,6 +35,48 @@ class Check:
 CHECKS = (Check(0.1, 0.3), Check(0.25, 0.1), Check(0.44, 0.015))
 
 
+@dataclass(frozen=True)
+class Work:
+    """What training consists of: windows that are passed through the model, and updates."""
+
+    windows: float
+    updates: float
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.windows + other.windows, self.updates + other.updates)
+
+    def __sub__(self, other: Work) -> Work:
+        return Work(self.windows - other.windows, self.updates - other.updates)
+
+
+class _UpdateFit:
+    """What an update costs beside a window, by stretches with batches of different sizes.
+
+    Least squares of a · windows + b · updates against the seconds of each stretch, relative to
+    them. As long as the sizes are alike they do not tell the two apart. So one more observation, as
+    heavy as a stretch, says that b is what was expected.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.sums = 0, (0.0,) * 5
+
+    def add(self, work: Work, seconds: float) -> None:
+        """Count a stretch of training."""
+        x, y = (amount / max(1e-9, seconds) for amount in (work.windows, work.updates))
+        self.sums = tuple(map(sum, zip(self.sums, (x * x, x * y, y * y, x, y), strict=True)))
+        self.count += 1
+
+    def windows_of_update(self, expected: float) -> float:
+        """Return b / a: the windows that are trained on in the time of an update."""
+        if not self.count:
+            return expected
+        xx, xy, yy, x, y = self.sums
+        weight = yy / self.count
+        xx, xy, yy = xx + weight * expected**2, xy - weight * expected, yy + weight
+        a, b = x * yy - y * xy, y * xx - x * xy
+        return max(0.0, b / a) if a > 0 else expected
+
+
 class Pace:
     """The speed of training by its latest half, and of the pauses for validations and checkpoints.
 
@@ -42,36 +84,47 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self.work = 0.0  # up to which training has been measured
-        self.total_s = self.recent_s = self.recent_work = 0.0
-        self.recent: deque[tuple[float, float]] = deque()  # work and seconds of each stretch
+        self.done = Work(0.0, 0)  # up to which training has been measured
+        self.recent = Work(0.0, 0)  # of the latest half
+        self.total_s = self.recent_s = 0.0
+        self.stretches: deque[tuple[Work, float]] = deque()  # of the latest half, with seconds
+        self.fit = _UpdateFit()
+        self.expected = 0.0
         self.pauses: list[float] = []
         self.checks = 0  # of CHECKS that are done
 
-    def start(self, work: float, step: int, total_steps: int) -> None:
-        """Training begins, or goes on, at `step`, after so much `work`, in any unit."""
-        self.work = work
+    def start(self, windows: float, step: int, total_steps: int, update: float) -> None:
+        """Training begins, or goes on, at `step`, after so many `windows`.
+
+        Args:
+            update: windows that are trained on in the time of an update, as far as is known.
+        """
+        self.done, self.expected = Work(windows, step), update
         self.checks = sum(step >= check.share * total_steps for check in CHECKS)
 
-    def trained(self, work: float, seconds: float) -> None:
-        """Count the seconds of training since the last call, up to `work`."""
-        self.recent.append((work - self.work, seconds))
-        self.work = work
+    def trained(self, windows: float, step: int, seconds: float) -> None:
+        """Count the seconds of training since the last call, up to `windows` and `step`."""
+        done = Work(windows, step)
+        work, self.done = done - self.done, done
+        self.stretches.append((work, seconds))
+        self.fit.add(work, seconds)
         self.total_s += seconds
         self.recent_s += seconds
-        self.recent_work += self.recent[-1][0]
-        while len(self.recent) > 1 and self.recent_s - self.recent[0][1] >= self.total_s / 2:
-            old_work, old_s = self.recent.popleft()
+        self.recent += work
+        while len(self.stretches) > 1 and self.recent_s - self.stretches[0][1] >= self.total_s / 2:
+            old, old_s = self.stretches.popleft()
             self.recent_s -= old_s
-            self.recent_work -= old_work
+            self.recent -= old
 
     def paused(self, seconds: float) -> None:
         """Count the time of a validation or checkpoint."""
         self.pauses.append(seconds)
 
-    def seconds_of(self, work: float) -> float:
-        """Return the seconds of training that some work takes."""
-        return work * self.recent_s / max(1e-9, self.recent_work)
+    def seconds_of(self, windows: float, updates: float) -> float:
+        """Return the seconds of training that some windows and updates take."""
+        update = self.fit.windows_of_update(self.expected)
+        recent = self.recent.windows + update * self.recent.updates
+        return (windows + update * updates) * self.recent_s / max(1e-9, recent)
 
     def pause_s(self, expected: float) -> float:
         """Return the seconds of a pause: the median of what was `expected` and of those so far.
@@ -102,7 +155,8 @@ class Pace:
 def training_left(state: TrainState, pace: Pace) -> float:
     """Return the seconds of training until the end of the run."""
     step, total = state.progress.step, state.plan.total_steps
-    return pace.seconds_of(state.work_before(total) - state.work_before(step))
+    windows = state.batches.windows_before(total) - state.batches.windows_before(step)
+    return pace.seconds_of(windows, total - step)
 
 
 def pauses_left(state: TrainState, pace: Pace) -> float:
@@ -111,7 +165,7 @@ def pauses_left(state: TrainState, pace: Pace) -> float:
     splits = [text.dataset.validation for text in state.texts.every]
     whole = [len(split) for split in splits if split is not None]
     each = [min(tokens, plan.eval_tokens) for tokens in whole]
-    expected = PAUSE_S + EVALUATION * pace.seconds_of(sum(each) / window)
+    expected = PAUSE_S + EVALUATION * pace.seconds_of(sum(each) / window, 0)
     count = float(math.ceil((plan.total_steps - state.progress.step) / plan.eval_interval))
     if each != whole:
         count += sum(whole) / sum(each)

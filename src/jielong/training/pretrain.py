@@ -193,7 +193,8 @@ def train(state: TrainState, signals: StopSignals, watch: Watch, pace: Pace) -> 
     """
     c, total = state.config, state.plan.total_steps
     progress, console = state.progress, state.console
-    pace.start(state.work_before(progress.step), progress.step, total)
+    windows = state.batches.windows_before
+    pace.start(windows(progress.step), progress.step, total, state.update_windows)
     console.start(progress.step, total, *watch.curves())
     if validation_is_missing(state):
         validate_resumed(state)
@@ -213,7 +214,7 @@ def train(state: TrainState, signals: StopSignals, watch: Watch, pace: Pace) -> 
                 console.line(explain_first_loss(result.loss, c.model.vocab_size))
             if done % c.run.log_interval == 0 or done == total:
                 lr = state.plan.learning_rate * lr_scale
-                pace.trained(state.work_before(done), means.seconds)
+                pace.trained(windows(done), done, means.seconds)
                 watch.training(done, means, lr, result, seconds_left(state, pace))
                 means.reset()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes

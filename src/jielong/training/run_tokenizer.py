@@ -10,19 +10,14 @@ from jielong.config.settings import Config
 from jielong.data.prepare.files_read import describe_files
 from jielong.data.prepare.provenance import Sources
 from jielong.data.sample_on_ray import sample_on_ray
-from jielong.data.sources.documents import DocumentTexts, Source, read_documents
-from jielong.data.sources.losses import Losses
-from jielong.data.sources.row_text import RowText
-from jielong.data.sources.text_units import Splitting
-from jielong.errors import ConfigError, DataError
+from jielong.data.sources.documents import DocumentTexts
+from jielong.errors import ConfigError
 from jielong.runtime.run_folder import RunFolder
-from jielong.tokenization.chat import Chat
 from jielong.tokenization.text_pieces import sample
 from jielong.tokenization.tokenizer import Tokenizer, train_tokenizer
 from jielong.training.starting_point import StartingPoint
+from jielong.training.text_size import beside_dataset, bytes_of, document_texts
 from jielong.training.texts import Text, find_sources, new_texts
-
-UNKNOWN_BYTES = 2**24  # assumed of a source whose size is not known
 
 
 def ensure_tokenizer(
@@ -66,39 +61,10 @@ def load_tokenizer(config: Config, folder: RunFolder, start: StartingPoint) -> T
 
 def tokenizer_folder(config: Config, folder: RunFolder, start: StartingPoint) -> str | Path:
     """Where the tokenizer of a run is: one that was given, or the run's own."""
-    given = config.data.tokenizer or tokenizer_beside_dataset(config, folder)
+    given = config.data.tokenizer or beside_dataset(config, folder)
     if given is None and config.training.init_from is not None:
         given = start.model_folder
     return given or folder.tokenizer
-
-
-def tokenizer_beside_dataset(config: Config, run: RunFolder) -> Path | None:
-    """The tokenizer of the first text that is prepared; an older one's does not count."""
-    for text in new_texts(config, run):
-        folder = text.prepared
-        if folder is not None:
-            beside = folder / "tokenizer"
-            if (beside / "tokenizer.json").is_file():
-                return beside
-    return None
-
-
-def check_has_text(config: Config, sources: Sources) -> None:
-    """Read the text as far as its first document, so that what is wrong with all of it is told.
-
-    It is for a run that measures the machine first, which takes longer. What is not on this machine
-    is not fetched for it.
-
-    Raises:
-        DataError: there is no text, or not as the settings say; it says what was first.
-    """
-    if any(source.path is None for source in sources.data):
-        return
-    losses = Losses(config.data.allow_loss)
-    documents = losses.documents(read_documents(*_what_is_read(config, sources)))
-    if next(documents, None) is None:
-        first = f" ({losses.first.message})" if losses.first else ""
-        raise DataError(f"no text to train on: check --data-path and --text-field{first}")
 
 
 def train_on_corpus(
@@ -120,7 +86,7 @@ def train_on_corpus(
     """
     found = sources or find_sources(config, log)
     data, size = config.data, config.model.vocab_size
-    texts = _document_texts(config, found)
+    texts = document_texts(config, found)
     with texts.checked(data.allow_loss):
         pieces = _sampled(texts, data.tokenizer_sample_bytes, engine)
         tokenizer = _train_on_pieces(pieces, size)
@@ -148,7 +114,7 @@ def train_on_mixture(
     pieces: list[str] = []
     for text, its, weight in zip(texts, found, weights, strict=True):
         with text.naming():
-            documents = _document_texts(text.config, its)
+            documents = document_texts(text.config, its)
             with documents.checked(config.data.allow_loss):
                 size = round(config.data.tokenizer_sample_bytes * weight / sum(weights))
                 pieces += _sampled(documents, max(1, size), engine)
@@ -167,23 +133,6 @@ def _train_on_pieces(pieces: Sequence[str], vocab_size: int) -> Tokenizer:
     """A tokenizer of a sample that has been drawn."""
     most_bytes = 4 * sum(map(len, pieces))  # so that of this sample nothing is left out
     return train_tokenizer(iter(pieces), vocab_size, most_bytes)
-
-
-def _document_texts(config: Config, sources: Sources) -> DocumentTexts:
-    return DocumentTexts(*_what_is_read(config, sources))
-
-
-def _what_is_read(
-    config: Config, sources: Sources
-) -> tuple[Sequence[Source], RowText, str | None, Splitting]:
-    """The arguments of `read_documents`."""
-    data = config.data
-    rows = RowText.of_settings(data, Chat(None))
-    return sources.data, rows, data.encoding, Splitting.of(data)
-
-
-def bytes_of(sources: Sources) -> int:
-    return sum(UNKNOWN_BYTES if s.size is None else s.size for s in sources.data)
 
 
 def _lines_about(sources: Sources, texts: DocumentTexts) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from jielong.config.settings import Config
 
 REPEATED = 1.5  # epochs from which on a text counts as read more than once
-UPDATE_TOKENS = 4  # for each unit of width: training on so many takes as long as a Muon update
+UPDATE_TOKENS = 2  # for each unit of width: training on so many takes as long as a Muon update
 MOST_EPOCHS = 30  # of a run of --minutes: beyond them it would only memorise the text
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
 # A run ends on its text without noise, since the text that it will be used on has none: for so many
@@ -121,7 +121,7 @@ def default_tokens_per_step(total_tokens: float, hidden_size: int) -> float:
 
     Early on gradients agree and small batches learn more a token; the longer a run, the more noise
     there is to average out (McCandlish et al. 2018). An update of Muon costs as much as training on
-    about 4 tokens for each unit of width, which sets a least size.
+    about 2 tokens for each unit of width, which sets a least size.
     """
     tokens = max(2 * math.sqrt(total_tokens), 12 * hidden_size)
     return min(tokens, total_tokens / LEAST_STEPS)

@@ -108,10 +108,14 @@ class TrainState:
         """Windows in a forward pass, over all ranks: what is known to fit, else the plan's."""
         return self.progress.micro_batch_size or self.plan.micro_batch_size
 
+    @property
+    def update_windows(self) -> float:
+        """Windows that are trained on in about the time of an update."""
+        return UPDATE_TOKENS * self.config.model.hidden_size / self.config.data.max_seq_len
+
     def work_before(self, step: int) -> float:
         """The work of all steps before `step`, in windows: an update costs some by itself."""
-        update = UPDATE_TOKENS * self.config.model.hidden_size / self.config.data.max_seq_len
-        return self.batches.windows_before(step) + step * update
+        return self.batches.windows_before(step) + step * self.update_windows
 
     def micro_batches(self, batch: Batch, step: int) -> list[Batch]:
         """This rank's batch of a step, split into as many forward passes as it needs."""

@@ -5,6 +5,7 @@ Beside metrics.jsonl none of it can stop training: what fails says so in one lin
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ from jielong.training.validation import stops_early
 
 CURVES = "curves"  # the name of their picture at trackers
 LAST_SAVE_S = 60.0  # for a checkpoint that is being written as the run fails
+LAST_TRACKERS_S = 10.0  # for trackers to be told of it
 REPORT_SHARE = 0.02  # of a run's time that its reports may take, at most
 
 
@@ -54,8 +56,10 @@ class Watch:
         self.flops_per_token = flops_per_token(model, active, attended)
         one = peak_flops(self.device, state.train_step.dtype)
         self.peak_flops = None if one is None else one * state.world.world_size
-        epoch_tokens = state.texts.epoch_tokens
-        self.health = Health(model.vocab_size, state.plan.warmup_steps, epoch_tokens)
+        texts = state.texts
+        held_out = any(text.dataset.validation is not None for text in texts.every)
+        warmup = state.plan.warmup_steps
+        self.health = Health(model.vocab_size, warmup, texts.epoch_tokens, held_out)
         self.report_s, self.reported = 0.0, -float("inf")  # what the last took, and when
         self.pictured: int | None = None  # the step whose curves trackers have
         self.told: set[str] = set()
@@ -87,6 +91,11 @@ class Watch:
         """Write the `end` record of a run that is about to be ended by its watchdog."""
         self.state.saving.rest(LAST_SAVE_S)
         self.state.metrics.write("end", self.state.progress.step, state="failed", why=why)
+        # beside this thread: the main one may hang within a tracker, whose server may be silent
+        close = self.state.metrics.trackers.close
+        closing = threading.Thread(target=close, args=("failed",), daemon=True)
+        closing.start()
+        closing.join(LAST_TRACKERS_S)
 
     def _recall(self) -> None:
         """Take in the records so far."""
