@@ -99,14 +99,14 @@ def _of_text(arguments: argparse.Namespace) -> int:
         return 0
     values = dataclasses.asdict(result)
     speed = result.tokens / max(result.seconds, 1e-9)
-    rows = (
+    measured = (
         (say("loss"), say("{n:.4f} nats per token", n=result.loss)),
         (say("perplexity"), perplexity(values)),
         (say("bits per byte"), with_error(values)),
         (say("text"), say("{n:,} tokens, {bytes:,} bytes", n=result.tokens, bytes=result.bytes)),
         (say("speed"), say("{speed:,.0f} tokens/s", speed=speed)),
     )
-    for label, value in rows:
+    for label, value in measured:
         print_row(label, value, LABEL_WIDTH)
     return 0
 

@@ -149,6 +149,10 @@ TEXTS = {
         "{as_is}：不是 UTF-8，常见的编码也都不合：用 --encoding 给出它的编码"
     ),
     "{as_is}: to read it: {as_is_fix}": "{as_is}：要读它：{as_is_fix}",
+    "{as_is}: no tokenizer.json in it: give a folder with one; or train one with `jielong "
+    "tokenizer`": (
+        "{as_is}：里面没有 tokenizer.json：请给有它的文件夹，或用 `jielong tokenizer` 训练一个"
+    ),
     "{as_is}: no such file; give a Hugging Face tokenizer folder, or train one with `jielong "
     "tokenizer`": (
         "{as_is}：没有这个文件；请给 Hugging Face 的分词器文件夹，或用 `jielong tokenizer` 训练一个"

@@ -58,12 +58,13 @@ class _UpdateFit:
     """
 
     def __init__(self) -> None:
-        self.count, self.sums = 0, (0.0,) * 5
+        self.count = 0
+        self.sums = [0.0] * 5  # of x², xy, y², x and y: see `add`
 
     def add(self, work: Work, seconds: float) -> None:
         """Count a stretch of training."""
         x, y = (amount / max(1e-9, seconds) for amount in (work.windows, work.updates))
-        self.sums = tuple(map(sum, zip(self.sums, (x * x, x * y, y * y, x, y), strict=True)))
+        self.sums = [a + b for a, b in zip(self.sums, (x * x, x * y, y * y, x, y), strict=True)]
         self.count += 1
 
     def windows_of_update(self, expected: float) -> float:
