@@ -14,7 +14,7 @@ import pytest
 from cleaned_texts import clean_texts, dropped, edited, kept, prose
 from jielong.cleaning import marks
 from jielong.cleaning.marks import RECALL, SIGNATURE, Bands, rows_of_bands
-from jielong.cleaning.shingles import shingles
+from jielong.cleaning.shingles import shingles, shingles_of_all
 from jielong.errors import ConfigError
 from tiny import environment
 
@@ -135,9 +135,19 @@ def test_bands_find_nearly_all_pairs_that_are_just_similar_enough() -> None:
     rng = np.random.default_rng(0)
     for _ in range(400):  # pairs of 900 hashes with 800 in common: 0.8
         hashes = rng.integers(2**63, size=1000, dtype=np.uint64)
-        keys = bands.keys([hashes[:900], hashes[100:]])
+        keys = bands.keys(np.append(hashes[:900], hashes[100:]), np.array([900, len(hashes) - 100]))
         found += bool((keys[:, 0] == keys[:, 1]).any())
     assert found >= 0.98 * 400
+
+
+def test_texts_that_are_split_together_have_the_shingles_of_each_alone() -> None:
+    texts = ["", "a", "one two three four", "ΟΔΟΣ", "Σ", "x\0y ΣΑΣ\0Σ q r s t", "-1 + 2 -", "5 6"]
+    texts += ["\0", "床前明月光，疑是地上霜", "!?", "İstanbul ǅ a-b a -7", "床"]
+    found, counts = shingles_of_all(texts)
+    assert len(found) == counts.sum()
+    for text, own in zip(texts, np.split(found, np.cumsum(counts)[:-1]), strict=True):
+        assert np.unique(own).tolist() == shingles(text).tolist(), text
+    assert shingles_of_all([])[1].tolist() == []
 
 
 def test_shingles_and_bands_are_the_same_in_every_process() -> None:
@@ -145,7 +155,7 @@ def test_shingles_and_bands_are_the_same_in_every_process() -> None:
         "from jielong.cleaning.shingles import shingles\n"
         "from jielong.cleaning.marks import Bands\n"
         "found = shingles('The quick brown fox 床前明月光 jumps over it')\n"
-        "print(int(found.sum()), int(Bands(0.8).keys([found]).sum()))"
+        "print(int(found.sum()), int(Bands(0.8).keys(found, [len(found)]).sum()))"
     )
     said = set()
     for seed in ("1", "2"):
@@ -154,7 +164,7 @@ def test_shingles_and_bands_are_the_same_in_every_process() -> None:
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
         said.add(done.stdout)
     found = shingles("The quick brown fox 床前明月光 jumps over it")
-    said.add(f"{int(found.sum())} {int(Bands(0.8).keys([found]).sum())}\n")
+    said.add(f"{int(found.sum())} {int(Bands(0.8).keys(found, np.array([len(found)])).sum())}\n")
     assert len(said) == 1
 
 

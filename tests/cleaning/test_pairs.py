@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import defaultdict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from cleaned_texts import clean_texts, dropped, edited, kept, prose
 from jielong.cleaning import columns, duplicates, lines, pairs, staging
+from jielong.cleaning import groups as grouping
 from jielong.cleaning.groups import groups
 from jielong.cleaning.pairs import Pairs, both, of_numbers, share_keys
 from jielong.cleaning.report import CleanReport
@@ -32,10 +34,11 @@ def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have few numbers, pairs and texts taken at once."""
-    for module in (columns, pairs, duplicates, staging):
-        if hasattr(module, "CHUNK"):
-            monkeypatch.setattr(module, "CHUNK", 16)
-    monkeypatch.setattr("jielong.cleaning.groups.CHUNK", 16)
+    for module in (columns, pairs, duplicates, staging, grouping):
+        for name in ("CHUNK", "LISTED"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, 16)
+    monkeypatch.setattr(pairs, "WRITTEN", 40)
     monkeypatch.setattr(pairs, "PART_ROWS", 50)
     monkeypatch.setattr(pairs, "SORTED_TEXTS", 30)
     monkeypatch.setattr(lines, "PART_BYTES", 1000)
@@ -65,6 +68,24 @@ def test_pairs_are_those_of_texts_with_the_same_key(
     assert list(zip(upper.tolist(), lower.tolist(), strict=True)) == sorted(expected)
     begins, ends = of_numbers(all_pairs, np.arange(TEXTS))
     assert (ends - begins).tolist() == [sum(u == n for u, _ in expected) for n in range(TEXTS)]
+
+
+def test_memory_does_not_grow_with_the_texts(tmp_path: Path) -> None:
+    peaks = []
+    for texts in (2**18, 2**20):
+        folder = tmp_path / str(texts)
+        folder.mkdir()
+        keys = columns.filled(folder / "keys", texts, np.uint64)
+        keys[:] = np.random.default_rng(0).integers(texts // 4, size=texts, dtype=np.uint64)
+        keys *= np.uint64(2**64 // (texts // 4))
+        every = np.ones(texts, bool)
+        tracemalloc.start()
+        found = Pairs(folder / "pairs", texts)
+        share_keys(Here(), keys, every.__getitem__, found, folder, True)
+        assert len(found.finish()) > texts / 2
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0], peaks
 
 
 def test_groups_are_what_chains_of_pairs_join(parts: None, tmp_path: Path) -> None:

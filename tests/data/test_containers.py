@@ -1,7 +1,9 @@
 """Containers that lie or are rare: read by what they hold, or refused with what to do."""
 
 import gzip
+import io
 import json
+import os
 import random
 import subprocess
 import sys
@@ -12,9 +14,10 @@ import pytest
 import zstandard
 
 from jielong.data.sources import containers
-from jielong.data.sources.arrow_sizes import batch_sizes
+from jielong.data.sources.arrow_sizes import CheckedMessages
 from jielong.data.sources.documents import BadLine, Document, expand_sources, read_documents
 from jielong.data.sources.row_text import RowText
+from jielong.data.sources.tables import read_table
 from jielong.errors import DataError
 from tiny import environment
 
@@ -241,10 +244,40 @@ def test_arrow_says_what_its_batches_grow_to(tmp_path, compression):
     options = pa.ipc.IpcWriteOptions(compression=compression)
     with pa.ipc.new_stream(str(path), table.schema, options=options) as writer:
         writer.write_table(table, max_chunksize=40)
+    sizes: list[int] = []
     with pa.OSFile(str(path)) as file:
-        dictionary, *sizes = batch_sizes(file)
+        again = CheckedMessages(file, sizes.append)
+        assert pa.ipc.open_stream(again).read_all() == table
+    dictionary, *sizes = sizes
     assert 10 <= dictionary <= 64  # two words, two offsets
     assert [round(size / 40_000, 1) for size in sizes] == [1.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_an_arrow_file_is_read_once(tmp_path, form):
+    class Counting(io.BytesIO):
+        mode, count = "rb", 0
+
+        def read(self, size=-1):
+            self.count += len(data := super().read(size))
+            return data
+
+    class Remote:
+        def open(self, mode="rb"):
+            files.append(Counting(content.getvalue()))
+            return files[-1]
+
+        def stat(self):
+            return os.stat_result((len(content.getvalue()),) * 10)
+
+    rows = [f"text {number}" * 20 for number in range(2000)]
+    content, files = io.BytesIO(), []
+    table = pa.table({"n": range(2000), "text": pa.array(rows).dictionary_encode()})
+    new = pa.ipc.new_stream if form == "stream" else pa.ipc.new_file
+    with new(content, table.schema) as writer:
+        writer.write_table(table, max_chunksize=300)
+    assert [item.text for item in read_table(Remote(), "a.arrow", "arrow", "text")] == rows
+    assert sum(file.count for file in files) < 1.1 * len(content.getvalue())
 
 
 def test_only_the_columns_of_the_text_are_needed_of_a_table(tmp_path):

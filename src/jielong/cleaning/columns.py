@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 CHUNK = 2**18  # numbers that are taken at once
+LISTED = 2**14  # the same as numbers of Python, which take four times the memory
 
 
 def column(path: Path, dtype: npt.DTypeLike, writable: bool = False) -> np.ndarray:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jielong.cleaning.columns import CHUNK, filled
+from jielong.cleaning.columns import CHUNK, LISTED, filled
 from jielong.cleaning.groups import groups
 from jielong.cleaning.marks import COMPARED, TOO_LONG, MarkFiles
 from jielong.cleaning.pairs import Pairs, both, of_numbers, share_keys
@@ -91,9 +91,9 @@ def drop_near(
             _enter(decisions, decided)
             compared += count
             progress(compared)
-        for begin in range(0, len(stage), CHUNK):
+        for begin in range(0, len(stage), LISTED):
             for number in (
-                np.flatnonzero(decided["other"][begin : begin + CHUNK]) + begin
+                np.flatnonzero(decided["other"][begin : begin + LISTED]) + begin
             ).tolist():
                 stage.drop(number)
                 other, share = decided[number].tolist()
@@ -105,8 +105,8 @@ def drop_near(
 
 
 def _each(pairs: np.ndarray) -> Iterator[tuple[int, int]]:
-    for begin in range(0, len(pairs), CHUNK):
-        upper, lower = both(pairs[begin : begin + CHUNK])
+    for begin in range(0, len(pairs), LISTED):
+        upper, lower = both(pairs[begin : begin + LISTED])
         yield from zip(upper.tolist(), lower.tolist(), strict=True)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jielong.cleaning.columns import CHUNK, filled
+from jielong.cleaning.columns import LISTED, filled
 from jielong.cleaning.pairs import LOWER, Pairs, both, pair
 
 
@@ -21,18 +21,18 @@ def groups(pairs: np.ndarray, texts: int, folder: Path) -> Iterator[np.ndarray]:
     """
     # of each text, how far before it another of its group is; 0: it is the first
     steps = filled(folder / "steps", texts, np.int64).data
-    for begin in range(0, len(pairs), CHUNK):
+    for begin in range(0, len(pairs), LISTED):
         for text, other in zip(
-            *(n.tolist() for n in both(pairs[begin : begin + CHUNK])), strict=True
+            *(n.tolist() for n in both(pairs[begin : begin + LISTED])), strict=True
         ):
             a, b = _first(steps, text), _first(steps, other)
             if a != b:
                 steps[max(a, b)] = abs(a - b)
     members = Pairs(folder / "members", texts)
-    for begin in range(0, len(pairs), CHUNK):
-        numbers = np.unique(np.concatenate(both(pairs[begin : begin + CHUNK])))
+    for begin in range(0, len(pairs), LISTED):
+        numbers = np.unique(np.concatenate(both(pairs[begin : begin + LISTED])))
         firsts = np.array([_first(steps, number) for number in numbers.tolist()])
-        members.add(np.sort(pair(firsts, numbers)))
+        members.add(pair(firsts, numbers))
     yield from _cut(members.finish())
 
 

@@ -15,9 +15,9 @@ from jielong.cleaning.staging import Stage, Texts
 from jielong.data.prepare.split import text_hash
 from jielong.runtime.tasks import Tasks
 
-PART_BYTES = 2**28  # of text, whose lines are counted together: some 25 MB of hashes
+PART_BYTES = 2**26  # of text, whose lines are counted together: some 6 MB of hashes
 MOST_PARTS = 2**12
-WRITTEN = 2**20  # hashes that are written together
+WRITTEN = 2**18  # hashes that are written together
 LEAST_BYTES = 20  # of a line: names of speakers, braces and the like come back in any text
 
 Places = Mapping[int, int]  # the repeated lines of a text: the hash of each, by its number

@@ -6,13 +6,14 @@ band of the signature is the same are candidates.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from jielong.cleaning.columns import column
-from jielong.cleaning.shingles import shingles
+from jielong.cleaning.shingles import PIECE_CHARS, shingles, shingles_of_all
 from jielong.cleaning.staging import Texts
 from jielong.data.prepare.split import text_hash
 from jielong.data.shuffle import mix_bits
@@ -22,7 +23,7 @@ SIGNATURE = 128  # hashes in a signature
 SEED = 1
 RECALL = 0.99  # of pairs that are just similar enough
 LONGEST_CHARS = 2**24  # of texts that are compared nearly; longer ones only exactly
-BATCH_SHINGLES = 2**20  # signed together
+BATCH_CHARS = 2**16  # of texts that are signed together: what is made of them fits a cache
 COMPARED, NO_WORDS, TOO_LONG = range(3)  # whether a text is compared nearly
 
 
@@ -48,16 +49,17 @@ class Bands:
         self.rows = rows_of_bands(similarity)
         self.count = SIGNATURE // self.rows
 
-    def keys(self, texts: list[np.ndarray]) -> np.ndarray:
+    def keys(self, shingles: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Return the keys of the bands of texts, (bands, texts) uint64.
 
         Args:
-            texts: the shingles of each, at least one.
+            shingles: of the texts one after another, in any order within a text.
+            counts: how many each text has, at least one, (texts,).
         """
-        ends = np.cumsum([0, *map(len, texts)], dtype=np.uint64)
-        signed = self._sign(np.concatenate(texts), ends, SIGNATURE, SEED).to_rows()
+        ends = np.append(0, np.cumsum(counts)).astype(np.uint64)
+        signed = self._sign(shingles, ends, SIGNATURE, SEED).to_rows()
         signatures = np.array(signed, np.uint64)[:, : self.count * self.rows]
-        parts = signatures.reshape(len(texts), self.count, self.rows)
+        parts = signatures.reshape(len(counts), self.count, self.rows)
         keys = np.broadcast_to(np.arange(self.count, dtype=np.uint64), parts.shape[:2])
         for place in range(self.rows):
             keys = mix_bits(keys + parts[:, :, place])
@@ -110,24 +112,36 @@ class Marker:
         bands = Bands(self.similarity)
         keys = np.zeros((bands.count, len(texts)), np.uint64)
         states = np.full(len(texts), NO_WORDS, np.uint8)
-        batch: dict[int, np.ndarray] = {}
-        count = 0
-        for row, text in enumerate(texts):
-            if len(text) > LONGEST_CHARS:
-                states[row] = TOO_LONG
+        for begin, some in _together(texts):
+            end = begin + len(some)
+            if len(some[0]) > LONGEST_CHARS:  # it is alone
+                states[begin] = TOO_LONG
                 continue
-            of_text = shingles(text)
-            if len(of_text):
-                batch[row] = of_text
-                count += len(of_text)
-            if count >= BATCH_SHINGLES:
-                keys[:, list(batch)] = bands.keys(list(batch.values()))
-                states[list(batch)] = COMPARED
-                batch, count = {}, 0
-        if batch:
-            keys[:, list(batch)] = bands.keys(list(batch.values()))
-            states[list(batch)] = COMPARED
+            if len(some[0]) > PIECE_CHARS:
+                found = shingles(some[0])
+                counts = np.array([len(found)])
+            else:
+                found, counts = shingles_of_all(some)
+            rows = np.flatnonzero(counts)
+            if len(rows):
+                keys[:, begin + rows] = bands.keys(found, counts[rows])
+                states[begin:end][rows] = COMPARED
         return Marks(exact, keys, states)
+
+
+def _together(texts: Texts) -> Iterator[tuple[int, list[str]]]:
+    """Yield texts several at a time, long ones alone, and the number of the first of them."""
+    most = min(BATCH_CHARS, LONGEST_CHARS)
+    begin = chars = 0
+    some: list[str] = []
+    for number, text in enumerate(texts):
+        if some and chars + len(text) > most:
+            yield begin, some
+            begin, chars, some = number, 0, []
+        some.append(text)
+        chars += len(text)
+    if some:
+        yield begin, some
 
 
 class MarkFiles:

@@ -1,8 +1,8 @@
 """Pairs of texts that share a key: found part by part, and put in order on disk.
 
 Keys are spread over parts by their upper bits, so that equal ones are in the same, and a part has
-some millions of them however many there are. What is found in the parts is sorted by the texts, in
-the same way. So neither takes memory by the number of texts.
+some 4 MB of them however many there are (beyond MOST_PARTS of them, it grows). What is found in the
+parts is sorted by the texts, in the same way. So neither takes memory by the number of texts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from jielong.cleaning.columns import CHUNK, append, column, spread, taken
 from jielong.errors import DataError
 from jielong.runtime.tasks import Tasks
 
-PART_ROWS = 2**21  # keys of a part, about
-SORTED_TEXTS = 2**18  # texts whose pairs are sorted together
+PART_ROWS = 2**18  # keys of a part, about; some parts are in memory at once
+MOST_PARTS = 2**12  # each chunk of keys is appended to so many files
+SORTED_TEXTS = 2**16  # texts whose pairs are sorted together
+WRITTEN = 2**18  # pairs that are written together
 MOST_TEXTS = 2**32
 HALF, LOWER = np.uint64(32), np.uint64(2**32 - 1)
 
@@ -45,10 +47,21 @@ class Pairs:
             )
         folder.mkdir()
         self._all = folder / "all"
+        self._held: list[np.ndarray] = []
+        self._held_pairs = 0
         self._paths = [folder / f"{part:05d}" for part in range(-(-texts // SORTED_TEXTS))]
 
     def add(self, pairs: np.ndarray) -> None:
-        """Add pairs that are sorted."""
+        """Add pairs, in any order."""
+        if len(pairs):
+            self._held.append(pairs)
+            self._held_pairs += len(pairs)
+        if self._held_pairs >= WRITTEN:
+            self._write()
+
+    def _write(self) -> None:
+        pairs = np.sort(np.concatenate([np.empty(0, np.uint64), *self._held]))
+        self._held, self._held_pairs = [], 0
         starts = np.arange(len(self._paths) + 1, dtype=np.uint64) * np.uint64(SORTED_TEXTS) << HALF
         starts[-1] = np.iinfo(np.uint64).max  # the last start may be 2**64
         bounds = np.searchsorted(pairs, starts)
@@ -57,9 +70,12 @@ class Pairs:
 
     def finish(self) -> np.ndarray:
         """Return all pairs in order, each once, as they are on disk."""
+        self._write()
         with self._all.open("wb") as file:
             for pairs in taken(self._paths):
-                file.write(np.unique(pairs).tobytes())
+                pairs.sort()
+                is_new = np.append(True, pairs[1:] != pairs[:-1])
+                file.write(pairs[is_new].tobytes())
         return column(self._all, np.uint64)
 
 
@@ -105,7 +121,7 @@ def share_keys(
 
 
 def _pairs_of(with_first: bool, rows: Rows) -> np.ndarray:
-    """Return the pairs in a part, sorted: the task of a worker."""
+    """Return the pairs in a part: the task of a worker."""
     keys, numbers = rows
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
@@ -113,14 +129,14 @@ def _pairs_of(with_first: bool, rows: Rows) -> np.ndarray:
     others = np.arange(len(order)) - 1
     if with_first:
         others = np.maximum.accumulate(np.where(is_same, 0, np.arange(len(order))))
-    return np.sort(pair(numbers[order[is_same]], numbers[order[others[is_same]]]))
+    return pair(numbers[order[is_same]], numbers[order[others[is_same]]])
 
 
 def _parts(
     keys: np.ndarray, is_compared: Callable[[slice], np.ndarray], folder: Path
 ) -> Iterator[Rows]:
     """Yield keys and numbers so that equal keys are together."""
-    bits = max(0, -(-len(keys) // PART_ROWS) - 1).bit_length()
+    bits = min(max(0, -(-len(keys) // PART_ROWS) - 1), MOST_PARTS - 1).bit_length()
     chunks = _chunks(keys, is_compared)
     if not bits:
         found = list(chunks)

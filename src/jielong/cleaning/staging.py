@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jielong.cleaning.columns import CHUNK, column, filled
+from jielong.cleaning.columns import LISTED, column, filled
 
 BATCH_BYTES, BATCH_TEXTS = 2**22, 2**12  # that are taken together
 
@@ -170,8 +170,8 @@ class Stage:
 
     def numbers(self) -> Iterator[int]:
         """Yield the numbers of the texts that are still there, in order."""
-        for begin in range(0, len(self), CHUNK):
-            yield from (np.flatnonzero(self.kept[begin : begin + CHUNK]) + begin).tolist()
+        for begin in range(0, len(self), LISTED):
+            yield from (np.flatnonzero(self.kept[begin : begin + LISTED]) + begin).tolist()
 
     def texts(self) -> Iterator[tuple[int, str]]:
         """Yield the texts that are still there, with their numbers, in order."""

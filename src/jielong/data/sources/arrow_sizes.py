@@ -1,4 +1,4 @@
-"""How large the batches of an Arrow file become when they are decompressed, before they are.
+"""How large a batch of an Arrow file becomes when it is decompressed, before it is.
 
 pyarrow decompresses a batch as a whole and has no limit for it. Each compressed buffer begins with
 the size that it grows to, so a batch can be refused unread. Where the buffers lie is in a message's
@@ -8,25 +8,58 @@ metadata, a flatbuffer (Arrow's columnar format, "Serialization and interprocess
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # fields of the tables, by their place in Arrow's Message.fbs
 HEADER, DICTIONARY_DATA, BUFFERS, COMPRESSION = 2, 1, 2, 3
+CONTINUES = 2**32 - 1  # before the size of the metadata of a message
 
 
-def batch_sizes(file: Any) -> Iterator[int]:
-    """Yield the bytes of each batch that follows in a file, decompressed, as it says itself.
+class CheckedMessages:
+    """The stream of messages in a file, each of which is passed on once its size is allowed.
+
+    It is itself a file, for pyarrow to read batches from, so the other one is read only once.
 
     Args:
         file: pyarrow's, where the stream of messages begins.
+        spend: called with the bytes of each batch, decompressed, as it says itself; it may raise.
     """
+
+    closed = False
+
+    def __init__(self, file: Any, spend: Callable[[int], None]) -> None:
+        self._pieces = _pieces(file, spend)
+        self._piece = memoryview(b"")
+
+    def read(self, size: int) -> memoryview | bytes:
+        """Return the next bytes, fewer than `size` only at the end."""
+        parts = [self._part(size)]
+        while parts[-1] and (left := size - sum(map(len, parts))):
+            parts.append(self._part(left))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _part(self, size: int) -> memoryview:
+        while not self._piece:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._piece = piece
+        part, self._piece = self._piece[:size], self._piece[size:]
+        return part
+
+
+def _pieces(file: Any, spend: Callable[[int], None]) -> Iterator[memoryview]:
+    """Yield the bytes of each message; its body is not copied."""
     import pyarrow as pa
 
-    reader = pa.ipc.MessageReader.open_stream(file)
-    for message in reader:
+    for message in pa.ipc.MessageReader.open_stream(file):
+        metadata = bytes(message.metadata)
         if message.type in ("record batch", "dictionary"):
-            yield _size(bytes(message.metadata), message.type == "dictionary", message.body)
+            spend(_size(metadata, message.type == "dictionary", message.body))
+        yield memoryview(struct.pack("<Ii", CONTINUES, len(metadata)) + metadata)
+        if message.body is not None:
+            yield memoryview(message.body)
 
 
 def _size(metadata: bytes, is_dictionary: bool, body: Any) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jielong.data.sources.arrow_sizes import batch_sizes
+from jielong.data.sources.arrow_sizes import CheckedMessages
 from jielong.data.sources.containers import (
     BUFFER_BYTES,
     HEAD_BYTES,
@@ -141,21 +141,21 @@ def _arrow_batches(path: AnyPath, name: str, texts: RowText) -> Iterator[Any]:
     with pa.OSFile(str(path)) if isinstance(path, Path) else pa.PythonFile(path.open()) as file:
         is_file = file.read(6) == SIGNATURES["arrow"]
         file.seek(0)
-        open_form = pa.ipc.open_file if is_file else pa.ipc.open_stream
-        with open_form(file) as reader:
+        with (pa.ipc.open_file if is_file else pa.ipc.open_stream)(file) as reader:
             columns = _columns(reader.schema, name, texts)
             places = list(map(reader.schema.names.index, columns))
+            left = reader.num_record_batches if is_file else 0
         file.seek(8 if is_file else 0)  # the stream begins after the signature, padded
-        budget = Budget.of(path.stat().st_size, name)
-        for size in batch_sizes(file):  # a batch is decompressed as a whole
-            budget.spend(size)
-        file.seek(0)
-        with open_form(file, options=pa.ipc.IpcReadOptions(included_fields=places)) as reader:
-            numbers = range(reader.num_record_batches) if is_file else None
-            for batch in reader if numbers is None else map(reader.get_batch, numbers):
+        checked = CheckedMessages(file, Budget.of(path.stat().st_size, name).spend)
+        chosen = pa.ipc.IpcReadOptions(included_fields=places)
+        with pa.ipc.open_stream(checked, options=chosen) as reader:
+            for batch in reader:
                 for column in batch.columns:
                     column.validate(full=True)  # else offsets of a damaged file point anywhere
                 yield batch
+                left -= 1
+        if is_file and left:
+            raise pa.ArrowInvalid("its batches are not those that its end lists")
 
 
 def _columns(schema: Any, name: str, texts: RowText, size: int | None = None) -> list[str]:
