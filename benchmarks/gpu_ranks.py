@@ -30,7 +30,7 @@ from jielong.model.transformer import Transformer
 from jielong.runtime.distributed import World
 from jielong.runtime.parts import local
 from jielong.runtime.sharding import ShardedSum
-from jielong.training.parallel import divide
+from jielong.training.parallel import shard_among_ranks
 
 ONE, PAIR = World(0, 1), World(0, 2)  # the second has one member here, which sums
 
@@ -56,8 +56,8 @@ def group_of_one(bench: Bench) -> Iterator[str]:
 def divided(model: Transformer, bench: Bench, offload: bool = False) -> ShardedSum:
     """Divide a model as a run of several processes would, among this one alone."""
     config = load_config(parallel="fsdp", cpu_offload=offload)
-    division = divide(model, config, bench.half, ONE, bench.device)
-    return ShardedSum(model, ONE, division.waiting)
+    sharding = shard_among_ranks(model, config, bench.half, ONE, bench.device)
+    return ShardedSum(model, ONE, sharding.waiting)
 
 
 def one_rank_of_fsdp(bench: Bench) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from common import SCRATCH, save
 
 from jielong.config.load import load_config
 from jielong.data.sources.samples import fetch_sample
-from jielong.training.inputs import train_on_corpus
+from jielong.training.run_tokenizer import train_on_corpus
 
 
 def main() -> None:

@@ -194,7 +194,7 @@ def work(case: dict[str, Any]) -> dict[str, Any]:
     from jielong.runtime.distributed import init_world
     from jielong.runtime.parts import local
     from jielong.training.averaging import WeightAverage
-    from jielong.training.parallel import make_spread
+    from jielong.training.parallel import make_parallel_model
 
     torch.set_num_threads(case["threads"])
     device = torch.device("cpu")
@@ -205,9 +205,9 @@ def work(case: dict[str, Any]) -> dict[str, Any]:
         torch.manual_seed(0)
         if case.get("torch"):
             model = Transformer(config.model)
-            gradients, division = TorchSum(model, world), None
+            gradients, sharding = TorchSum(model, world), None
         else:
-            model, gradients, division = make_spread(config, torch.float32, world, device)
+            model, gradients, sharding = make_parallel_model(config, torch.float32, world, device)
         if case.get("at_once"):
             gradients.waiting = False
         step = new_step(
@@ -215,7 +215,7 @@ def work(case: dict[str, Any]) -> dict[str, Any]:
             torch.float32,
             optimizer=case.get("optimizer", "muon"),
             gradients=gradients,
-            division=division,
+            sharding=sharding,
             world=world,
         )
         if case.get("torch"):
@@ -300,7 +300,7 @@ def _followed(case: dict[str, Any], world: Any, seed: int) -> dict[str, Any]:
     from gpu_bench import new_step, random_batch
 
     from jielong.config.load import load_config
-    from jielong.training.parallel import make_spread
+    from jielong.training.parallel import make_parallel_model
     from jielong.training.scaling import default_learning_rate
 
     values = MODELS[case["model"]] | FOLLOWED
@@ -309,10 +309,10 @@ def _followed(case: dict[str, Any], world: Any, seed: int) -> dict[str, Any]:
     config = load_config(parallel=case["kind"], max_seq_len=FOLLOWED_WINDOW, **values)
     torch.manual_seed(seed)
     device = torch.device("cpu")
-    model, gradients, division = make_spread(config, torch.float32, world, device)
+    model, gradients, sharding = make_parallel_model(config, torch.float32, world, device)
     if case.get("ulp"):
         model.model.embed_tokens.weight.data.view(torch.int32)[0, 0] += 1
-    own = {"gradients": gradients, "division": division, "world": world}
+    own = {"gradients": gradients, "sharding": sharding, "world": world}
     rate = default_learning_rate(config)
     step = new_step(model, torch.float32, learning_rate=rate, **own)
     rows = np.array_split(np.arange(FOLLOWED_ROWS), world.world_size)[world.rank]

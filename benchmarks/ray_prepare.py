@@ -30,7 +30,7 @@ from common import SCRATCH, save
 from jielong.api import clean, prepare
 from jielong.config.load import load_config
 from jielong.data.sources.samples import fetch_sample
-from jielong.training.inputs import train_on_corpus
+from jielong.training.run_tokenizer import train_on_corpus
 
 STORE_BYTES = 200 * 10**6
 SAMPLED_S = 0.05

@@ -184,16 +184,17 @@ def test_no_checkpoint_valid_gives_none_and_all_reasons(saved: Path) -> None:
 
 
 def test_prune_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
-    def left(keep: int, best: int | None, step: int) -> list[int]:
+    def left(keep: int, best: int | None, step: int, interval: int | None = None) -> list[int]:
         for made in (10, 20, 30, 40, 50):
             (tmp_path / ckpt.step_name(made)).mkdir(exist_ok=True)
-        ckpt.prune(tmp_path, keep, best, step)
+        ckpt.prune(tmp_path, keep, best, step, interval)
         return [ckpt.step_of(path) for path in ckpt.checkpoints(tmp_path)]
 
     assert left(keep=2, best=None, step=50) == [40, 50]
     assert left(keep=2, best=20, step=50) == [20, 40, 50]
     assert left(keep=1, best=50, step=50) == [50]
     assert left(keep=9, best=None, step=50) == [10, 20, 30, 40, 50]
+    assert left(keep=1, best=10, step=50, interval=20) == [10, 20, 40, 50]
     # 40 and 50 were found damaged, so the run went on from 20 and has come to 30
     assert left(keep=2, best=None, step=30) == [20, 30, 40, 50]
 

@@ -182,13 +182,17 @@ MISTAKES = {
     "generate nowhere --top-p x": ["--top-p"],
     "evaluate nowhere": ["data.data_path"],
     "evaluate nowhere --data-path corpus.jsonl": ["nowhere"],
-    "pretrian": ["pretrain"],
-    "": ["COMMAND"],
+    "pretrain corpus.jsonl": ["'corpus.jsonl'", "--data-path corpus.jsonl"],
+    "pretrain corpsu.jsonl": ["'corpsu.jsonl'", "quote"],
+    "pretrian": ["did you mean pretrain?"],
+    "train --data-path corpus.jsonl": ["did you mean pretrain?"],
+    "eval": ["did you mean evaluate?"],
+    "frobnicate": ["'frobnicate'; there are: pretrain, plan"],
     "pretrain --data-path corpus.jsonl --steps -1": ["training.steps"],
 }
 
 
-@pytest.mark.parametrize("line", MISTAKES, ids=lambda line: line or "nothing")
+@pytest.mark.parametrize("line", MISTAKES)
 def test_a_mistake_is_one_line_and_exit_status_2(
     line: str,
     tmp_path: Path,
@@ -204,8 +208,12 @@ def test_a_mistake_is_one_line_and_exit_status_2(
     assert said.startswith("error: ") and said.count("\n") == 1
     for word in MISTAKES[line]:
         assert word in said
-    left = {path.name for path in tmp_path.iterdir()} - {path.name for path in before}
-    assert left <= {"runs"}  # of a run that began
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "train a model, with every stage that is missing" in capsys.readouterr().out
 
 
 def test_a_command_line_that_was_wrong_can_be_corrected(

@@ -232,6 +232,16 @@ def test_an_accent_at_the_end_of_a_long_plain_text_costs_its_line(read):
     assert items[-1].line == BLOCK_BYTES // 16 + 1
 
 
+@pytest.mark.parametrize("line", [CHINESE, CHINESE.replace("\n", "")])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_long_text_tells_its_encoding_wherever_its_first_block_ends(read, line, shift):
+    content = ("a" * shift + line * 100).encode("gb18030")
+    assert len(content) > BLOCK_BYTES
+    with pytest.raises(DataError, match="probably gb18030"):
+        read(content)
+    assert remarks(read(content, "auto")) == ["read as gb18030, as --encoding auto takes it"]
+
+
 @pytest.mark.parametrize(("text", "encoding"), ENCODED)
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.txt.gz"])
 def test_auto_reads_each_file_in_what_it_seems_to_be_in_and_says_so(read, text, encoding, name):

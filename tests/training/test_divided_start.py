@@ -24,7 +24,7 @@ from jielong.config.load import load_config
 from jielong.model.transformer import Transformer
 from jielong.runtime.distributed import init_world
 from jielong.runtime.parts import has_shards, local, part_of
-from jielong.training.parallel import make_spread
+from jielong.training.parallel import make_parallel_model
 CPU = torch.device("cpu")
 with init_world("cpu", 300.0) as world:
     for name, values in json.loads(sys.argv[1]).items():
@@ -34,8 +34,8 @@ with init_world("cpu", 300.0) as world:
             whole = Transformer(config.model)
             drawn = torch.get_rng_state()
             torch.manual_seed(7)
-            model, _, division = make_spread(config, torch.float32, world, CPU)
-            assert division.degree == degree and has_shards(model)
+            model, _, sharding = make_parallel_model(config, torch.float32, world, CPU)
+            assert sharding.degree == degree and has_shards(model)
             assert torch.equal(torch.get_rng_state(), drawn), name
             found, expected = stored_tensors(model), stored_tensors(whole)
             assert found.keys() == expected.keys()
@@ -56,16 +56,17 @@ import resource
 import torch
 from jielong.config.load import load_config
 from jielong.runtime.distributed import init_world
-from jielong.training.parallel import make_spread
+from jielong.training.parallel import make_parallel_model
 VALUES = {"hidden_size": 512, "num_hidden_layers": 8, "vocab_size": 2048}
 def most():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 with init_world("cpu", 300.0) as world:
     small = load_config(parallel="fsdp", hidden_size=64, num_hidden_layers=1, vocab_size=64)
-    make_spread(small, torch.float32, world, torch.device("cpu"))  # what is imported for the first
+    # what is imported for the first
+    make_parallel_model(small, torch.float32, world, torch.device("cpu"))
     config = load_config(parallel="fsdp", **VALUES)
     before = most()
-    make_spread(config, torch.float32, world, torch.device("cpu"))
+    make_parallel_model(config, torch.float32, world, torch.device("cpu"))
     whole, grown = 4 * config.model.parameter_count, most() - before
     assert whole > 90e6
     assert grown < 0.75 * whole, (grown, whole)

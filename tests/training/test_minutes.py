@@ -230,8 +230,10 @@ def test_a_mistake_in_the_text_is_told_before_the_machine_is_measured(
     monkeypatch.setattr(minutes, "measure_speed", never)
     (tmp_path / name).write_bytes(content)
     words[words.index("--data-path") + 1] = str(tmp_path / name)
+    words[words.index("--out-dir") + 1] = str(tmp_path / "runs" / "new")
     status, said = in_this_process([*words, *more])
     assert status == 2 and said.splitlines()[-1].startswith("error: ") and told in said, said
+    assert not (tmp_path / "runs").exists()  # nothing is left of a run that has not begun
 
 
 def test_what_is_odd_at_the_end_of_a_long_text_is_not_looked_for_beforehand(
@@ -245,16 +247,13 @@ def test_what_is_odd_at_the_end_of_a_long_text_is_not_looked_for_beforehand(
     assert status == 2 and "chosen  " in said and "too much text would be left out" in said, said
 
 
-def test_what_a_start_without_text_chose_is_chosen_anew(
-    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+def test_what_a_start_chose_that_was_stopped_before_its_text_is_chosen_anew(
+    tmp_path: Path, words: list[str]
 ) -> None:
-    monkeypatch.setattr(text_size, "look_into", lambda *_: None)  # so that it is found later
-    chosen = tmp_path / "run" / "chosen.toml"
-    (tmp_path / "empty.txt").write_text("")
-    text = words.index("--data-path") + 1
-    status, said = in_this_process([*words[:text], str(tmp_path / "empty.txt"), *words[text + 1 :]])
-    assert status == 2 and "no text" in said
-    chosen.write_text(chosen.read_text().replace("hidden_size = 64", "hidden_size = 32"))
+    run = tmp_path / "run"
+    run.mkdir()
+    chosen = run / "chosen.toml"
+    chosen.write_text("[model]\nhidden_size = 32\n")
     status, said = in_this_process(words)
     assert status == 0, said
     assert "chosen     64 wide" in said and "0.0M" not in said

@@ -72,26 +72,26 @@ def test_a_model_is_divided_where_a_copy_of_all_does_not_fit(
     assert needs >= 20 * config.model.parameter_count
     for free, divided in ((needs - 1, True), (needs, False), (None, False)):
         monkeypatch.setattr(parallel, "available_memory", lambda free=free: free)
-        assert parallel._divides(config, Ranks(0, 2), CPU) == divided
-        assert not parallel._divides(config, World(), CPU)
+        assert parallel._is_sharded(config, Ranks(0, 2), CPU) == divided
+        assert not parallel._is_sharded(config, World(), CPU)
         for kind in ("ddp", "fsdp"):
             asked = config.with_values(parallel=kind)
-            assert parallel._divides(asked, Ranks(0, 2), CPU) == (kind == "fsdp")
+            assert parallel._is_sharded(asked, Ranks(0, 2), CPU) == (kind == "fsdp")
     # two processes on one host share what is free
     monkeypatch.setattr(parallel, "available_memory", lambda: needs)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert parallel._divides(config, Ranks(0, 2), CPU)
+    assert parallel._is_sharded(config, Ranks(0, 2), CPU)
 
 
 def test_a_rank_keeps_a_share_and_what_is_whole_for_a_moment() -> None:
     model = ModelConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=4).validated()
     P, V, H = model.parameter_count, 1000, 64
     assert model.tie_word_embeddings
-    waiting = memory.Division(4, waiting=True).parameters(model, 5)
+    waiting = memory.Sharding(4, waiting=True).parameters(model, 5)
     assert waiting == 5 * P // 4 + P
-    at_once = memory.Division(4, waiting=False).parameters(model, 5)
+    at_once = memory.Sharding(4, waiting=False).parameters(model, 5)
     assert at_once == 5 * P // 4 + V * H + 2 * (P - V * H) // 4
     rows = [
-        memory.least_bytes(model, 2, 16, 0, division=d) for d in (None, memory.Division(4, False))
+        memory.least_bytes(model, 2, 16, 0, sharding=d) for d in (None, memory.Sharding(4, False))
     ]
     assert rows[0] - rows[1] == 4 * (5 * P - at_once)

@@ -108,9 +108,13 @@ def test_validation_samples_checkpoints_and_workers_leave_training_as_it_is(
     launch: Launch,
 ) -> None:
     changes = {"eval_interval": 5, "save_interval": 3, "sample_tokens": 4, "num_workers": 0}
-    status, said = launch.here("otherwise", **changes, eval_tokens=20, keep_checkpoints=1)
+    changes |= {"keep_checkpoints": 1, "keep_interval": 7}
+    status, said = launch.here("otherwise", **changes, eval_tokens=20)
     assert status == 0, said
     launch.assert_equal("otherwise")
+    kept = map(ckpt.step_of, ckpt.checkpoints(launch.folder / "otherwise" / "checkpoints"))
+    best = ckpt.load_training_state(launch.last("otherwise")).values["progress"]["best_step"]
+    assert list(kept) == sorted({7, 14, 21, 24, best})
 
 
 def test_a_complete_run_is_left_as_it_is(launch: Launch) -> None:

@@ -11,7 +11,7 @@ import torch
 from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.training.plan import RunPlan, resolve
-from jielong.training.scaling import default_micro_batch_size, first_batches
+from jielong.training.scaling import default_micro_batch_size, warmup_batch_sizes
 from tiny import ListStream
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -24,7 +24,7 @@ def settled(tokens: int, **values: Any) -> tuple[Config, RunPlan]:
 
 def test_batches_grow_from_a_small_one_to_the_full_one_and_a_sixth_of_a_long_run_is_over() -> None:
     config, plan = settled(10_000_000)
-    sizes = first_batches(config, plan.global_batch_size)
+    sizes = warmup_batch_sizes(config, plan.global_batch_size)
     assert plan.batch_warmup and sizes[0] == 4 * 128 // 64
     assert all(a <= b for a, b in itertools.pairwise(sizes))
     assert sizes[-1] < plan.global_batch_size
@@ -35,20 +35,20 @@ def test_a_batch_size_that_is_given_is_that_of_all_steps() -> None:
     assert not settled(10_000_000, global_batch_size=9)[1].batch_warmup
     assert not settled(10_000_000, batch_warmup=False)[1].batch_warmup
     config, plan = settled(10_000_000, global_batch_size=90, batch_warmup=True)
-    grown = first_batches(config, plan.global_batch_size)
+    grown = warmup_batch_sizes(config, plan.global_batch_size)
     assert plan.batch_warmup and grown[0] == 8 and grown[-1] < 90
 
 
 def test_accumulation_counts_for_the_full_batch() -> None:
     config, plan = settled(10_000_000, batch_size=5, accumulation_steps=8, batch_warmup=True)
     assert (plan.global_batch_size, plan.micro_batch_size) == (40, 5)
-    assert 5 < first_batches(config, plan.global_batch_size)[-1] < 40
+    assert 5 < warmup_batch_sizes(config, plan.global_batch_size)[-1] < 40
 
 
 @pytest.mark.parametrize("tokens", [1, 100, 5_000, 200_000])
 def test_a_short_run_has_batches_too(tokens: int) -> None:
     config, plan = settled(tokens)
-    sizes = first_batches(config, plan.global_batch_size)
+    sizes = warmup_batch_sizes(config, plan.global_batch_size)
     assert plan.batch_warmup and all(1 <= size <= plan.global_batch_size for size in sizes)
 
 

@@ -20,7 +20,7 @@ from jielong.config.model import ModelConfig
 from jielong.interop.export import export
 from jielong.runtime.parts import Readable
 from jielong.training import memory, parallel
-from jielong.training.memory import Division
+from jielong.training.memory import Sharding
 from tiny import in_this_process, tiny_config
 from training.test_distributed import free_port, python_in_ranks, records
 from training.test_parallel import CPU, Ranks
@@ -251,7 +251,7 @@ def test_shards_are_chosen_where_a_divided_model_does_not_fit_a_host(
 ) -> None:
     config = tiny_config(hidden_size=64)
     needs = memory.checkpoint_bytes(config.model, muon=True, average=True)
-    divided = Division(2, waiting=True)
+    divided = Sharding(2, waiting=True)
     for free, sharded in ((needs, True), (2 * needs, False), (None, False)):
         monkeypatch.setattr(parallel, "available_memory", lambda free=free: free)
         assert parallel.saves_in_shards(config, divided, Ranks(0, 2)) == sharded

@@ -17,7 +17,7 @@ from jielong.data.prepare.report import PrepareReport
 from jielong.errors import ConfigError
 from jielong.runtime.files import as_paths, check_writable
 from jielong.tokenization.tokenizer import Tokenizer
-from jielong.training.inputs import train_on_corpus
+from jielong.training.run_tokenizer import train_on_corpus
 from jielong.training.staged import prepare_mixture as prepare_datasets
 from jielong.training.staged import tokenizer_of_mixture
 

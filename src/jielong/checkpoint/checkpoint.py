@@ -207,15 +207,26 @@ def load_training_state(checkpoint: Path) -> SavedState:
         raise CheckpointError(f"{path}: missing or damaged; training cannot resume here") from None
 
 
-def prune(folder: Path, keep: int, best: int | None, step: int) -> None:
+def prune(
+    folder: Path, keep: int, best: int | None, step: int, keep_interval: int | None = None
+) -> None:
     """Remove old checkpoints; keep the newest `keep` up to `step`, and that of step `best`.
 
     Checkpoints after `step` were skipped as damaged when the run resumed, so they do not count.
+
+    Args:
+        keep_interval: those at its multiples, in steps, are kept as well; None: no more.
     """
     known = [path for path in checkpoints(folder) if step_of(path) <= step]
     for path in known[:-keep]:
-        if best is None or path.name != step_name(best):
+        is_best = best is not None and path.name == step_name(best)
+        if not (is_best or is_kept_for_good(step_of(path), keep_interval)):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def is_kept_for_good(step: int, keep_interval: int | None) -> bool:
+    """Whether the checkpoint of a step is at a multiple of `--keep-interval`."""
+    return keep_interval is not None and step % keep_interval == 0
 
 
 def record_best(checkpoint: Path, loss: float, bits_per_byte: float) -> None:

@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from jielong.cli import (
     clean,
@@ -33,6 +34,7 @@ from jielong.cli.options import (
     unknown_flag,
 )
 from jielong.cli.terminal import as_utf8, replace_what_cannot_be_shown
+from jielong.config.hints import nearest
 from jielong.errors import AnotherRankError, ConfigError, JielongError
 from jielong.present.words import LANGUAGES, language_of
 
@@ -43,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status: 0, 2 for an error, 128 + n for signal n."""
     words = as_utf8(sys.argv[1:]) if argv is None else argv
     replace_what_cannot_be_shown()
+    if not words:
+        build_parser().print_help()
+        return 2
     try:
         arguments = parse(words)
         language_of(arguments.lang)  # a mistake in it is told before any work
@@ -91,12 +96,25 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse a command line; `-` and `_` are the same in flag names."""
     plain = [plain_flag(word) for word in argv]
     parser = build_parser()
+    if plain and not plain[0].startswith("-"):
+        _check_command(plain[0], parser)
     arguments, unknown = parser.parse_known_args(plain)
     for word in unknown:
         if word.startswith("-") and word.strip("-"):
             raise ConfigError(unknown_flag(word, arguments.flags))
-        raise ConfigError(f"unexpected argument {word!r}; quote texts that contain spaces")
+        is_text = "--data-path" in arguments.flags and Path(word).exists()
+        fix = f"name text with --data-path {word}" if is_text else "quote texts that contain spaces"
+        raise ConfigError(f"unexpected argument {word!r}; {fix}")
     return arguments
+
+
+def _check_command(word: str, parser: Parser) -> None:
+    """Raise the error of a command that there is not, with the one that it may mean."""
+    commands = next(a for a in parser._actions if isinstance(a, Commands)).choices
+    if word not in commands:
+        meant = [command for command in commands if len(word) > 2 and word in command]
+        hint = f"; did you mean {meant[0]}?" if meant else nearest(word, commands)
+        raise ConfigError(f"no command {word!r}{hint}; there are: {', '.join(commands)}")
 
 
 def build_parser() -> Parser:

@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from jielong.api import train_tokenizer
-    from jielong.training.inputs import about_tokenizer
+    from jielong.training.run_tokenizer import about_tokenizer
 
     config = load_config(**field_values(arguments))
     settings = {name: getattr(config.data, name) for name in DATA_FIELDS}

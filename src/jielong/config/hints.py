@@ -34,6 +34,7 @@ OTHER_NAMES = {
     "init_from": "model_name_or_path from_weight from_pretrained pretrained initial_checkpoint_dir "
     "checkpoint checkpoint_dir load_from base_model model_path",
     "intermediate_size": "d_ff ffn_dim mlp_dim ffn_hidden_size feed_forward_size",
+    "keep_interval": "keep_period keep_every permanent_save_interval",
     "keep_checkpoints": "save_total_limit keep_last_n save_top_k",
     "learning_rate": "lr max_lr peak_lr base_lr",
     "log_interval": "logging_steps log_every log_steps logging_interval print_every",

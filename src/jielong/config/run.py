@@ -76,6 +76,12 @@ class RunConfig:
     keep_checkpoints: int = option(
         2, "Newest checkpoints kept; the best is kept too.", low=1, free=True
     )
+    keep_interval: int | None = option(
+        None,
+        "Steps between two checkpoints that are kept for good, beside the newest and the best.",
+        low=1,
+        free=True,
+    )
     sample_prompts: tuple[str, ...] = option(
         (),
         "Prompts continued with each validation; default: openings of held-out texts.",

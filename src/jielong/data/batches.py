@@ -83,7 +83,7 @@ class Batches:
         stream: Stream,
         data: DataConfig,
         training: TrainingConfig,
-        first_steps: Sequence[int] = (),
+        warmup_sizes: Sequence[int] = (),
         noise: InputNoise | None = None,
         bpe_dropout: BpeDropout | None = None,
         mixture: Mixture | None = None,
@@ -93,7 +93,7 @@ class Batches:
 
         Args:
             training: only `seed` and `global_batch_size`, the windows of a step, are used.
-            first_steps: windows in each of the first steps, if a run starts with smaller batches.
+            warmup_sizes: windows in each of the first steps, if the batch size warms up.
             noise: replaces some input tokens.
             bpe_dropout: splits some tokens.
             mixture: other texts that are mixed in.
@@ -103,24 +103,24 @@ class Batches:
         self.noise, self.noise_steps = noise, noise_steps
         main = windows_of(stream, data, training.seed)
         self.source = main if mixture is None else MixedWindows(main, mixture)
-        self._split_source = self.source
+        self._noisy_source = self.source  # for the steps with noise
         if bpe_dropout is not None:
-            split = windows_of(stream, data, training.seed, bpe_dropout)
-            self._split_source = split if mixture is None else MixedWindows(split, mixture)
+            noisy = windows_of(stream, data, training.seed, bpe_dropout)
+            self._noisy_source = noisy if mixture is None else MixedWindows(noisy, mixture)
         self.windows = self.source.count  # of an epoch
         self.main_windows = main.count  # those of the split itself
         self.passes = 1.0 if mixture is None else mixture.passes
         assert training.global_batch_size is not None, "resolve() fills it in"
         self.global_batch_size = training.global_batch_size
         self.steps_per_epoch = -(-self.windows // self.global_batch_size)
-        self.first_spans: list[Span] = []
-        self.even_from = (0, 0)  # epoch and position where steps of the full size begin
-        for size in first_steps:
-            epoch, first = self.even_from
+        self.warmup_spans: list[Span] = []
+        self.full_size_from = (0, 0)  # epoch and position where steps of the full size begin
+        for size in warmup_sizes:
+            epoch, first = self.full_size_from
             count = min(size, self.windows - first)
-            self.first_spans.append(Span(epoch, first, count))
+            self.warmup_spans.append(Span(epoch, first, count))
             end = first + count
-            self.even_from = (epoch, end) if end < self.windows else (epoch + 1, 0)
+            self.full_size_from = (epoch, end) if end < self.windows else (epoch + 1, 0)
 
     def total_steps(self, training: TrainingConfig) -> int:
         """Return the run's budget in steps, from whichever of steps, tokens and epochs is given."""
@@ -130,14 +130,14 @@ class Batches:
             wanted = training.tokens / self.data.max_seq_len
         else:
             wanted = training.epochs * self.passes * self.windows
-        even = len(self.first_spans)
-        steps = bisect.bisect_left(range(even), wanted, key=self.windows_before)
-        if steps < even:
+        warmup = len(self.warmup_spans)
+        steps = bisect.bisect_left(range(warmup), wanted, key=self.windows_before)
+        if steps < warmup:
             return max(1, steps)
-        left = wanted - self.windows_before(even)
+        left = wanted - self.windows_before(warmup)
         if training.tokens is not None:
             return max(1, steps + round(left / self.global_batch_size))
-        rest = -self.windows_before(even) % self.windows  # of the epoch where the first steps end
+        rest = -self.windows_before(warmup) % self.windows  # of the epoch where the warm-up ends
         if left <= rest:
             return max(1, steps + math.ceil(left / self.global_batch_size))
         steps += -(-rest // self.global_batch_size)
@@ -145,10 +145,10 @@ class Batches:
 
     def span(self, step: int) -> Span:
         """Return the windows of the global batch at `step`, as a range of an epoch's order."""
-        if step < len(self.first_spans):
-            return self.first_spans[step]
-        step -= len(self.first_spans)
-        epoch, first = self.even_from
+        if step < len(self.warmup_spans):
+            return self.warmup_spans[step]
+        step -= len(self.warmup_spans)
+        epoch, first = self.full_size_from
         steps_left = -(-(self.windows - first) // self.global_batch_size)  # in that epoch
         if step < steps_left:
             first += step * self.global_batch_size
@@ -214,7 +214,7 @@ class Batches:
 
     def row(self, window: int, epoch: int, noisy: bool) -> Row:
         """Return a window of an epoch; where `noisy`, some tokens are split by BPE-dropout."""
-        return (self._split_source if noisy else self.source).row(window, epoch)
+        return (self._noisy_source if noisy else self.source).row(window, epoch)
 
     def load(self, windows: np.ndarray, epoch: int = 0, noisy: bool = True) -> Batch:
         """Return the batch of the given windows of an epoch, with noise and BPE-dropout or not."""

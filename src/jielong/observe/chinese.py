@@ -93,7 +93,7 @@ SETUP = {
         "内存       放得下 {n} 个窗口的微批次，全局批次有 {all} 个"
     ),
     "chosen     {width} wide, {layers} layers, vocabulary {v}: the largest that can see enough "
-    "tokens in {minutes} minutes here, {n} of a text of about {all}": (
+    "tokens in {minutes} min here, {n} tokens of a text of about {all}": (
         "选定       宽 {width}，{layers} 层，词表 {v}：在这里 {minutes} 分钟内能看到足够 token "
         "的最大模型，{n} 个，文本约 {all} 个"
     ),

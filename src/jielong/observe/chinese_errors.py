@@ -13,6 +13,10 @@ WORDS = {
 }
 
 COMMAND = {
+    "no command {as_is}; there are: {as_is_known}": "没有 {as_is} 这个命令；有：{as_is_known}",
+    "no command {as_is}; did you mean {as_is_ours}?; there are: {as_is_known}": (
+        "没有 {as_is} 这个命令；是不是 {as_is_ours}？有：{as_is_known}"
+    ),
     "unknown flag {as_is}; see --help": "没有 {as_is} 这个选项；见 --help",
     "unknown flag {as_is}; did you mean {as_is_ours}?; see --help": (
         "没有 {as_is} 这个选项；是不是 {as_is_ours}？见 --help"
@@ -22,6 +26,9 @@ COMMAND = {
     ),
     "unexpected argument {as_is}; quote texts that contain spaces": (
         "多出的参数 {as_is}；含空格的文本要加引号"
+    ),
+    "unexpected argument {as_is}; name text with --data-path {as_is_given}": (
+        "多出的参数 {as_is}；文本用 --data-path {as_is_given} 指定"
     ),
     "the following arguments are required: {as_is}; see {as_is_command} --help": (
         "缺少必需的参数：{as_is}；见 {as_is_command} --help"

@@ -125,7 +125,7 @@ def read_history(folder: str | Path) -> RunHistory:
         )
     history = RunHistory(run.path)
     _read_records(run.metrics_file, history)
-    for name in (run.config_file.name, "chosen.toml"):
+    for name in (run.config_file.name, run.chosen_file.name):
         history.settings |= _settings(run.path / name, history.problems)
     history.dataset = _dataset(history)
     return history

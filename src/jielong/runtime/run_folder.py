@@ -29,6 +29,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config_file = self.path / "config.toml"
+        self.chosen_file = self.path / "chosen.toml"  # what `--minutes` and `--dtype auto` choose
         self.metrics_file = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.tokenizer = self.path / "tokenizer"
@@ -48,13 +49,14 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Lock the folder against other processes; the kernel releases a dead process's lock.
 
-        If the command fails before it produces anything, a folder created here is removed again.
+        If the command fails before it produces anything, folders created here are removed again.
 
         Raises:
             ConfigError: another process uses the folder, or it cannot be written.
         """
         check_local(self.path)
-        holder, new = self.path / "holder.json", not self.path.exists()
+        holder = self.path / "holder.json"
+        new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.path / ".lock", timeout=0)
@@ -76,8 +78,12 @@ class RunFolder:
             yield
         finally:
             holder.unlink(missing_ok=True)
-            if new and {p.name for p in self.path.iterdir()} <= {".lock", self.config_file.name}:
+            choices = {".lock", self.config_file.name, self.chosen_file.name}
+            if new and {p.name for p in self.path.iterdir()} <= choices:
                 shutil.rmtree(self.path, ignore_errors=True)
+                for parent in new[1:]:  # unless something else is there by now
+                    with contextlib.suppress(OSError):
+                        parent.rmdir()
             lock.release()
 
     def in_use(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from jielong.config.mixture import MixtureSource, replay_share
 from jielong.config.settings import Config
 from jielong.runtime.run_folder import RunFolder
-from jielong.training.inputs import tokenizer_folder
+from jielong.training.run_tokenizer import tokenizer_folder
 from jielong.training.starting_point import StartingPoint
 from jielong.training.texts import REPLAY, texts_of
 
@@ -32,6 +32,7 @@ def teacher_runs(config: Config, folder: RunFolder, start: StartingPoint) -> lis
             "tokenizer": str(tokenizer_folder(config, folder, start)),
             "seed": config.training.seed + number,
             "minutes": None,
+            "keep_interval": None,
             "auto_size": False,
             "teachers": None,
             "teacher": found[-1].run.out_dir if found else config.training.teacher,
@@ -48,7 +49,7 @@ def teacher_runs(config: Config, folder: RunFolder, start: StartingPoint) -> lis
     return found
 
 
-def taught(config: Config, folder: RunFolder) -> Config:
+def with_last_teacher(config: Config, folder: RunFolder) -> Config:
     """Return the settings of a run with the last of its teachers as its teacher."""
     if not config.training.teachers:
         return config

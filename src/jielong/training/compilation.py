@@ -29,7 +29,7 @@ def compile_if_it_pays(state: TrainState) -> None:
     tokens = windows * config.data.max_seq_len
     if not wants_compile(config, model.num_parameters(), tokens, model.device):
         return
-    divided = state.train_step.division is not None
+    divided = state.train_step.sharding is not None
     if divided and config.training.compile == "auto":  # no GPU has tried it
         state.console.line(
             "compile    not the layers of a divided model: they run as written (--compile on)"

@@ -29,7 +29,7 @@ STATE_PER_PARAMETER = 2  # floats that AdamW keeps: those are not there yet befo
 
 
 @dataclass(frozen=True)
-class Division:
+class Sharding:
     """How a model is divided among ranks.
 
     Attributes:
@@ -106,7 +106,7 @@ def least_bytes(
     masked: int,
     recompute_every: int = 0,
     teacher: ModelConfig | None = None,
-    division: Division | None = None,
+    sharding: Sharding | None = None,
 ) -> int:
     """Estimate, from below, the memory that a pass and an update of float32 take on a CPU.
 
@@ -119,10 +119,10 @@ def least_bytes(
         masked: keys that a mask has for each token, on average; 0 without a mask.
         recompute_every: `Decoder.recompute_every`.
         teacher: the model whose predictions are learnt, if any.
-        division: of the model among ranks, if it is divided.
+        sharding: of the model among ranks, if it is divided.
     """
     each = 2 + 1 + STATE_PER_PARAMETER
-    states = division.parameters(config, each) if division else each * config.parameter_count
+    states = sharding.parameters(config, each) if sharding else each * config.parameter_count
     floats = kept_values(config, masked, recompute_every)
     if teacher is not None:
         states += teacher.parameter_count
@@ -167,7 +167,7 @@ def rows_that_fit(
     masked: int,
     recompute_every: int = 0,
     teacher: ModelConfig | None = None,
-    division: Division | None = None,
+    sharding: Sharding | None = None,
     available: int | None = None,
 ) -> int:
     """Halve `rows` until a pass of them fits by `least_bytes`.
@@ -183,7 +183,7 @@ def rows_that_fit(
         return rows
 
     def needs(rows: int) -> int:
-        return least_bytes(config, rows, window, masked, recompute_every, teacher, division)
+        return least_bytes(config, rows, window, masked, recompute_every, teacher, sharding)
 
     while rows > 1 and needs(rows) > available:
         rows = math.ceil(rows / 2)

@@ -33,7 +33,6 @@ from jielong.training.scaling import (
 from jielong.training.speed import Machine, Speed, measure_speed
 from jielong.training.texts import RunTexts
 
-CHOSEN = "chosen.toml"
 LATER = ("dtype", "minutes", "tokens", "teachers")  # what is chosen after the size
 SIZE = "hidden_size"  # is there once a size has been chosen
 BYTES_PER_TOKEN = 3.0  # about, before there is a tokenizer
@@ -70,7 +69,7 @@ def choose_size(
     """
     if not config.training.auto_size:
         return config
-    file = folder.path / CHOSEN
+    file = folder.chosen_file
     # what a start chose that found no text to begin with was perhaps for another text or time
     kept = load_toml(file) if file.exists() and folder.started else {}
     if SIZE in kept:
@@ -87,7 +86,7 @@ def choose_size(
     log(
         f"chosen     {size.hidden_size} wide, {size.num_hidden_layers} layers, vocabulary "
         f"{vocabulary}: the largest that can see enough tokens in {config.training.minutes:g} "
-        f"minutes here, {_counted(tokens)} of a text of about {_counted(text_tokens)}"
+        f"min here, {_counted(tokens)} tokens of a text of about {_counted(text_tokens)}"
     )
     values = size.values() | {"vocab_size": vocabulary}
     write_chosen(file, kept | values)
@@ -139,7 +138,7 @@ def choose_tokens(
     Returns:
         The settings `tokens` and `teachers`.
     """
-    file, minutes = folder.path / CHOSEN, config.training.minutes
+    file, minutes = folder.chosen_file, config.training.minutes
     values = load_toml(file) if file.exists() else {}
     if "tokens" not in values or values.get("minutes", minutes) != minutes:
         asked = values.get("teachers", config.training.teachers)
@@ -164,7 +163,7 @@ def choose_tokens(
 
 def replace_tokens(folder: RunFolder, tokens: int) -> None:
     """Keep another number of tokens as the budget of a run of `--minutes`."""
-    file = folder.path / CHOSEN
+    file = folder.chosen_file
     write_chosen(file, load_toml(file) | {"tokens": tokens})
 
 

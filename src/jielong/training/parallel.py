@@ -19,7 +19,7 @@ from jielong.runtime.processors import local_processes
 from jielong.runtime.sharding import ShardedSum, shard_model
 from jielong.training.memory import (
     RECOMPUTE_EVERY,
-    Division,
+    Sharding,
     checkpoint_bytes,
     least_bytes,
 )
@@ -68,9 +68,9 @@ def _fsdp_impossible(config: Config, device: torch.device) -> str | None:
     return None
 
 
-def make_spread(
+def make_parallel_model(
     config: Config, dtype: torch.dtype, world: World, device: torch.device
-) -> tuple[Transformer, GradientSum | ShardedSum | None, Division | None]:
+) -> tuple[Transformer, GradientSum | ShardedSum | None, Sharding | None]:
     """Make a new model on its device, a copy or a part of it on each rank; every rank calls it.
 
     Weights are drawn from torch's global generator, the same whatever each rank keeps of them. Of a
@@ -82,20 +82,20 @@ def make_spread(
     Returns:
         The model, the sum of its gradients over several ranks, and how it is divided, if it is.
     """
-    if not _divides(config, world, device):
+    if not _is_sharded(config, world, device):
         model = Transformer(config.model).to(device)
         return model, GradientSum(model.parameters(), world) if world.world_size > 1 else None, None
     with torch.device("meta"):
         model = Transformer(config.model)
-    division = divide(model, config, dtype, world, device)
+    sharding = shard_among_ranks(model, config, dtype, world, device)
     initialise_parts(model)
-    return model, ShardedSum(model, world, division.waiting), division
+    return model, ShardedSum(model, world, sharding.waiting), sharding
 
 
-def divide(
+def shard_among_ranks(
     model: Transformer, config: Config, dtype: torch.dtype, world: World, device: torch.device
-) -> Division:
-    """Divide a model among the ranks, as `make_spread` does if the settings say so.
+) -> Sharding:
+    """Divide a model among the ranks, as `make_parallel_model` does if the settings say so.
 
     Args:
         model: with the same weights on all ranks; or on no device, whose parts get memory alone.
@@ -110,10 +110,10 @@ def divide(
     shard_model(model, layers, small, device, dtype, world, degree, t.cpu_offload)
     usable, gradients = usable_memory(device), 4 * model.num_parameters()
     waiting = usable is None or gradients <= WAITING_GRADIENTS * usable
-    return Division(degree, all(world.all_gather(waiting)))
+    return Sharding(degree, all(world.all_gather(waiting)))
 
 
-def _divides(config: Config, world: World, device: torch.device) -> bool:
+def _is_sharded(config: Config, world: World, device: torch.device) -> bool:
     """Whether each rank gets a part of the model; the ranks agree."""
     t = config.training
     if world.world_size == 1 or t.parallel != "auto":
@@ -131,7 +131,7 @@ def _a_copy_fits(config: Config, device: torch.device) -> bool:
     return usable is None or least_bytes(config.model, 1, window, 0, recompute) <= usable
 
 
-def saves_in_shards(config: Config, division: Division | None, world: World) -> bool:
+def saves_in_shards(config: Config, sharding: Sharding | None, world: World) -> bool:
     """Whether each rank writes its part of a checkpoint; every rank calls it.
 
     Where the settings leave it open it is so for a divided model whose weights, average and
@@ -139,7 +139,7 @@ def saves_in_shards(config: Config, division: Division | None, world: World) -> 
     """
     if config.run.checkpoint_format != "auto":
         return config.run.checkpoint_format == "sharded"
-    if division is None:
+    if sharding is None:
         return False
     t, free = config.training, available_memory()
     needed = checkpoint_bytes(config.model, t.optimizer == "muon", t.average_weights)
@@ -147,10 +147,10 @@ def saves_in_shards(config: Config, division: Division | None, world: World) -> 
 
 
 def whole_fits(
-    config: Config, division: Division | None, world: World, device: torch.device
+    config: Config, sharding: Sharding | None, world: World, device: torch.device
 ) -> bool:
     """Whether rank 0 can hold all of a divided model, for samples; every rank calls it."""
-    if division is None:
+    if sharding is None:
         return True
     weights, free = 4 * config.model.parameter_count, available_memory()
     fits = free is None or 2 * weights <= USABLE * free  # what is gathered, and the model
@@ -158,7 +158,7 @@ def whole_fits(
     if usable is not None:
         window = config.data.max_seq_len
         recompute = RECOMPUTE_EVERY[config.training.activation_checkpointing]
-        own = least_bytes(config.model, 1, window, 0, recompute, division=division)
+        own = least_bytes(config.model, 1, window, 0, recompute, sharding=sharding)
         fits = fits and own + weights <= usable
     return bool(world.all_gather(fits)[0])
 
@@ -185,15 +185,15 @@ def whole_model(model: Transformer, keep: bool) -> Transformer | None:
     return model_from_tensors(model.config, weights, "the model in parts").to(model.device)
 
 
-def describe_parallel(world: World, division: Division | None) -> list[str]:
+def describe_parallel(world: World, sharding: Sharding | None) -> list[str]:
     """Return a line on how a model is spread over several processes; none for one."""
     n = world.world_size
     if n == 1:
         return []
-    if division is None:
+    if sharding is None:
         return [f"parallel   DDP: each of {n} processes holds the whole model"]
-    when = "once an update" if division.waiting else "with each micro-batch"
+    when = "once an update" if sharding.waiting else "with each micro-batch"
     share = f"FSDP2: {n} processes share one copy"
-    if division.degree < n:
-        share = f"HSDP: each {division.degree} of {n} processes share a copy"
+    if sharding.degree < n:
+        share = f"HSDP: each {sharding.degree} of {n} processes share a copy"
     return [f"parallel   {share} of the model; gradients are added up {when}"]

@@ -26,7 +26,7 @@ from jielong.training.scaling import (
     default_micro_batch_size,
     default_regularisation,
     default_tokens_per_step,
-    first_batches,
+    warmup_batch_sizes,
     whole_micro_batches,
 )
 from jielong.training.schedule import Schedule
@@ -93,7 +93,7 @@ def resolve(
 
     # Steps: the budget in windows, over the windows of each step.
     training = dataclasses.replace(t, global_batch_size=global_batch_size)
-    sizes = first_batches(asked, global_batch_size) if batch_warmup else ()
+    sizes = warmup_batch_sizes(asked, global_batch_size) if batch_warmup else ()
     batches = Batches(train, asked.data, training, sizes, mixture=mixture)
     total_steps = batches.total_steps(training)
 

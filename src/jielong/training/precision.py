@@ -11,7 +11,7 @@ from jielong.config.load import load_toml
 from jielong.config.settings import Config
 from jielong.runtime.device import bfloat16_width, choose_dtype
 from jielong.runtime.run_folder import RunFolder
-from jielong.training.minutes import CHOSEN, write_chosen
+from jielong.training.minutes import write_chosen
 
 
 def settle_dtype(
@@ -34,7 +34,7 @@ def settle_dtype(
     """
     if config.training.dtype != "auto":
         return config
-    file = folder.path / CHOSEN
+    file = folder.chosen_file
     chosen, on_cpu = load_toml(file) if file.exists() else {}, device.type == "cpu"
     kept = chosen.get("dtype", "float32" if begun and on_cpu else None)
     if kept is None:

@@ -14,7 +14,8 @@ from jielong.present.words import language_of
 from jielong.runtime.device import choose_device, describe, dtype_of_any_width, fast_products
 from jielong.runtime.distributed import World, init_world
 from jielong.runtime.run_folder import RunFolder, StopSignals
-from jielong.training.chain import taught, teacher_runs
+from jielong.training.after_step import save_and_validate
+from jielong.training.chain import teacher_runs, with_last_teacher
 from jielong.training.compilation import compile_if_it_pays
 from jielong.training.inputs import prepare_inputs
 from jielong.training.pace import Pace, corrects_budget, seconds_left
@@ -28,7 +29,7 @@ from jielong.training.recovery import (
 )
 from jielong.training.result import RunResult, result_of
 from jielong.training.save_or_warn import ask_ranks, save_checkpoint_or_warn
-from jielong.training.saving import record_best, restore
+from jielong.training.saving import restore
 from jielong.training.speed import Machine
 from jielong.training.starting_point import find_starting_point
 from jielong.training.state import TrainState, build, read_batches
@@ -39,12 +40,10 @@ from jielong.training.summary import (
     settings_not_used,
 )
 from jielong.training.validation import (
-    catch_up,
-    has_turned,
-    is_due,
-    is_missing,
     measure_best,
-    validate,
+    stops_early,
+    validate_resumed,
+    validation_is_missing,
 )
 from jielong.training.watch import Watch, watching
 
@@ -140,7 +139,7 @@ def run_part(
                 return result
         if teachers:
             console.line("\n── the model itself")
-        state = build(taught(chosen, folder), folder, start, console, world, machine)
+        state = build(with_last_teacher(chosen, folder), folder, start, console, world, machine)
         notes = [*restore(state, start), *choose_learning_rate(state, start)]
         if world.is_main:
             folder.write_config(config)  # with --override the new settings, now that they fit
@@ -150,7 +149,7 @@ def run_part(
         if config.training.minutes is not None and (goes_on or progress.step == 0):
             state.deadline = started + 60 * config.training.minutes
         complete = progress.step >= state.plan.total_steps
-        if is_missing(state) or not (complete or has_turned(state)):
+        if validation_is_missing(state) or not (complete or stops_early(state)):
             choose_micro_batch_size(state)
             compile_if_it_pays(state)
             with StopSignals() as signals:
@@ -197,8 +196,8 @@ def train(state: TrainState, signals: StopSignals, watch: Watch, pace: Pace) -> 
     windows = state.batches.windows_before
     pace.start(windows(progress.step), progress.step, total, state.update_windows)
     console.start(progress.step, total, *watch.curves())
-    if is_missing(state):
-        catch_up(state)
+    if validation_is_missing(state):
+        validate_resumed(state)
         if progress.step == total:
             save_checkpoint_or_warn(state, last=True)
     means, last_save = RunningMetrics(), time.monotonic()
@@ -220,30 +219,19 @@ def train(state: TrainState, signals: StopSignals, watch: Watch, pace: Pace) -> 
                 means.reset()
             overdue = time.monotonic() - last_save > 60 * c.run.save_minutes
             stop, overdue = ask_ranks(state, signals.received is not None, overdue)
-            ends = stop or done == total
             paused = time.perf_counter()
-            # saved before it is measured: what goes wrong in validation costs no training
-            saves = done % state.plan.save_interval == 0 or ends or overdue
-            if saves:
-                save_checkpoint_or_warn(state, last=ends)
-            if is_due(state, done):
-                validate(state)
-                ends = done == total or has_turned(state)
-                # the best is kept, and the last knows how good it is
-                if ends or (progress.best_step == done and not saves):
-                    save_checkpoint_or_warn(state, last=ends)
-                    saves = True
-                record_best(state)
+            saved, validated = save_and_validate(state, overdue, ends=stop or done == total)
+            if validated:
                 watch.validation()
-            if saves:
+            if saved:
                 last_save = time.monotonic()
-            if saves or is_due(state, done):
+            if saved or validated:
                 means.restart_clock()
                 pace.paused(time.perf_counter() - paused)
             if stop:
                 console.line(f"stopped after step {done}; the same command goes on from there")
                 break
-            if has_turned(state):
+            if stops_early(state):
                 break
             if corrects_budget(state, pace):
                 return True

@@ -120,18 +120,18 @@ def choose_micro_batch_size(state: TrainState) -> None:
     asked, plan, ranks = state.config.training.micro_batch_size, state.plan, state.world.world_size
     if state.progress.micro_batch_size is not None:
         return
-    teacher, division = state.train_step.teacher, state.train_step.division
+    teacher, sharding = state.train_step.teacher, state.train_step.sharding
     chosen = plan.micro_batch_size
     on_cpu = state.model.device.type == "cpu"  # which would end the process instead of saying so
-    if on_cpu or division:
+    if on_cpu or sharding:
         rows = math.ceil(chosen / ranks)
         window = state.config.data.max_seq_len
         masked, recompute = _masked_keys(state), state.model.model.recompute_every
         theirs = teacher.model.config if teacher else None
         has = None if on_cpu else usable_memory(state.model.device)
-        fit = rows_that_fit(plan.model, rows, window, masked, recompute, theirs, division, has)
+        fit = rows_that_fit(plan.model, rows, window, masked, recompute, theirs, sharding, has)
         chosen = min(chosen, fit * ranks)
-    if division:  # each pass takes all ranks, so none of them can try by itself
+    if sharding:  # each pass takes all ranks, so none of them can try by itself
         chosen = min(state.world.all_gather(chosen))
     elif asked == "auto" or ranks > 1:
         total = min(plan.global_batch_size, state.batches.windows)

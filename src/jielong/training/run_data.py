@@ -22,9 +22,9 @@ from jielong.errors import CheckpointError
 from jielong.runtime.run_folder import RunFolder
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.datasets import load_texts
-from jielong.training.inputs import load_tokenizer
 from jielong.training.plan import RunPlan, resolve, saved_plan
-from jielong.training.scaling import first_batches
+from jielong.training.run_tokenizer import load_tokenizer
+from jielong.training.scaling import warmup_batch_sizes
 from jielong.training.starting_point import StartingPoint, with_architecture
 from jielong.training.texts import RunTexts
 
@@ -81,7 +81,7 @@ def _batches(
     config: Config, plan: RunPlan, train: Stream, tokenizer: Tokenizer, mixture: Mixture | None
 ) -> Batches:
     """The training batches, with what the plan says of their first sizes and of noise."""
-    sizes = first_batches(config, plan.global_batch_size) if plan.batch_warmup else ()
+    sizes = warmup_batch_sizes(config, plan.global_batch_size) if plan.batch_warmup else ()
     noise = bpe_dropout = None
     if plan.input_noise:
         ids = np.setdiff1d(np.arange(tokenizer.vocab_size), list(tokenizer.special_tokens))

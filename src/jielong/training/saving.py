@@ -41,12 +41,12 @@ def save(state: TrainState) -> None:
     if not state.world.is_main:
         return
     saved, folder = _saved_state(state, rng), state.folder.checkpoints
-    kept, best = state.config.run.keep_checkpoints, progress.best_step
+    run, best = state.config.run, progress.best_step
 
     def write() -> None:
         model, tokenizer = state.model, state.tokenizer
         ckpt.save_checkpoint(folder, model, tokenizer, optimizer, saved, latest, weights)
-        ckpt.prune(folder, kept, best, saved.step)
+        ckpt.prune(folder, run.keep_checkpoints, best, saved.step, run.keep_interval)
 
     copies = state.saving.copies
     if state.config.run.background_saves and copies.fits(weights, optimizer, latest or {}):

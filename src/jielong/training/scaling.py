@@ -127,7 +127,7 @@ def default_tokens_per_step(total_tokens: float, hidden_size: int) -> float:
     return min(tokens, total_tokens / LEAST_STEPS)
 
 
-def first_batches(config: Config, global_batch_size: int) -> list[int]:
+def warmup_batch_sizes(config: Config, global_batch_size: int) -> list[int]:
     """Windows in each of the first steps of a run, growing until the global batch is reached.
 
     By the reasoning of `default_tokens_per_step`, applied to each moment of a run instead of its

@@ -94,8 +94,8 @@ def complete(state: TrainState, outcomes: Sequence[Shard | str | None]) -> None:
             target = shared.checkpoint.target
             raise CheckpointError(f"{target}: cannot be written by rank {rank}: {outcome}")
     made = shared.checkpoint.commit([found for found in outcomes if isinstance(found, Shard)])
-    keep, best = state.config.run.keep_checkpoints, state.progress.best_step
-    prune(made.parent, keep, best, step_of(made))
+    run, best = state.config.run, state.progress.best_step
+    prune(made.parent, run.keep_checkpoints, best, step_of(made), run.keep_interval)
 
 
 def _pieces(state: TrainState) -> list[Piece]:

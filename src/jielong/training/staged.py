@@ -16,7 +16,7 @@ from jielong.errors import ConfigError
 from jielong.runtime.run_folder import RunFolder
 from jielong.runtime.tasks import tasks_of
 from jielong.tokenization.tokenizer import Tokenizer
-from jielong.training.inputs import train_on_mixture
+from jielong.training.run_tokenizer import train_on_mixture
 from jielong.training.texts import Text, finders, texts_of
 
 

@@ -29,7 +29,7 @@ from jielong.training.background import BackgroundSave
 from jielong.training.memory import RECOMPUTE_EVERY
 from jielong.training.optimizer import Optimizer
 from jielong.training.own_time import OwnTime
-from jielong.training.parallel import make_spread, saves_in_shards, whole_fits
+from jielong.training.parallel import make_parallel_model, saves_in_shards, whole_fits
 from jielong.training.plan import RunPlan
 from jielong.training.profiling import StepProfiler
 from jielong.training.run_data import open_data
@@ -146,7 +146,7 @@ def build(
     training = config.training
     dtype = choose_dtype(training.dtype, device, config.model.hidden_size)
     torch.manual_seed(training.seed)
-    model, gradients, division = make_spread(config, dtype, world, device)
+    model, gradients, sharding = make_parallel_model(config, dtype, world, device)
     if start.init_from is not None:
         ckpt.load_weights(model, start.init_from)
     model.model.recompute_every = RECOMPUTE_EVERY[training.activation_checkpointing]
@@ -176,15 +176,15 @@ def build(
             scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
             dropout=plan.dropout,
             teacher=teacher,
-            division=division,
+            sharding=sharding,
         ),
         average=WeightAverage(model) if training.average_weights else None,
         batches=data.batches,
         schedule=Schedule.of(training, plan.total_steps),
         console=console,
         metrics=MetricsFile(folder.metrics_file, enabled=world.is_main),
-        in_shards=saves_in_shards(config, division, world),
-        whole_fits=whole_fits(config, division, world, device),
+        in_shards=saves_in_shards(config, sharding, world),
+        whole_fits=whole_fits(config, sharding, world, device),
         profiler=StepProfiler(config.run.profile, folder.profile) if world.is_main else None,
     )
 

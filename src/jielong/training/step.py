@@ -21,7 +21,7 @@ from jielong.runtime.distributed import World
 from jielong.runtime.gradients import GradientSum
 from jielong.runtime.parts import home
 from jielong.runtime.sharding import ShardedSum, gradient_norm, scale_gradients
-from jielong.training.memory import Division, DoesNotFitError, free_memory, is_out_of_memory
+from jielong.training.memory import DoesNotFitError, Sharding, free_memory, is_out_of_memory
 from jielong.training.optimizer import Optimizer
 from jielong.training.own_time import OwnTime
 from jielong.training.teacher import Teacher
@@ -82,7 +82,7 @@ class _Totals:
         """This micro-batch's part of the objective; the routers' weighs as its share of targets."""
         assert output.loss is not None and output.nats is not None
         self.nats += output.nats
-        tokens = self.tokens  # 1 where there are none
+        tokens = self.tokens  # of the global batch, which may have none: then the loss is 0 / 1
         tokens = tokens.clamp_min(1) if isinstance(tokens, Tensor) else max(1, tokens)
         objective = output.loss / _in_float32(tokens)
         if output.balance_loss is None or output.expert_load is None:
@@ -166,7 +166,7 @@ class TrainStep:
     scaler: torch.amp.GradScaler = field(default_factory=_no_scaling)  # for float16
     dropout: float = 0.0  # rate of what each layer adds
     teacher: Teacher | None = None  # whose predictions are learnt beside the text
-    division: Division | None = None  # of the model among ranks
+    sharding: Sharding | None = None  # of the model among ranks
 
     def __call__(
         self,
@@ -240,14 +240,14 @@ class TrainStep:
             problem = first_line(error)
         if gradients:
             if problem:
-                self._give_up_if_divided(problem)
+                self._give_up_if_sharded(problem)
                 free_memory()
             gradients.finish()  # the others wait for this rank's part, whatever it is
         return problem
 
-    def _give_up_if_divided(self, problem: str) -> None:
+    def _give_up_if_sharded(self, problem: str) -> None:
         """End the run where the others are within passes that this rank is needed for."""
-        if self.division is not None:
+        if self.sharding is not None:
             raise TrainingError(
                 f"out of memory on rank {self.world.rank}, whose part of the model the others wait "
                 "for: continue with half of --micro-batch-size, or with --activation-checkpointing "

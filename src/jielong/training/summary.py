@@ -38,8 +38,8 @@ def run_summary(state: TrainState) -> list[str]:
     tokens = batches.windows_before(plan.total_steps) * window
     epochs = tokens * batches.main_windows / batches.windows / max(1, train_tokens)
     windows = f"{plan.global_batch_size} × {window}"
-    if batches.first_spans:
-        windows = f"{batches.first_spans[0].count} to {windows}"
+    if batches.warmup_spans:
+        windows = f"{batches.warmup_spans[0].count} to {windows}"
     kind = "Qwen3" if m.qk_norm else "Llama"
     scale = f"{epochs:.2g} epochs, {tokens / parameters:.2g} per parameter"
     if m.use_moe:
@@ -49,7 +49,7 @@ def run_summary(state: TrainState) -> list[str]:
         f"{m.hidden_size}, {m.num_attention_heads} heads, {m.num_key_value_heads} kv heads, "
         f"vocabulary {m.vocab_size})",
         f"attention  {_attention(state)}",
-        *describe_parallel(state.world, state.train_step.division),
+        *describe_parallel(state.world, state.train_step.sharding),
         *_in_parts(state),
         f"budget     {plan.total_steps} steps of {windows} tokens = "
         f"{f'{tokens / 1e6:,.1f}M' if tokens >= 1e6 else f'{tokens:,}'} tokens ({scale})",

@@ -31,16 +31,16 @@ CLEARLY_WORSE = 0.01  # of the best loss
 PROMPT_TOKENS = 12  # of a held-out text's opening, for the samples drawn in training
 
 
-def is_due(state: TrainState, step: int) -> bool:
+def validation_is_due(state: TrainState, step: int) -> bool:
     """Whether a validation follows the step number `step` (1 is the first)."""
     return step > 0 and (step % state.plan.eval_interval == 0 or step == state.plan.total_steps)
 
 
-def is_missing(state: TrainState) -> bool:
+def validation_is_missing(state: TrainState) -> bool:
     """Whether this state was saved before the validation that follows its step."""
     latest, step = state.progress.validation, state.progress.step
     measured = latest is not None and latest["step"] == step
-    return state.texts.held_out and not measured and is_due(state, step)
+    return state.texts.held_out and not measured and validation_is_due(state, step)
 
 
 def validate(state: TrainState) -> None:
@@ -53,12 +53,12 @@ def validate(state: TrainState) -> None:
         _measure(state, done={})
         _sample(state)
         measure_suites(state, done={})
-    ends = state.progress.step == state.plan.total_steps or has_turned(state)
+    ends = state.progress.step == state.plan.total_steps or stops_early(state)
     if not ends and (said := explain_divergence(state)):  # at its end the run says so by itself
         state.console.line(said, "yellow")
 
 
-def catch_up(state: TrainState) -> None:
+def validate_resumed(state: TrainState) -> None:
     """The validation of the checkpoint that the run goes on from: as recorded, or made now."""
     done = state.world.all_gather(state.metrics.resumed)[0]
     with state.averaged_weights():
@@ -167,7 +167,7 @@ def _compare_with_best(progress: Progress, found: dict[str, Any]) -> None:
     progress.worse = progress.worse + 1 if clearly_worse else 0
 
 
-def has_turned(state: TrainState) -> bool:
+def stops_early(state: TrainState) -> bool:
     """Whether the held-out loss has been clearly above its best for `patience` validations."""
     patience = state.config.run.patience
     return 0 < patience <= state.progress.worse

@@ -27,7 +27,7 @@ from jielong.training.ranks import RankLog
 from jielong.training.state import TrainState
 from jielong.training.step import StepResult
 from jielong.training.utilisation import flops_per_token, memory_used, peak_flops
-from jielong.training.validation import has_turned
+from jielong.training.validation import stops_early
 
 CURVES = "curves"  # the name of their picture at trackers
 LAST_SAVE_S = 60.0  # for a checkpoint that is being written as the run fails
@@ -249,7 +249,7 @@ def watching(state: TrainState, signals: StopSignals) -> Iterator[Watch]:
         watch.end("failed", first_line(error))
         raise
     else:
-        done, turned = state.progress.step >= state.plan.total_steps, has_turned(state)
+        done, turned = state.progress.step >= state.plan.total_steps, stops_early(state)
         if not watch.goes_on:
             why = "the held-out loss has turned" if turned and not done else None
             watch.end("finished" if done or turned else "stopped", why)

@@ -12,6 +12,7 @@ import codecs
 import io
 import string
 import unicodedata
+from collections.abc import Iterator
 from typing import Any
 
 from jielong.config.encodings import AUTO, codec_name
@@ -43,6 +44,7 @@ FAMILIES = {
     **dict.fromkeys(("utf",), "Unicode"),
 }
 WESTERN = ("cp1252", "iso8859-1", "iso8859-15", "cp437", "cp850", "cp858", "mac-roman", "hp-roman8")
+MOST_CHARACTER_BYTES = 4  # of a character in GB18030
 ENOUGH_BYTES = 40  # beyond ASCII, by which a wrong alphabet is known
 UNDECODABLE = "\udcff"  # becomes the byte 0xFF, which UTF-8 never has
 
@@ -240,11 +242,26 @@ def guess(data: bytes) -> str | None:
     """Return the encoding that the text is probably in, as a suggestion for the user."""
     import charset_normalizer
 
-    data = data[:BLOCK_BYTES] if b"\0" not in data else data[: min(len(data) // 4 * 4, BLOCK_BYTES)]
-    best = charset_normalizer.from_bytes(data, cp_isolation=list(SUGGESTED)).best()
-    if best is None:
-        return None
-    return {"cp1252": "latin-1"}.get(best.encoding, best.encoding.replace("_", "-"))
+    wide = b"\0" in data
+    data = data[: min(len(data) // 4 * 4, BLOCK_BYTES)] if wide else data[:BLOCK_BYTES]
+    for part in (data,) if wide else _whole_characters(data):
+        best = charset_normalizer.from_bytes(part, cp_isolation=list(SUGGESTED)).best()
+        if best is not None:
+            return {"cp1252": "latin-1"}.get(best.encoding, best.encoding.replace("_", "-"))
+    return None
+
+
+def _whole_characters(data: bytes) -> Iterator[bytes]:
+    """A block cut at lines, or else by as little as may end it between two characters.
+
+    A character that the block's end cuts would be an error in each encoding of several bytes.
+    """
+    if len(data) < BLOCK_BYTES:
+        yield data
+    elif (end := data.rfind(b"\n") + 1) > len(data) // 2:
+        yield data[:end]
+    else:
+        yield from (data[: len(data) - cut] for cut in range(MOST_CHARACTER_BYTES))
 
 
 def _family(codec: str) -> str | None:
