@@ -77,6 +77,7 @@ def launch(case: dict[str, Any]) -> dict[str, Any]:
 def work(case: dict[str, Any]) -> dict[str, Any]:
     """A run whose saves are timed."""
     from jielong.api import pretrain
+    from jielong.training import after_step
     from jielong.training import pretrain as loop
     from jielong.training.state import TrainState
     from jielong.training.step import TrainStep
@@ -99,7 +100,8 @@ def work(case: dict[str, Any]) -> dict[str, Any]:
         steps.append(time.perf_counter() - started)
         return result
 
-    loop.save_checkpoint_or_warn, TrainStep.__call__ = timed_save, timed_step  # type: ignore
+    loop.save_checkpoint_or_warn = after_step.save_checkpoint_or_warn = timed_save  # type: ignore
+    TrainStep.__call__ = timed_step  # type: ignore
     folder = Path(case["folder"])
     run = folder / "run"
     total = EVERY * (case["saves"] + 1)

@@ -29,7 +29,7 @@ def copied(tree: Path) -> Path:
     (tree / "tests").mkdir()
     for name in ("src", "configs"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "tests/conftest.py", "tests/tiny.py"):
+    for name in ("pyproject.toml", *(f"tests/{n}.py" for n in ("conftest", "forked", "tiny"))):
         shutil.copyfile(ROOT / name, tree / name)
     for path in ROOT.glob("tests/*/"):
         (tree / "tests" / path.name).mkdir()

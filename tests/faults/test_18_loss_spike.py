@@ -98,7 +98,7 @@ def test_the_run_goes_back_leaves_the_batches_out_and_ends_as_if_unharmed(
     assert [r["step"] for r in records(tmp_path / "run", "omitted")] == [34, 35]
     assert [r["step"] for r in records(tmp_path / "run", "spike")] == [35]
     clean, ours = (records(tmp_path / n, "validation")[-1]["loss"] for n in ("clean", "run"))
-    assert ours == pytest.approx(clean, rel=0.03)
+    assert ours == pytest.approx(clean, rel=0.06)
     # and killed before or after, it ends with the same bits
     for kept in (20, 40):
         again = tmp_path / f"from {kept}"

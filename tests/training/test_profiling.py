@@ -23,7 +23,7 @@ def test_a_run_writes_the_trace_and_the_slowest_operations_of_some_steps(
     assert "aten::mm" in table and "_LinearCrossEntropy" in table
     events = json.loads((folder / "trace.json").read_text())["traceEvents"]
     adamw = [e for e in events if e.get("name") == "aten::_fused_adamw_"]
-    assert len(adamw) == 2 * 2  # steps, and AdamW's groups
+    assert len(adamw) == 2 * 3  # steps, and AdamW's groups: matrices, vectors, shared spelling
 
 
 def test_a_run_too_short_for_a_profile_says_so(
