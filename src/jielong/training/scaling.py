@@ -77,7 +77,7 @@ def default_eval_tokens(tokens_between: float) -> int:
 
 def vocabulary_for(text_bytes: int) -> int:
     """Return the tokens of a vocabulary: each must occur often enough to be learnt."""
-    return max(512, min(12_800, 64 * round(0.85 * text_bytes ** (2 / 3) / 64)))
+    return max(512, min(6400, 64 * round(0.85 * text_bytes ** (2 / 3) / 64)))
 
 
 @dataclass(frozen=True)
