@@ -63,6 +63,7 @@ def train(
 @pytest.fixture
 def words(corpus_file: Path, tokenizer_dir: Path) -> list[str]:
     settings = TINY_RUN | {"steps": STEPS, "eval_interval": 10, "keep_checkpoints": 9}
+    settings |= {"share_spelling": False}  # so few steps that two left out would cost more with it
     settings |= {"data_path": corpus_file, "tokenizer": tokenizer_dir}
     return ["pretrain", *flags(settings)]
 
@@ -98,7 +99,7 @@ def test_the_run_goes_back_leaves_the_batches_out_and_ends_as_if_unharmed(
     assert [r["step"] for r in records(tmp_path / "run", "omitted")] == [34, 35]
     assert [r["step"] for r in records(tmp_path / "run", "spike")] == [35]
     clean, ours = (records(tmp_path / n, "validation")[-1]["loss"] for n in ("clean", "run"))
-    assert ours == pytest.approx(clean, rel=0.06)
+    assert ours == pytest.approx(clean, rel=0.03)
     # and killed before or after, it ends with the same bits
     for kept in (20, 40):
         again = tmp_path / f"from {kept}"
