@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import string
 from pathlib import Path
 
 import pytest
 
 from jielong.cli.main import main
 from jielong.errors import ConfigError
-from jielong.observe.chinese_errors import ERRORS
-from jielong.present.finished import in_chinese
 
 RUN = ["pretrain", "--data-path", "{good}", "--out-dir", "{new}"]
 # the words of a command, and what must stand in what is told
@@ -137,16 +134,6 @@ def test_an_unknown_language_is_told_by_all_commands(capsys: pytest.CaptureFixtu
     ):
         assert main([*words, "--lang", "fr"]) == 2
         assert capsys.readouterr().err == "error: lang='fr' is not one of auto, en, zh\n"
-
-
-@pytest.mark.parametrize("english", ERRORS)
-def test_an_error_in_chinese_has_the_same_values(english: str) -> None:
-    def fields(text: str) -> set[str]:
-        return {name for _, name, _, _ in string.Formatter().parse(text) if name}
-
-    assert fields(ERRORS[english]) == fields(english)
-    values = {name: f"{number}.5" for number, name in enumerate(sorted(fields(english)), start=1)}
-    assert in_chinese(english.format(**values), ERRORS) == ERRORS[english].format(**values)
 
 
 def test_what_evaluate_leaves_out_is_told_in_chinese(

@@ -14,6 +14,7 @@ import rich.console
 
 from jielong.cli.main import main
 from jielong.observe.chinese import CHINESE
+from jielong.observe.chinese_errors import ERRORS
 from jielong.observe.live import View
 from jielong.present.finished import in_chinese
 from tiny import SOURCE, TINY_RUN, flags
@@ -84,14 +85,16 @@ def test_a_row_of_a_report_is_no_sentence_that_begins_with_a_value() -> None:
     assert in_chinese(note + "be too low", CHINESE).startswith("  注意           有 3 篇训练文档")
 
 
-@pytest.mark.parametrize("english", CHINESE)
-def test_a_line_in_chinese_has_the_same_values(english: str) -> None:
+@pytest.mark.parametrize(
+    ("english", "table"), [(line, table) for table in (CHINESE, ERRORS) for line in table]
+)
+def test_a_line_in_chinese_has_the_same_values(english: str, table: dict[str, str]) -> None:
     def fields(text: str) -> set[str]:
         return {name for _, name, _, _ in string.Formatter().parse(text) if name}
 
-    assert fields(CHINESE[english]) == fields(english)
+    assert fields(table[english]) == fields(english)
     values = {name: f"{number}.5" for number, name in enumerate(sorted(fields(english)), start=1)}
-    assert in_chinese(english.format(**values), CHINESE) == CHINESE[english].format(**values)
+    assert in_chinese(english.format(**values), table) == table[english].format(**values)
 
 
 def test_texts_of_users_are_not_translated() -> None:

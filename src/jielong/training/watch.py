@@ -57,9 +57,8 @@ class Watch:
         one = peak_flops(self.device, state.train_step.dtype)
         self.peak_flops = None if one is None else one * state.world.world_size
         texts = state.texts
-        held_out = any(text.dataset.validation is not None for text in texts.every)
         warmup = state.plan.warmup_steps
-        self.health = Health(model.vocab_size, warmup, texts.epoch_tokens, held_out)
+        self.health = Health(model.vocab_size, warmup, texts.epoch_tokens, texts.held_out)
         self.report_s, self.reported = 0.0, -float("inf")  # what the last took, and when
         self.pictured: int | None = None  # the step whose curves trackers have
         self.told: set[str] = set()
