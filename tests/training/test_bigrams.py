@@ -17,8 +17,9 @@ from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.load import load_config
 from jielong.config.settings import IGNORE_INDEX
 from jielong.model.loss import CHUNK_TOKENS, distillation_loss
+from jielong.model.soft_targets import BigramTable
 from jielong.training import bigrams as module
-from jielong.training.bigrams import DISCOUNT, Bigrams, share_at, stretches
+from jielong.training.bigrams import DISCOUNT, bigram_targets, count_bigrams, share_at, stretches
 from jielong.training.plan import resolve
 from jielong.training.pretrain import pretrain
 from tiny import TINY_RUN, ListStream, random_batch, random_documents
@@ -32,15 +33,15 @@ def text(seed: int = 0, tokens: int = 900) -> np.ndarray:
     return (np.random.default_rng(seed).random(tokens) ** 2 * 50).astype(np.uint16)
 
 
-def dense(bigrams: Bigrams) -> torch.Tensor:
+def dense(table: BigramTable) -> torch.Tensor:
     """(V, V) the distribution after each token."""
-    spread = bigrams.rest * bigrams.common
-    return spread.scatter_add(1, bigrams.successors, bigrams.probabilities)
+    after = table.after(torch.arange(VOCAB_SIZE))
+    return (after.rest * after.common).scatter_add(1, after.tokens, after.probabilities)
 
 
 def test_the_distributions_are_those_of_kneser_and_ney() -> None:
     pieces = [text(1), text(2, 300), np.array([3], np.uint16)]
-    got = dense(Bigrams(pieces, VOCAB_SIZE, CPU)).double()
+    got = dense(count_bigrams(pieces, VOCAB_SIZE, CPU)).double()
     counts = Counter(pair for p in pieces for pair in pairwise(p.tolist()))
     ends = torch.full((VOCAB_SIZE,), 1e-3, dtype=torch.float64)
     for _, second in counts:
@@ -59,22 +60,23 @@ def test_the_distributions_are_those_of_kneser_and_ney() -> None:
 def test_only_the_most_frequent_successors_are_kept_and_each_row_sums_to_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = dense(Bigrams([text()], VOCAB_SIZE, CPU))
+    whole = dense(count_bigrams([text()], VOCAB_SIZE, CPU))
     monkeypatch.setattr(module, "SUCCESSORS", 3)
-    cut = Bigrams([text()], VOCAB_SIZE, CPU)
+    cut = count_bigrams([text()], VOCAB_SIZE, CPU)
     assert cut.successors.shape == (VOCAB_SIZE, 3)
     for table in (whole, dense(cut)):
         torch.testing.assert_close(table.sum(1), torch.ones(VOCAB_SIZE))
         assert (table > 0).all()
     first = int(text()[0])
-    assert set(cut.successors[first].tolist()) <= set(whole[first].topk(6).indices.tolist())
+    kept = cut.after(torch.tensor([first])).tokens[0]
+    assert set(kept.tolist()) <= set(whole[first].topk(6).indices.tolist())
     never = 60  # what is not in the text is followed by anything
     torch.testing.assert_close(dense(cut)[never], cut.common)
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_the_objective_is_the_mixture_of_both_cross_entropies(share: float) -> None:
-    bigrams = Bigrams([text()], VOCAB_SIZE, CPU)
+    bigrams = count_bigrams([text()], VOCAB_SIZE, CPU)
     batch = random_batch(1, CHUNK_TOKENS + 90)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(batch.tokens.numel(), 24, generator=generator)
@@ -82,7 +84,7 @@ def test_the_objective_is_the_mixture_of_both_cross_entropies(share: float) -> N
     targets = batch.targets.flatten().clone()
     targets[::7] = IGNORE_INDEX
     ours = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
-    objective, nats = distillation_loss(*ours, targets, bigrams(batch, share))
+    objective, nats = distillation_loss(*ours, targets, bigram_targets(batch, bigrams, share))
     (objective * 0.37).backward()
     exact = [hidden.double().requires_grad_(), weight.double().requires_grad_()]
     kept = targets != IGNORE_INDEX
@@ -99,11 +101,12 @@ def test_the_objective_is_the_mixture_of_both_cross_entropies(share: float) -> N
 
 
 def test_the_context_is_the_text_not_what_noise_put_in_its_place() -> None:
-    bigrams, batch = Bigrams([text()], VOCAB_SIZE, CPU), random_batch(2, 16)
+    bigrams, batch = count_bigrams([text()], VOCAB_SIZE, CPU), random_batch(2, 16)
     tokens = batch.tokens.clone()
     tokens[:, 3] = (tokens[:, 3] + 1) % VOCAB_SIZE  # as input noise does; the targets stay
     noisy = dataclasses.replace(batch, tokens=tokens)
-    assert torch.equal(bigrams(noisy, 0.5).tokens, bigrams(batch, 0.5).tokens)
+    targets = [bigram_targets(of, bigrams, 0.5) for of in (noisy, batch)]
+    assert torch.equal(targets[0].before, targets[1].before)
 
 
 def test_of_a_large_text_stretches_from_all_over_are_counted(

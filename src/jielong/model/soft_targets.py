@@ -52,12 +52,14 @@ class TeacherTargets:
 
     def of(self, rows: slice, compute: torch.dtype) -> Distributions:
         logits = self.hidden[rows].to(compute) @ self.weight.to(compute).T
-        return _Dense(logits.float().softmax(-1))
+        return Dense(logits.float().softmax(-1))
 
 
 @dataclass(frozen=True)
-class _Dense:
-    probabilities: Tensor  # (N, V)
+class Dense:
+    """Distributions (N, V) as they are."""
+
+    probabilities: Tensor
 
     def mean(self, logits: Tensor) -> Tensor:
         return (self.probabilities * logits).sum(-1, keepdim=True)
@@ -68,28 +70,56 @@ class _Dense:
 
 @dataclass(frozen=True)
 class BigramTargets:
-    """What follows a token in a text: its likeliest successors, and how likely all others are.
+    """What follows each of some tokens in a text.
 
     Attributes:
-        tokens: (N, K) ids of the likeliest; those of a row differ.
-        probabilities: (N, K) theirs, beyond what the common distribution gives them.
-        rest: (N, 1) the probability that is spread by the common distribution.
-        common: (V,) a distribution over all tokens.
+        before: (N,) the token before each target.
+        table: what follows each token.
         share: of the objective.
     """
 
-    tokens: Tensor
-    probabilities: Tensor
-    rest: Tensor
-    common: Tensor
+    before: Tensor
+    table: BigramTable
     share: float
 
     def of(self, rows: slice, compute: torch.dtype) -> Distributions:
-        return _Sparse(self.tokens[rows], self.probabilities[rows], self.rest[rows], self.common)
+        return self.table.after(self.before[rows])
 
 
 @dataclass(frozen=True)
-class _Sparse:
+class BigramTable:
+    """A distribution after each token: its K likeliest successors, and a common one for the rest.
+
+    Attributes:
+        successors: (V, K) tokens, from the likeliest on; any where there are fewer.
+        probabilities: (V, K) theirs, beyond what the common distribution gives them; then 0.
+        rest: (V, 1) the probability that is spread by the common distribution.
+        common: (V,) a distribution over all tokens.
+    """
+
+    successors: Tensor
+    probabilities: Tensor
+    rest: Tensor
+    common: Tensor
+
+    def after(self, tokens: Tensor) -> Sparse:
+        """Return the distributions after some tokens (N,)."""
+        return Sparse(
+            self.successors[tokens], self.probabilities[tokens], self.rest[tokens], self.common
+        )
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Distributions of N rows that differ in K tokens each.
+
+    Attributes:
+        tokens: (N, K).
+        probabilities: (N, K) theirs, beyond what the common distribution gives them.
+        rest: (N, 1) the probability that is spread by the common distribution.
+        common: (V,).
+    """
+
     tokens: Tensor
     probabilities: Tensor
     rest: Tensor

@@ -13,73 +13,73 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from jielong.data.batches import Batch
 from jielong.data.remote_dataset import RemoteStream
 from jielong.data.windows import Stream
-from jielong.model.soft_targets import BigramTargets
+from jielong.model.soft_targets import BigramTable, BigramTargets
 from jielong.runtime.device import to_device
 from jielong.training.teacher import without_noise
 
 COUNTED_TOKENS = 2**22  # of all texts; more would hardly change what is frequent
 STRETCH_TOKENS = 2**16  # what is counted of a larger text lies in stretches all over it
-SUCCESSORS = 64  # of each token; what else follows it is smoothed
+SUCCESSORS = 128  # of each token; what else follows it is smoothed
+ENTRIES = 2**23  # of the table, which a large vocabulary would make larger: 100 MB
 ENDS = 0.5  # of a run: from there on the text alone is learnt
 DISCOUNT = 0.75  # of each count (Ney et al. 1994)
 
 
-class Bigrams:
-    """A bigram model with absolute discounting and Kneser–Ney's lower order (Kneser & Ney 1995).
+def count_bigrams(
+    pieces: Sequence[np.ndarray], vocab_size: int, device: torch.device
+) -> BigramTable:
+    """Make a bigram model: absolute discounting with the lower order of Kneser & Ney (1995).
 
-    Attributes:
-        successors: (V, K) the tokens that follow a token most often, from the most frequent on.
-        probabilities: (V, K) their discounted frequencies, 0 where there are fewer.
-        rest: (V, 1) what is left, spread by `common`.
-        common: (V,) a token's share of all different bigrams that end in it.
+    Args:
+        pieces: token ids below `vocab_size`, each a stretch of text.
+        vocab_size: V.
+        device: where the table will be used.
+
+    Returns:
+        Of each token its most frequent successors with their discounted frequencies. What is left
+        is spread by how many different tokens each token follows.
     """
+    pairs = [p[:-1].astype(np.int64) * vocab_size + p[1:] for p in pieces if len(p) > 1]
+    bigrams, counts = np.unique(np.concatenate([_NONE, *pairs]), return_counts=True)
+    first, second = np.divmod(bigrams, vocab_size)
+    total = np.bincount(first, counts, vocab_size)
+    follows = np.bincount(second, minlength=vocab_size) + 1e-3  # none is impossible
+    # a token's successors from the most frequent on, equal ones in the order of their ids
+    order = np.lexsort((second, -counts, first))
+    first, second, counts = first[order], second[order], counts[order]
+    place = np.arange(len(first)) - np.searchsorted(first, first)
+    most = min(SUCCESSORS, vocab_size, max(1, ENTRIES // vocab_size))
+    kept = place < most
+    first, second, place = first[kept], second[kept], place[kept]
+    successors = np.zeros((vocab_size, most), np.int64)
+    successors[first, place] = second
+    probabilities = np.zeros((vocab_size, most))
+    probabilities[first, place] = (counts[kept] - DISCOUNT) / total[first]
 
-    def __init__(self, pieces: Sequence[np.ndarray], vocab_size: int, device: torch.device) -> None:
-        """Count the bigrams of pieces of text.
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(device)
 
-        Args:
-            pieces: token ids below `vocab_size`, each a stretch of text.
-        """
-        most = min(SUCCESSORS, vocab_size)
-        pairs = [p[:-1].astype(np.int64) * vocab_size + p[1:] for p in pieces if len(p) > 1]
-        bigrams, counts = np.unique(np.concatenate([*pairs, _NONE]), return_counts=True)
-        first, second = np.divmod(bigrams, vocab_size)
-        total = np.bincount(first, counts, vocab_size)
-        ends = np.bincount(second, minlength=vocab_size) + 1e-3  # none is impossible
-        # a token's successors from the most frequent on, equal ones in the order of their ids
-        order = np.lexsort((second, -counts, first))
-        first, second, counts = first[order], second[order], counts[order]
-        place = np.arange(len(first)) - np.searchsorted(first, first)
-        kept = place < most
-        first, second, place = first[kept], second[kept], place[kept]
-        successors = np.zeros((vocab_size, most), np.int64)  # where there are fewer, 0
-        probabilities = np.zeros((vocab_size, most))
-        probabilities[first, place] = (counts[kept] - DISCOUNT) / total[first]
-        successors[first, place] = second
-        rest = 1 - probabilities.sum(1, keepdims=True)
-        self.successors = torch.from_numpy(successors).to(device)
-        self.probabilities = torch.from_numpy(probabilities.astype(np.float32)).to(device)
-        self.rest = torch.from_numpy(rest.astype(np.float32)).to(device)
-        self.common = torch.from_numpy((ends / ends.sum()).astype(np.float32)).to(device)
+    return BigramTable(
+        successors=torch.from_numpy(successors).to(device),
+        probabilities=tensor(probabilities),
+        rest=tensor(1 - probabilities.sum(1, keepdims=True)),
+        common=tensor(follows / follows.sum()),
+    )
 
-    def __call__(self, batch: Batch, share: float) -> BigramTargets:
-        """Return what follows the tokens (B, T) of a batch, as it follows them in the text.
 
-        Args:
-            share: of the objective.
-        """
-        tokens = to_device(without_noise(batch), self.rest.device).flatten()
-        return BigramTargets(
-            self.successors[tokens],
-            self.probabilities[tokens],
-            self.rest[tokens],
-            self.common,
-            share,
-        )
+def bigram_targets(batch: Batch, table: BigramTable, share: float) -> BigramTargets:
+    """Return what follows the tokens (B, T) of a batch, as it follows them in the text.
+
+    Args:
+        share: of the objective.
+    """
+    before = to_device(without_noise(batch), table.rest.device)
+    return BigramTargets(before.flatten(), table, share)
 
 
 _NONE = np.empty(0, np.int64)

@@ -26,7 +26,7 @@ from jielong.tokenization.spelling import spelling_of
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
 from jielong.training.background import BackgroundSave
-from jielong.training.bigrams import Bigrams, share_at, stretches
+from jielong.training.bigrams import count_bigrams, share_at, stretches
 from jielong.training.memory import RECOMPUTE_EVERY
 from jielong.training.optimizer import Optimizer
 from jielong.training.own_time import OwnTime
@@ -157,7 +157,7 @@ def build(
     bigrams = None
     if share_at(step, plan.total_steps, plan.bigram_share):
         texts = [text.dataset.train for text in data.texts.every]
-        bigrams = Bigrams(list(stretches(texts)), config.model.vocab_size, device)
+        bigrams = count_bigrams(list(stretches(texts)), config.model.vocab_size, device)
     shares = training.share_spelling
     if shares is None:
         shares = training.optimizer == "muon"

@@ -15,14 +15,14 @@ from jielong.data.batches import Batch
 from jielong.errors import TrainingError, first_line
 from jielong.model.dropout import Dropout
 from jielong.model.moe import update_router_bias
-from jielong.model.soft_targets import SoftTargets
+from jielong.model.soft_targets import BigramTable, SoftTargets
 from jielong.model.transformer import ModelOutput
 from jielong.runtime.device import autocast, to_device
 from jielong.runtime.distributed import World
 from jielong.runtime.gradients import GradientSum
 from jielong.runtime.parts import home
 from jielong.runtime.sharding import ShardedSum, gradient_norm, scale_gradients
-from jielong.training.bigrams import Bigrams
+from jielong.training.bigrams import bigram_targets
 from jielong.training.memory import DoesNotFitError, Sharding, free_memory, is_out_of_memory
 from jielong.training.optimizer import Optimizer
 from jielong.training.own_time import OwnTime
@@ -168,7 +168,7 @@ class TrainStep:
     scaler: torch.amp.GradScaler = field(default_factory=_no_scaling)  # for float16
     dropout: float = 0.0  # rate of what each layer adds
     teacher: Teacher | None = None  # whose predictions are learnt beside the text
-    bigrams: Bigrams | None = None  # of the text, which are learnt first
+    bigrams: BigramTable | None = None  # of the text, which are learnt first
     sharding: Sharding | None = None  # of the model among ranks
 
     def __call__(
@@ -229,7 +229,9 @@ class TrainStep:
     ) -> SoftTargets | None:
         if self.teacher:
             return self.teacher(batch, device)
-        return self.bigrams(batch, bigram_share) if self.bigrams and bigram_share else None
+        if self.bigrams and bigram_share:
+            return bigram_targets(batch, self.bigrams, bigram_share)
+        return None
 
     def _accumulate(
         self,
