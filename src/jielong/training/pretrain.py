@@ -13,7 +13,8 @@ from jielong.observe.trackers import check_trackers
 from jielong.present.words import language_of
 from jielong.runtime.device import choose_device, describe, dtype_of_any_width, fast_products
 from jielong.runtime.distributed import World, init_world
-from jielong.runtime.run_folder import RunFolder, StopSignals
+from jielong.runtime.run_folder import RunFolder
+from jielong.runtime.stop_signals import StopSignals
 from jielong.training.after_step import save_and_validate
 from jielong.training.chain import teacher_runs, with_last_teacher
 from jielong.training.compilation import compile_if_it_pays
@@ -155,7 +156,7 @@ def run_part(
             with StopSignals() as signals:
                 if train_to_end(state, signals, pace):
                     return None
-                received = signals.received
+                received = signals.on_any_rank(world)
         elif complete:
             console.line("this run is complete; a larger budget needs --override")
         if received is None and (about_best := explain_best(state)):
@@ -172,7 +173,7 @@ def train_to_end(state: TrainState, signals: StopSignals, pace: Pace) -> bool:
     run = state.config.run
     if run.on_loss_spike == "rewind" and state.progress.step == 0:
         save_checkpoint_or_warn(state, last=False)  # there must be one to go back to
-    with watching(state, signals) as watch:
+    with watching(state) as watch:
         while True:
             try:
                 corrected = watch.goes_on = train(state, signals, watch, pace)
@@ -180,7 +181,7 @@ def train_to_end(state: TrainState, signals: StopSignals, pace: Pace) -> bool:
             except LossSpikeError:
                 rewind_run(state)
                 watch.rewind()
-        if signals.received is None and not corrected:
+        if signals.on_any_rank(state.world) is None and not corrected:
             measure_best(state)
     return corrected
 
