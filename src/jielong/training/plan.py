@@ -49,6 +49,7 @@ class RunPlan:
     input_noise: float
     bpe_dropout: float
     noise_steps: int  # in which input noise and BPE-dropout act
+    share_spelling: bool  # tokens that are spelled alike learn together
     total_steps: int
     warmup_steps: int
     decay_steps: int
@@ -121,6 +122,7 @@ def resolve(
         input_noise=regular.input_noise,
         bpe_dropout=regular.bpe_dropout,
         noise_steps=_noise_steps(epochs, total_steps, resumed),
+        share_spelling=t.optimizer == "muon" if t.share_spelling is None else t.share_spelling,
         total_steps=total_steps,
         warmup_steps=schedule.warmup_steps,
         decay_steps=schedule.decay_steps,

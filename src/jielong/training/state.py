@@ -153,10 +153,9 @@ def build(
     teacher = None
     if training.teacher is not None:
         teacher = Teacher.load(training.teacher, tokenizer, config.model.vocab_size, device)
-    shares = training.share_spelling
-    if shares is None:
-        shares = training.optimizer == "muon"
-    spelling = spelling_of(tokenizer.texts(config.model.vocab_size)) if shares else None
+    spelling = None
+    if plan.share_spelling:
+        spelling = spelling_of(tokenizer.texts(config.model.vocab_size))
     return TrainState(
         config=config,
         plan=plan,
