@@ -13,6 +13,15 @@ WORDS = {
 }
 
 COMMAND = {
+    "no font of this machine has Chinese, so the picture shows boxes instead: install one (Noto "
+    "Sans CJK, say), or use --html": (
+        "本机没有中文字体，图里只能显示方框：请安装一种（例如 Noto Sans CJK），或用 --html"
+    ),
+    "pictures need matplotlib: pip install 'jielong[plots]'; text in the terminal and --json do "
+    "without": (
+        "画图需要 matplotlib：pip install 'jielong[plots]'；终端里的文字和 --json 不需要它"
+    ),
+    "jielong {as_is} needs an extra: {as_is_fix}": "jielong {as_is} 还要安装：{as_is_fix}",
     "no command {as_is}; there are: {as_is_known}": "没有 {as_is} 这个命令；有：{as_is_known}",
     "no command {as_is}; did you mean {as_is_ours}?; there are: {as_is_known}": (
         "没有 {as_is} 这个命令；是不是 {as_is_ours}？有：{as_is_known}"
