@@ -60,8 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     print_row(say("at once"), f"{at_once}, {say('{n} may wait', n=limits.queue)}", LABEL_WIDTH)
     listener.listen()  # who reads the next line may connect
     url = f"{address(arguments, listener)}/v1"
-    chat = tokenizer.chat_template is not None
-    about = say("OpenAI's; with chat") if chat else say("OpenAI's; without chat")
+    about = say("OpenAI's; without chat")
+    if tokenizer.chat_template:
+        about = say("OpenAI's; with chat")
     print_row("API", f"{url} ({about})", LABEL_WIDTH)
     if access.token is not None and is_secret(access):
         print_row(say("token"), access.token, LABEL_WIDTH)

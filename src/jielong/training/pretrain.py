@@ -176,14 +176,19 @@ def train_to_end(state: TrainState, signals: StopSignals, pace: Pace) -> bool:
     with watching(state) as watch:
         while True:
             try:
-                corrected = watch.goes_on = train(state, signals, watch, pace)
+                corrected = train(state, signals, watch, pace)
                 break
             except LossSpikeError:
                 rewind_run(state)
                 watch.rewind()
-        if signals.on_any_rank(state.world) is None and not corrected:
+        stopped = signals.on_any_rank(state.world) is not None
+        watch.goes_on = corrected and not stopped
+        step = state.progress.step
+        if stopped and step < state.plan.total_steps and not stops_early(state):
+            state.console.line(f"stopped after step {step}; the same command goes on from there")
+        elif not (stopped or corrected):
             measure_best(state)
-    return corrected
+    return watch.goes_on
 
 
 def train(state: TrainState, signals: StopSignals, watch: Watch, pace: Pace) -> bool:
@@ -229,10 +234,7 @@ def train(state: TrainState, signals: StopSignals, watch: Watch, pace: Pace) -> 
             if saved or validated:
                 means.restart_clock()
                 pace.paused(time.perf_counter() - paused)
-            if stop:
-                console.line(f"stopped after step {done}; the same command goes on from there")
-                break
-            if stops_early(state):
+            if stop or stops_early(state):
                 break
             if corrects_budget(state, pace):
                 return True
