@@ -146,7 +146,7 @@ def run_part(
             folder.write_config(config)  # with --override the new settings, now that they fit
         for line in [*run_summary(state), *settings_not_used(chosen, state.config), *notes]:
             log(line)
-        received, progress = None, state.progress
+        received, progress, state.budget_corrected = None, state.progress, goes_on
         if config.training.minutes is not None and (goes_on or progress.step == 0):
             state.deadline = started + 60 * config.training.minutes
         complete = progress.step >= state.plan.total_steps

@@ -86,6 +86,7 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
     profiler: StepProfiler | None = None  # of rank 0
     words_per_token: float | None = None  # of the training text, once it is known
+    budget_corrected: bool = False  # the run goes on with another budget, in the same start
     deadline: float | None = None  # of `time.monotonic`, by which a run of `--minutes` should end
 
     @property

@@ -80,6 +80,7 @@ class Watch:
             flops_per_token=self.flops_per_token,
             peak_flops=self.peak_flops,
             choices=state.plan.to_json(),
+            **({"budget_corrected": True} if state.budget_corrected else {}),
         )
         self.ranks.start(state.progress.step, state.train_step.dtype)
         if watchdog := state.world.watchdog:
