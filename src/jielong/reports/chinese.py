@@ -77,6 +77,7 @@ CHINESE = {
     "either.": "这里没有 {name} 的留出文本，无法判断比特/字节是否可比。",
     "No curves: they need matplotlib (pip install 'jielong[plots]', then jielong report).": "没有"
     "曲线：需要 matplotlib（pip install 'jielong[plots]'，然后 jielong report）。",
+    "the held-out loss has turned": "留出损失已经回升",
     "nothing is recorded yet": "尚无记录",
     "cannot be read: {what}": "无法读取：{what}",
     "folder": "文件夹",
