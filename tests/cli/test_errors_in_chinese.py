@@ -56,6 +56,7 @@ MISTAKES = {
         "超过",
     ),
     "a model that is not there": (["generate", "{bare}", "--prompt", "a"], "没有模型"),
+    "a folder that is not there": (["generate", "{new}"], "没有这个文件夹"),
     "a checkpoint that is not there": (
         ["generate", "{bare}", "--prompt", "a", "--checkpoint", "7"],
         "第 7 步",

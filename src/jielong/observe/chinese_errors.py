@@ -184,6 +184,16 @@ RUNS = {
     "{as_is}: exists but is not a dataset: choose another --out-dir": (
         "{as_is}：已经存在，但不是数据集：请换一个 --out-dir"
     ),
+    "{as_is}: no such folder; did you mean {as_is_near}?": (
+        "{as_is}：没有这个文件夹；是不是 {as_is_near}？"
+    ),
+    "{as_is}: no such folder: give the folder of a run, a checkpoint or a model": (
+        "{as_is}：没有这个文件夹：请给训练、检查点或模型的文件夹"
+    ),
+    "{as_is}: is a file: give the folder of a run, a checkpoint or a model; of a MiniMind .pth, "
+    "`jielong import` makes one": (
+        "{as_is}：是文件：请给训练、检查点或模型的文件夹；MiniMind 的 .pth 可用 `jielong import` 转换"
+    ),
     "{as_is}: contains no model (no config.json and no checkpoints/step-* in it)": (
         "{as_is}：里面没有模型（没有 config.json，也没有 checkpoints/step-*）"
     ),
