@@ -192,7 +192,8 @@ RUNS = {
     ),
     "{as_is}: is a file: give the folder of a run, a checkpoint or a model; of a MiniMind .pth, "
     "`jielong import` makes one": (
-        "{as_is}：是文件：请给训练、检查点或模型的文件夹；MiniMind 的 .pth 可用 `jielong import` 转换"
+        "{as_is}：是文件：请给训练、检查点或模型的文件夹；MiniMind 的 .pth 可用 `jielong import` "
+        "转换"
     ),
     "{as_is}: contains no model (no config.json and no checkpoints/step-* in it)": (
         "{as_is}：里面没有模型（没有 config.json，也没有 checkpoints/step-*）"
