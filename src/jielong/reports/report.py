@@ -22,8 +22,8 @@ REPORT = "report.html"
 LATEST_SAMPLES = 1  # validations whose samples are shown unfolded
 CHOICES_SHOWN = (
     *("learning_rate", "global_batch_size", "micro_batch_size", "total_steps", "warmup_steps"),
-    *("decay_steps", "weight_decay", "dropout", "input_noise", "bpe_dropout", "share_spelling"),
-    "eval_interval",
+    *("decay_steps", "weight_decay", "dropout", "input_noise", "bpe_dropout"),
+    *("share_spelling", "bigram_share", "eval_interval"),
 )
 
 

@@ -16,6 +16,7 @@ from jielong.errors import TrainingError, first_line
 from jielong.model.attention_backends import MIN_MEAN_LENGTH
 from jielong.runtime.device import to_device
 from jielong.training import spikes
+from jielong.training.bigrams import share_at
 from jielong.training.divergence import last_useful_checkpoint
 from jielong.training.memory import (
     DoesNotFitError,
@@ -78,10 +79,12 @@ def step_that_fits(state: TrainState, batch: Batch, lr_scale: float) -> StepResu
     """
     progress, world = state.progress, state.world
     step, load = progress.step + 1, _reference_load(state)
+    bigram_share = share_at(progress.step, state.plan.total_steps, state.plan.bigram_share)
     while True:
         try:
             with world.limit(f"step {step}"):
-                return state.train_step(state.micro_batches(batch, progress.step), lr_scale, load)
+                micro_batches = state.micro_batches(batch, progress.step)
+                return state.train_step(micro_batches, lr_scale, load, bigram_share)
         except DoesNotFitError as error:
             problem = str(error)
         free_memory()

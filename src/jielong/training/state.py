@@ -26,6 +26,7 @@ from jielong.tokenization.spelling import spelling_of
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
 from jielong.training.background import BackgroundSave
+from jielong.training.bigrams import Bigrams, share_at, stretches
 from jielong.training.memory import RECOMPUTE_EVERY
 from jielong.training.optimizer import Optimizer
 from jielong.training.own_time import OwnTime
@@ -154,6 +155,10 @@ def build(
     teacher = None
     if training.teacher is not None:
         teacher = Teacher.load(training.teacher, tokenizer, config.model.vocab_size, device)
+    bigrams = None
+    if share_at(step, plan.total_steps, plan.bigram_share):
+        texts = [text.dataset.train for text in data.texts.every]
+        bigrams = Bigrams(list(stretches(texts)), config.model.vocab_size, device)
     spelling = None
     if plan.share_spelling:
         spelling = spelling_of(tokenizer.texts(config.model.vocab_size))
@@ -176,6 +181,7 @@ def build(
             scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
             dropout=plan.dropout,
             teacher=teacher,
+            bigrams=bigrams,
             sharding=sharding,
         ),
         average=WeightAverage(model) if training.average_weights else None,
