@@ -51,6 +51,7 @@ class RunPlan:
     bpe_dropout: float
     bigram_share: float  # of the objective, as the run begins
     noise_steps: int  # in which input noise and BPE-dropout act
+    share_spelling: bool  # tokens that are spelled alike learn together
     total_steps: int
     warmup_steps: int
     decay_steps: int
@@ -124,6 +125,7 @@ def resolve(
         bpe_dropout=regular.bpe_dropout,
         bigram_share=_bigram_share(asked, resumed),
         noise_steps=_noise_steps(epochs, total_steps, resumed),
+        share_spelling=t.optimizer == "muon" if t.share_spelling is None else t.share_spelling,
         total_steps=total_steps,
         warmup_steps=schedule.warmup_steps,
         decay_steps=schedule.decay_steps,

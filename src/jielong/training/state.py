@@ -87,6 +87,7 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
     profiler: StepProfiler | None = None  # of rank 0
     words_per_token: float | None = None  # of the training text, once it is known
+    budget_corrected: bool = False  # the run goes on with another budget, in the same start
     deadline: float | None = None  # of `time.monotonic`, by which a run of `--minutes` should end
 
     @property
@@ -158,10 +159,9 @@ def build(
     if share_at(step, plan.total_steps, plan.bigram_share):
         texts = [text.dataset.train for text in data.texts.every]
         bigrams = count_bigrams(list(stretches(texts)), config.model.vocab_size, device)
-    shares = training.share_spelling
-    if shares is None:
-        shares = training.optimizer == "muon"
-    spelling = spelling_of(tokenizer.texts(config.model.vocab_size)) if shares else None
+    spelling = None
+    if plan.share_spelling:
+        spelling = spelling_of(tokenizer.texts(config.model.vocab_size))
     return TrainState(
         config=config,
         plan=plan,
