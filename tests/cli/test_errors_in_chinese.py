@@ -38,6 +38,10 @@ MISTAKES = {
         ["pretrain", "--data-path", "{bare}", "--out-dir", "{new}"],
         "没有文本",
     ),
+    "a folder of other files": (
+        ["pretrain", "--data-path", "{odds}", "--out-dir", "{new}"],
+        "未读取：不是文本格式）；用 --text-suffixes py",
+    ),
     "an empty file": (["pretrain", "--data-path", "{empty}", "--out-dir", "{new}"], "没有文本"),
     "another field": ([*RUN, "--text-field", "body"], "有字段：text；用 --text-field text"),
     "another encoding": (["pretrain", "--data-path", "{gb}", "--out-dir", "{new}"], "--encoding"),
@@ -86,6 +90,7 @@ def places(trained_run: Path, tmp_path: Path) -> dict[str, str]:
     }
     places |= {
         "bare": tmp_path / "bare",
+        "odds": tmp_path / "odds",
         "empty": tmp_path / "empty.txt",
         "gb": tmp_path / "gb.txt",
     }
@@ -94,6 +99,8 @@ def places(trained_run: Path, tmp_path: Path) -> dict[str, str]:
     places["empty"].write_text("")
     places["gb"].write_bytes("文本里的一些字句，写得稍微长一点。\n".encode("gb18030") * 40)
     places["bare"].mkdir()
+    places["odds"].mkdir()
+    (places["odds"] / "a.py").write_text("text")
     return {name: str(path) for name, path in places.items()}
 
 

@@ -186,7 +186,7 @@ DATA = {
     "{n} unreadable parts": "{n} 个部分读不了",
 }
 LABELS = {"not read       ": "未读取         ", " " * 15: " " * 15}
-DATA |= {
+DATA |= WHY_NOT_READ | {
     f"{indent}{label}{{as_is}}: {why}": f"{indent}{LABELS[label]}{{as_is}}：{WHY_NOT_READ[why]}"
     for indent in ("", "  ")
     for label in LABELS

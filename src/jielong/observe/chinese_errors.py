@@ -125,6 +125,18 @@ TEXTS = {
     "{as_is}: no text in this folder; supported: {as_is_known}": (
         "{as_is}：文件夹里没有文本；支持：{as_is_known}"
     ),
+    "{as_is}: no text in this folder (not read: {why}); supported: {as_is_known}": (
+        "{as_is}：文件夹里没有文本（未读取：{why}）；支持：{as_is_known}"
+    ),
+    "{as_is}: no text in this folder (not read: {why}); {as_is_flag} reads such files as plain "
+    "text; supported: {as_is_known}": (
+        "{as_is}：文件夹里没有文本（未读取：{why}）；用 {as_is_flag} 可当作纯文本来读；"
+        "支持：{as_is_known}"
+    ),
+    "{as_is}: no text in this folder (only hidden files, which are read if they are named "
+    "themselves); supported: {as_is_known}": (
+        "{as_is}：文件夹里没有文本（只有隐藏文件，要读就直接给出文件名）；支持：{as_is_known}"
+    ),
     "{as_is}: matches no readable file; supported: {as_is_known}": (
         "{as_is}：没有与之匹配、可读的文件；支持：{as_is_known}"
     ),
