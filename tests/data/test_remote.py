@@ -340,20 +340,21 @@ def test_an_object_store_that_drops_and_throttles_is_read_to_the_end(
     for name, value in stores[scheme].items():
         monkeypatch.setenv(name, value)
     address = f"{scheme}://texts/a.jsonl"
-    web.files["/texts/a.jsonl"] = JSONL
-    web.faults["/texts/a.jsonl"] = ["drop 300", "503", "none", "drop 0", "500", "drop 10"]
+    path = "/texts/a%2Ejsonl" if scheme == "gs" else "/texts/a.jsonl"
+    web.files[path] = JSONL
+    web.faults[path] = ["drop 300", "503", "none", "drop 0", "500", "drop 10"]
     assert texts(items_of(address)) == TEXTS
-    web.faults["/texts/a.jsonl"] = ["503"] * 999
+    web.faults[path] = ["503"] * 999
     with pytest.raises(OutageError, match=f"{address}: the server answers 503"):
         items_of(address)
-    web.faults["/texts/a.jsonl"] = ["403"]
+    web.faults[path] = ["403"]
     with pytest.raises(DataError, match="credentials are missing or wrong"):
         items_of(address)
 
 
 AZURE_LIST = """<EnumerationResults><Blobs>{}</Blobs><NextMarker/></EnumerationResults>"""
-AZURE_BLOB = """<Blob><Name>{}</Name><Properties><Content-Length>{}</Content-Length><Etag>0x1</Etag>
-<Last-Modified>Fri, 27 Nov 2026 12:00:00 GMT</Last-Modified></Properties></Blob>"""
+AZURE_BLOB = """<Blob><Name>{}</Name><Properties><Content-Length>{}</Content-Length><Etag>{}</Etag>
+<Last-Modified>Fri, 27 Nov 2026 12:00:00 GMT</Last-Modified><Content-Type/></Properties></Blob>"""
 
 
 def test_a_container_of_azure_is_read_as_a_folder(
@@ -363,14 +364,20 @@ def test_a_container_of_azure_is_read_as_a_folder(
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "me")
     monkeypatch.setenv("AZURE_STORAGE_KEY", "a2V5")
     monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", web.address)
-    names = ["all/a.jsonl", "all/b c.txt", "you@home.txt", "x.bin"]
-    blobs = "".join(AZURE_BLOB.format(name, len(JSONL)) for name in names)
+    names = ["all/a.jsonl", "you@home.jsonl", "x.bin"]
+    web.files |= {f"/texts/{name}": JSONL for name in names}
+    blobs = "".join(AZURE_BLOB.format(name, len(JSONL), hash(JSONL)) for name in names)
     web.files["/texts"] = AZURE_LIST.format(blobs).encode()
     sources, not_read = find_sources(["az://texts"])
-    assert [source.name for source in sources] == [f"az://texts/{name}" for name in names[:3]]
+    assert [source.name for source in sources] == [f"az://texts/{name}" for name in names[:2]]
     assert [left.path.name for left in not_read] == ["x.bin"]
+    items = list(read_documents(sources, "text"))  # with no remark: none has changed
+    assert texts(items) == TEXTS * 2 and len(items) == len(TEXTS) * 2
     by_account = "abfss://texts@me.dfs.core.windows.net"
     assert find_sources([by_account])[0][0].name == f"{by_account}/all/a.jsonl"
+    web.files["/texts"] = b"<html>"
+    with pytest.raises(DataError, match="az://texts: what answers is no such store"):
+        items_of("az://texts")
 
 
 def test_a_prefix_of_s3_is_read_as_a_folder_and_globs_choose(s3: str) -> None:

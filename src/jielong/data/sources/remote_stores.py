@@ -75,6 +75,9 @@ class ObjectStore:
                 raise refusal(401, self._scheme) from None
             if "NoSuchBucket" in said or "ContainerNotFound" in said:
                 raise RefusedError("there is no such bucket") from None
+            if "invalid list response" in said:
+                reason = "what answers is no such store: is the address of the service right?"
+                raise RefusedError(reason) from None
             if status is not None:
                 is_login = "token request" in said and status[1] == "400"  # one that has ended
                 raise refusal(401 if is_login else int(status[1]), self._scheme) from None
@@ -121,7 +124,10 @@ class ObjectStore:
 
 
 def _object_info(meta: Any) -> Info:
-    return Info(meta["path"], meta["size"], meta["e_tag"] or str(meta["last_modified"]))
+    tag = meta["e_tag"]
+    if tag and not tag.endswith('"'):  # so lists of Azure have it
+        tag = f'"{tag}"'
+    return Info(meta["path"], meta["size"], tag or str(meta["last_modified"]))
 
 
 class FsspecStore:
