@@ -23,8 +23,14 @@ from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.runtime.cards import card_named
 from jielong.runtime.device import fast_products
-from jielong.training.minutes import BYTES_PER_TOKEN, MOST_TEACHERS, TAUGHT, largest_size, tokens_in
-from jielong.training.scaling import MOST_EPOCHS, REPEATED, vocabulary_for
+from jielong.training.minutes import BYTES_PER_TOKEN, largest_size, tokens_in
+from jielong.training.scaling import (
+    MOST_EPOCHS,
+    REPEATED,
+    epochs_each,
+    teachers_for,
+    vocabulary_for,
+)
 from jielong.training.speed import Machine, Speed, measure_speed
 from jielong.training.utilisation import flops_per_token
 
@@ -88,18 +94,19 @@ def choice(size: float, minutes: float, speed_of: Callable[[Config], Speed]) -> 
     """The model, how often it reads the text, and its teachers."""
     config = load_config(vocab_size=vocabulary_for(round(size)))
     text_tokens, seconds = round(size / BYTES_PER_TOKEN), 60.0 * minutes
-    model, tokens = largest_size(config, text_tokens, seconds, speed_of)
+    model, _ = largest_size(config, text_tokens, seconds, speed_of)
     config = config.with_values(**model.values())
-    most = MOST_EPOCHS * text_tokens
-    could = tokens_in(config, speed_of(config), seconds, text_tokens)
+    could = tokens_in(config, speed_of(config), seconds, text_tokens) / text_tokens
+    teachers = teachers_for(could)
+    epochs = min(MOST_EPOCHS, epochs_each(could, teachers))
     return {
         "width": model.hidden_size,
         "layers": model.num_hidden_layers,
         "vocabulary": config.model.vocab_size,
         "parameters": config.model.parameter_count,
-        "tokens": round(tokens),
-        "epochs": round(tokens / text_tokens, 3),
-        "teachers": max(0, min(MOST_TEACHERS, int((could / most - 1) / TAUGHT))),
+        "tokens": round(epochs * text_tokens),
+        "epochs": round(epochs, 3),
+        "teachers": teachers,
     }
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +191,61 @@ def test_damaged_counts_of_a_dataset_are_refused(value: Any) -> None:
             describe_texts({name: value})
     with pytest.raises(DataError, match="damaged"):
         accounts_of({"left_out": value})
+
+
+def archive_of(*members: tuple[str, str]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, text in members:
+            archive.writestr(name, text)
+    return made.getvalue()
+
+
+def tar_of(name: str, data: bytes) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("a.doc", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "an old document of Word"),
+        ("a.csv", archive_of(("[Content_Types].xml", ""), ("xl/a", "")), "save a table as CSV"),
+        ("a.odt", archive_of(("mimetype", "application/vnd.oasis.opendocument")), "LibreOffice"),
+        ("a.txt", archive_of(("mimetype", "application/epub+zip")), "is an EPUB"),
+        ("a.zip", tar_of("a.txt", b"text"), "is a tar archive: give it a name"),
+        ("a.txt.gz", gzip.compress(tar_of("a.txt", b"text")), "is a tar archive: give it a name"),
+        ("a.ipynb", b'{\n "cells": [\n {\n "cell_type": "code"}]}', "jupyter nbconvert"),
+        ("a.jsonl", b"\x04\x22\x4d\x18" + bytes(99), "is compressed with LZ4"),
+    ],
+)
+def test_files_of_formats_that_are_not_read_are_named_with_the_fix(
+    tmp_path: Path, name: str, data: bytes, reason: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=reason):
+        texts_and_losses(tmp_path / name)
+
+
+def test_members_of_the_same_name_are_all_read(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        data = archive_of(("a.txt", "one"), ("a.txt", "two"))
+    (tmp_path / "a.zip").write_bytes(data)
+    assert texts_and_losses(tmp_path / "a.zip") == (["one", "two"], [])
+
+
+def test_two_columns_of_the_same_name_are_refused(tmp_path: Path) -> None:
+    columns = [pa.array(["one"]), pa.array(["two"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "text"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: has 2 columns 'text': rename them"):
+        texts_and_losses(tmp_path / "a.parquet")
+
+
+def test_objects_that_were_written_without_line_feeds_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) for text in ("one", "two", "three")))
+    assert texts_and_losses(path) == (["one", "two", "three"], [])

@@ -214,7 +214,10 @@ def test_what_is_refused_is_said_in_one_line_without_a_secret(
 def test_addresses_are_shown_without_secrets_and_a_password_in_one_is_refused() -> None:
     address = "https://host/a.txt?id=3&X-Amz-Signature=abc&token=def&sig=g&Expires=1&part=2"
     assert shown_address(address) == "https://host/a.txt?id=3&part=2"
-    assert shown_address("s3://bucket/a?b/c d.txt") == "s3://bucket/a?b/c d.txt"
+    assert shown_address("s3://bucket/a?b/c@d.txt") == "s3://bucket/a?b/c@d.txt"
+    assert shown_address("sftp://me:secret@host/a@b.txt") == "sftp://host/a@b.txt"
+    with pytest.raises(DataError, match=r"http://\[host/a\.txt: is no address"):
+        find_sources(["http://[host/a.txt"])
     with pytest.raises(DataError, match=r"https://host/a\.txt: leave name and password out"):
         find_sources(["https://me:secret@host/a.txt"])
     assert not is_remote("hf://owner/name") and is_remote("hf://datasets/owner/name/a.txt")
@@ -262,6 +265,8 @@ def test_other_addresses_are_read_by_fsspec() -> None:
         assert texts(items_of("memory://texts/*.j*l")) == TEXTS
         with pytest.raises(DataError, match=r"memory://none/a\.txt: no such file or folder"):
             items_of("memory://none/a.txt")
+        with pytest.raises(DataError, match=r"ftp://127\.0\.0\.1:1/a\.txt: cannot be opened"):
+            items_of("ftp://me:secret@127.0.0.1:1/a.txt")
     finally:
         memory.rm("/texts", recursive=True)
 
@@ -293,6 +298,17 @@ def test_an_object_of_s3_is_read_as_a_local_file(name: str, s3: str) -> None:
     assert texts(items_of(f"s3://texts/all/{name}")) == TEXTS
 
 
+def test_a_bucket_of_google_is_read_as_one_of_s3(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its XML interface is that of S3."""
+    monkeypatch.setenv("GOOGLE_BASE_URL", bucket)
+    monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "token")
+    assert texts(items_of("gs://texts/all/*.jsonl", "gcs://texts/all/a.parquet")) == TEXTS * 2
+    with pytest.raises(DataError, match=r"gs://none: there is no such bucket"):
+        items_of("gs://none")
+
+
 def test_a_dataset_in_s3_is_read_shard_by_shard(
     s3: str, many_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -310,18 +326,58 @@ def test_a_dataset_in_s3_is_read_shard_by_shard(
     assert find_remote_dataset("s3://texts/none") is None
 
 
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
 def test_an_object_store_that_drops_and_throttles_is_read_to_the_end(
+    scheme: str, web: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("obstore")
+    azure = f"AccountName=me;AccountKey=a2V5;BlobEndpoint={web.address}"
+    stores = {
+        "s3": {**KEYS, "AWS_ENDPOINT_URL": web.address, "AWS_REGION": "x"},
+        "gs": {"STORAGE_EMULATOR_HOST": web.address.removeprefix("http://")},
+        "az": {"AZURE_STORAGE_CONNECTION_STRING": azure},
+    }
+    for name, value in stores[scheme].items():
+        monkeypatch.setenv(name, value)
+    address = f"{scheme}://texts/a.jsonl"
+    path = "/texts/a%2Ejsonl" if scheme == "gs" else "/texts/a.jsonl"
+    web.files[path] = JSONL
+    web.faults[path] = ["drop 300", "503", "none", "drop 0", "500", "drop 10"]
+    assert texts(items_of(address)) == TEXTS
+    web.faults[path] = ["503"] * 999
+    with pytest.raises(OutageError, match=f"{address}: the server answers 503"):
+        items_of(address)
+    web.faults[path] = ["403"]
+    with pytest.raises(DataError, match="credentials are missing or wrong"):
+        items_of(address)
+
+
+AZURE_LIST = """<EnumerationResults><Blobs>{}</Blobs><NextMarker/></EnumerationResults>"""
+AZURE_BLOB = """<Blob><Name>{}</Name><Properties><Content-Length>{}</Content-Length><Etag>{}</Etag>
+<Last-Modified>Fri, 27 Nov 2026 12:00:00 GMT</Last-Modified><Content-Type/></Properties></Blob>"""
+
+
+def test_a_container_of_azure_is_read_as_a_folder(
     web: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("obstore")
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": web.address, "AWS_REGION": "x"}.items():
-        monkeypatch.setenv(name, value)
-    web.files["/texts/a.jsonl"] = JSONL
-    web.faults["/texts/a.jsonl"] = ["drop 300", "503", "none", "drop 0", "500", "drop 10"]
-    assert texts(items_of("s3://texts/a.jsonl")) == TEXTS
-    web.faults["/texts/a.jsonl"] = ["503"] * 999
-    with pytest.raises(OutageError, match=r"s3://texts/a\.jsonl: the server answers 503"):
-        items_of("s3://texts/a.jsonl")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "me")
+    monkeypatch.setenv("AZURE_STORAGE_KEY", "a2V5")
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", web.address)
+    names = ["all/a.jsonl", "you@home.jsonl", "x.bin"]
+    web.files |= {f"/texts/{name}": JSONL for name in names}
+    blobs = "".join(AZURE_BLOB.format(name, len(JSONL), hash(JSONL)) for name in names)
+    web.files["/texts"] = AZURE_LIST.format(blobs).encode()
+    sources, not_read = find_sources(["az://texts"])
+    assert [source.name for source in sources] == [f"az://texts/{name}" for name in names[:2]]
+    assert [left.path.name for left in not_read] == ["x.bin"]
+    items = list(read_documents(sources, "text"))  # with no remark: none has changed
+    assert texts(items) == TEXTS * 2 and len(items) == len(TEXTS) * 2
+    by_account = "abfss://texts@me.dfs.core.windows.net"
+    assert find_sources([by_account])[0][0].name == f"{by_account}/all/a.jsonl"
+    web.files["/texts"] = b"<html>"
+    with pytest.raises(DataError, match="az://texts: what answers is no such store"):
+        items_of("az://texts")
 
 
 def test_a_prefix_of_s3_is_read_as_a_folder_and_globs_choose(s3: str) -> None:
@@ -384,6 +440,38 @@ def test_wrong_and_missing_credentials_are_one_line_without_a_secret(
     with pytest.raises(DataError, match=r"set AWS_ACCESS_KEY_ID|no connection") as refused:
         items_of("s3://texts/a.txt")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "environment", "reason"),
+    [
+        ("az://texts/a.txt", {}, "whose storage account .* AZURE_STORAGE_CONNECTION_STRING"),
+        ("gs://", {}, "gs://: no bucket is named there"),
+        (
+            "gs://texts/a.txt",
+            {"GOOGLE_APPLICATION_CREDENTIALS": "none.json"},
+            "GOOGLE_APPLICATION_CREDENTIALS=none.json cannot be read",
+        ),
+        (
+            "az://texts/a.txt",
+            {"AZURE_STORAGE_ACCOUNT_NAME": "me", "AZURE_STORAGE_ACCOUNT_KEY": "no key"},
+            "AZURE_STORAGE_ACCOUNT_KEY is no key",
+        ),
+        (
+            "az://texts/a.txt",
+            {"AZURE_STORAGE_ACCOUNT_NAME": "me", "AZURE_USE_AZURE_CLI": "true", "PATH": ""},
+            "access is refused .401.: .* az login",
+        ),
+    ],
+)
+def test_what_google_and_azure_lack_is_named(
+    address: str, environment: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("obstore")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DataError, match=reason):
+        items_of(address)
 
 
 def test_a_profile_of_aws_is_used(s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,13 @@ import torch
 from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.training.plan import RunPlan, resolve
-from jielong.training.scaling import default_micro_batch_size, warmup_batch_sizes
+from jielong.training.scaling import (
+    STUDENT_STRENGTH,
+    default_micro_batch_size,
+    epochs_each,
+    teachers_for,
+    warmup_batch_sizes,
+)
 from tiny import ListStream
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -91,6 +97,26 @@ def test_noise_ends_before_the_run_unless_an_earlier_version_began_it() -> None:
     often = resolve(config.with_values(tokens=400 * 1280), stream, CPU)
     epochs = 2.5 / 400 * often.total_steps  # without noise: no more than that, however often
     assert often.total_steps - often.noise_steps == pytest.approx(epochs, abs=1)
+
+
+def test_a_model_that_is_taught_has_less_regularisation_but_noise_to_its_end() -> None:
+    stream = ListStream([[1, *[5] * 30, 2]] * 40)
+    config = load_config("tiny", tokens=4 * 1280, max_seq_len=32)
+    alone = resolve(config, stream, CPU)
+    taught = resolve(config.with_values(teacher="a model"), stream, CPU)
+    assert taught.noise_steps == taught.total_steps
+    for name in ("weight_decay", "dropout", "input_noise", "bpe_dropout"):
+        share = getattr(taught, name) / getattr(alone, name)
+        assert share == pytest.approx(STUDENT_STRENGTH, rel=0.1)  # both are rounded
+    earlier = alone.to_json()  # of a version that made no difference
+    kept = resolve(config.with_values(teacher="a model"), stream, CPU, resumed=earlier)
+    assert (kept.dropout, kept.noise_steps) == (alone.dropout, alone.noise_steps)
+
+
+def test_teachers_are_as_many_as_leave_each_enough_epochs() -> None:
+    found = {epochs: teachers_for(epochs) for epochs in (1, 26, 27, 75, 77, 103, 105, 10_000)}
+    assert found == {1: 0, 26: 0, 27: 1, 75: 1, 77: 2, 103: 2, 105: 3, 10_000: 3}
+    assert epochs_each(77, 2) == pytest.approx(77 / 3.8)
 
 
 def test_by_default_a_cpu_takes_no_more_at_once_than_makes_it_faster() -> None:

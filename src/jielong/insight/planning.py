@@ -20,9 +20,9 @@ from jielong.model.attention_backends import MIN_MEAN_LENGTH
 from jielong.runtime.cards import Card, card_named
 from jielong.runtime.device import available_memory, choose_device, choose_dtype, describe
 from jielong.training.memory import RECOMPUTE_EVERY
-from jielong.training.minutes import PAUSE_S, TAUGHT
+from jielong.training.minutes import PAUSE_S
 from jielong.training.run_data import RunData
-from jielong.training.scaling import EVALUATION, default_micro_batch_size
+from jielong.training.scaling import EVALUATION, TAUGHT, default_micro_batch_size
 from jielong.training.speed import Machine, Speed, measure_speed
 
 MFU = 0.3  # assumed share of a named GPU's peak: small models reach 0.2 to 0.45

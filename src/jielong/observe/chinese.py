@@ -101,11 +101,12 @@ SETUP = {
         "选定       宽 {width}，{layers} 层，词表 {v}：在这里 {minutes} 分钟内能看到足够 token "
         "的最大模型，{n} 个，文本约 {all} 个"
     ),
-    "the text is read {n} times: more would only memorise it. {what}": (
-        "文本读 {n} 遍：再多只是死记。{what}"
+    "the text is read {n} times: more would only memorise it. So the run ends sooner": (
+        "文本要读 {n} 遍：再多只会死记。所以训练会提早结束"
     ),
-    "The time is also for {n} models to learn from": "时间还用来先训练 {n} 个供学习的模型",
-    "So the run ends sooner": "所以训练会提早结束",
+    "the time is shared with {n} models to learn from first; each reads the text {epochs} times": (
+        "时间与先训练的 {n} 个供学习的模型分享；每个模型把文本读 {epochs} 遍"
+    ),
     "window     {n} tokens, not {asked} as data.max_seq_len says: there are only {all} tokens of "
     "text to train on": (
         "窗口       {n} 个 token，而不是 data.max_seq_len 所说的 {asked}：可训练的文本只有 "

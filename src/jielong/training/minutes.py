@@ -24,9 +24,12 @@ from jielong.training.scaling import (
     MOST_EPOCHS,
     RATE_TRIAL_SHARE,
     REPEATED,
+    TAUGHT,
     ModelSize,
     default_eval_tokens,
     default_tokens_per_step,
+    epochs_each,
+    teachers_for,
     tokens_for,
     vocabulary_for,
 )
@@ -37,8 +40,6 @@ LATER = ("dtype", "minutes", "tokens", "teachers")  # what is chosen after the s
 SIZE = "hidden_size"  # is there once a size has been chosen
 BYTES_PER_TOKEN = 3.0  # about, before there is a tokenizer
 USED_SHARE = 0.92  # of the time; the rest is for the end of the run, and for other programs' noise
-TAUGHT = 1.4  # training with a teacher takes so many times as long, since it predicts as well
-MOST_TEACHERS = 3
 PAUSE_S = 0.5  # for the checkpoint and the sample of each validation
 
 
@@ -128,9 +129,9 @@ def choose_tokens(
 ) -> dict[str, Any]:
     """Turn the minutes that are left into tokens and teachers, unless that has been done.
 
-    A text is read MOST_EPOCHS times at most. If there is time for more, it is for teachers, each of
-    which reads it as often. A run that goes on with other minutes gets another budget; its model
-    and its teachers stay those it has.
+    Where a model could read the text very often, it shares the time with teachers, each of which
+    reads it as often as it does, and MOST_EPOCHS times at most. A run that goes on with other
+    minutes gets another budget; its model and its teachers stay those it has.
 
     Args:
         texts: those that are mixed into the main one come on top of an epoch.
@@ -148,14 +149,15 @@ def choose_tokens(
         tokens, teachers = _budget(config, epoch, held_out, machine, started, asked)
         values |= {"tokens": max(config.data.max_seq_len, round(tokens)), "minutes": minutes}
         values["teachers"] = teachers
+        if teachers and asked is None:
+            log(
+                f"the time is shared with {teachers} models to learn from first; each reads the "
+                f"text {tokens / epoch:.3g} times"
+            )
         if tokens > 0.99 * MOST_EPOCHS * epoch:
             log(
-                f"the text is read {MOST_EPOCHS} times: more would only memorise it. "
-                + (
-                    f"The time is also for {teachers} models to learn from"
-                    if teachers
-                    else "So the run ends sooner"
-                )
+                f"the text is read {MOST_EPOCHS} times: more would only memorise it. So the run "
+                "ends sooner"
             )
         write_chosen(file, values)
     return {"tokens": values["tokens"], "teachers": values.get("teachers", 0)}
@@ -193,10 +195,10 @@ def _budget(
         epochs = tokens / epoch
         if epochs < REPEATED:
             break
-    most = MOST_EPOCHS * epoch
     if asked is None:
-        teachers = max(0, min(MOST_TEACHERS, int((tokens / most - 1) / TAUGHT)))
-    return min(tokens, most), teachers
+        teachers = teachers_for(epochs)
+        tokens = epoch * epochs_each(epochs, teachers)
+    return min(tokens, MOST_EPOCHS * epoch), teachers
 
 
 def tokens_in(

@@ -124,7 +124,7 @@ def resolve(
         input_noise=regular.input_noise,
         bpe_dropout=regular.bpe_dropout,
         bigram_share=_bigram_share(asked, resumed),
-        noise_steps=_noise_steps(epochs, total_steps, resumed),
+        noise_steps=_noise_steps(asked, epochs, total_steps, resumed),
         share_spelling=t.optimizer == "muon" if t.share_spelling is None else t.share_spelling,
         total_steps=total_steps,
         warmup_steps=schedule.warmup_steps,
@@ -174,19 +174,26 @@ def _regularisation(
 
     So a run that an earlier version began goes on as it began.
     """
-    parameters = asked.model.parameter_count
-    values = dataclasses.asdict(default_regularisation(epochs, parameters, tokens))
+    parameters, taught = asked.model.parameter_count, asked.training.teacher is not None
+    values = dataclasses.asdict(default_regularisation(epochs, parameters, tokens, taught))
     if resumed is not None and resumed.get("total_steps", total_steps) == total_steps:
         values = {name: resumed.get(name, 0.0) for name in values}
     given = {name: getattr(asked.training, name) for name in values}
     return Regularisation(**(values | {k: v for k, v in given.items() if v is not None}))
 
 
-def _noise_steps(epochs: float, total_steps: int, resumed: Mapping[str, Any] | None) -> int:
-    """Steps in which the text has noise: all of them in a run that an earlier version began."""
+def _noise_steps(
+    asked: Config, epochs: float, total_steps: int, resumed: Mapping[str, Any] | None
+) -> int:
+    """Steps in which the text has noise: all of them in a run that an earlier version began.
+
+    Also where a model is taught: without noise it would memorise the text after all.
+    """
     if resumed is not None and resumed.get("total_steps") == total_steps:
         kept: int = resumed.get("noise_steps", total_steps)
         return kept
+    if asked.training.teacher is not None:
+        return total_steps
     plain = min(PLAIN_SHARE, PLAIN_EPOCHS / max(1.0, epochs))
     return round((1 - plain) * total_steps)
 

@@ -16,6 +16,11 @@ from jielong.config.settings import Config
 REPEATED = 1.5  # epochs from which on a text counts as read more than once
 UPDATE_TOKENS = 2  # for each unit of width: training on so many takes as long as a Muon update
 MOST_EPOCHS = 30  # of a run of --minutes: beyond them it would only memorise the text
+TAUGHT = 1.4  # training with a teacher takes so many times as long, since it predicts as well
+# How often a model and its one, two or three teachers each read the text at least: with less time,
+# fewer of them end lower (docs/experiments.md).
+EPOCHS_WITH_TEACHERS = 11, 20, 20
+STUDENT_STRENGTH = 0.7  # of regularisation: a teacher's predictions are against memorising too
 LEAST_STEPS = 50  # fewer updates than that learn little, however good each gradient is
 # A run ends on its text without noise, since the text that it will be used on has none: for so many
 # epochs, as more of them would be memorised, and at most this share of the run.
@@ -81,6 +86,20 @@ def vocabulary_for(text_bytes: int) -> int:
     return max(512, min(6400, 64 * round(0.85 * text_bytes ** (2 / 3) / 64)))
 
 
+def teachers_for(epochs: float) -> int:
+    """Return how many teachers a model gets in a time in which it could read a text so often.
+
+    They and the model share the time alike, each reading the text as often as the others.
+    """
+    counts = enumerate(EPOCHS_WITH_TEACHERS, start=1)
+    return max((k for k, fewest in counts if epochs_each(epochs, k) >= fewest), default=0)
+
+
+def epochs_each(epochs: float, teachers: int) -> float:
+    """Return how often a model and its teachers can each read a text, instead of one so often."""
+    return epochs / (1 + TAUGHT * teachers)
+
+
 @dataclass(frozen=True)
 class Regularisation:
     """What keeps a model from memorising its text."""
@@ -91,18 +110,20 @@ class Regularisation:
     bpe_dropout: float  # share of the tokens that are split
 
 
-def default_regularisation(epochs: float, parameters: int, tokens: int) -> Regularisation:
+def default_regularisation(
+    epochs: float, parameters: int, tokens: int, taught: bool = False
+) -> Regularisation:
     """Return the regularisation for a text of `tokens` that is read `epochs` times.
 
     Read once, a text cannot be memorised, and regularisation only slows learning. Beyond that, what
     is needed grows slowly with how easily the model can memorise the text: with the epochs and with
     the parameters that it has for each token. The constants are those of texts of 0.06 and 0.6 MB
-    (docs/experiments.md).
+    (docs/experiments.md). A model that is taught needs less.
     """
     if epochs < REPEATED:
         return Regularisation(weight_decay=0.1, dropout=0.0, input_noise=0.0, bpe_dropout=0.0)
     ease = epochs * parameters / max(1, tokens)
-    strength = min(2.0, (ease / 50) ** 0.3)
+    strength = min(2.0, (ease / 50) ** 0.3) * (STUDENT_STRENGTH if taught else 1.0)
     return Regularisation(
         weight_decay=float(f"{max(0.1, strength):.2g}"),
         dropout=float(f"{0.1 * strength:.2g}"),

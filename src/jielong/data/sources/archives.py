@@ -27,6 +27,7 @@ from jielong.data.sources.containers import (
 from jielong.data.sources.document_files import SIGNATURES
 from jielong.data.sources.items import WHOLE_FILE, BadLine, Item, Remark, UnreadableFileError
 from jielong.data.sources.names_read import Chosen, MemberRules, choose
+from jielong.data.sources.other_formats import HEAD_BYTES, TAR, ZIP, refuse_other_formats
 from jielong.data.sources.reading import Reading, read_stream
 from jielong.data.sources.remote import AnyPath
 
@@ -95,13 +96,14 @@ def _member(
 def _read_zip(path: AnyPath, name: str, rules: MemberRules, reading: Reading) -> Iterator[Item]:
     budget = Budget.of(path.stat().st_size, name)
     with path.open("rb") as file:
+        refuse_other_formats(file.read(HEAD_BYTES), name, own=ZIP)
         _check_directory(file, name)
         with zipfile.ZipFile(file) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
             chosen = choose(((i.filename, _problem(i)) for i in infos), rules)
             yield from _about(chosen, name)
             for info in infos:
-                if kind := chosen.kinds.pop(info.filename, None):
+                if kind := chosen.kinds.get(info.filename):
                     shown = f"{name}/{info.filename}"
                     try:
                         raw = archive.open(info)
@@ -196,7 +198,7 @@ def _tar_members(
     Raises:
         UnreadableFileError: it is damaged; its size is what comes from there on.
     """
-    with open_bytes(path, name) as plain:
+    with open_bytes(path, name, own=TAR) as plain:
         stream, offset = _Stream(plain), 0
         try:
             with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tar:

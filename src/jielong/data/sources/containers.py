@@ -20,13 +20,13 @@ from io import FileIO
 from typing import TYPE_CHECKING, Any
 
 from jielong.data.sources.items import UnreadableFileError
+from jielong.data.sources.other_formats import HEAD_BYTES, refuse_other_formats
 from jielong.data.sources.remote import AnyPath, RemotePath
 
 if TYPE_CHECKING:
     import zstandard
 
 BUFFER_BYTES = 2**20
-HEAD_BYTES = 1024  # enough for every signature, and for a pointer of Git LFS
 ZSTD_STEP_BYTES = 2**11  # one byte of zstd decompresses to at most 2^15
 ZSTD_WINDOW_BYTES = 2**31  # the largest that `zstd --long` writes
 XZ_MEMORY_BYTES = 2**30  # `xz -9` takes 65 MiB; only huge dictionaries take more
@@ -38,21 +38,6 @@ GZIP = b"\x1f\x8b"
 XZ = b"\xfd7zXZ\x00"
 BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
 ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or a skippable one
-LFS_POINTER = re.compile(rb"version https://git-lfs\S*\n(?:.*\n)*?size (\d+)")
-OTHER_FORMATS = {
-    b"PAR1": "is a Parquet file: give it a name that ends in .parquet",
-    b"ARROW1": "is an Arrow file: give it a name that ends in .arrow",
-    b"PK\x03\x04": "is a ZIP archive (or a document of Word, Excel or EPUB): give it a name that "
-    "ends in .zip, .docx or .epub, or extract its text",
-    b"%PDF-": "is a PDF: give it a name that ends in .pdf",
-    b"{\\rtf": "is rich text (RTF): save it as plain text",
-    b"7z\xbc\xaf\x27\x1c": "is a 7-Zip archive: extract it",
-    b"Rar!": "is a RAR archive: extract it",
-    b"<mediawiki ": "is a dump of a wiki, whose templates and markup no library here makes text "
-    "of: of Wikipedia --data-path hf://wikimedia/wikipedia:20231101.en (pip install "
-    "'jielong[hub]') has the texts; else use the wiki's own export of plain text",
-    b"SQLite format 3\x00": "is an SQLite database: export its text as JSON Lines",
-}
 
 
 @contextmanager
@@ -167,25 +152,6 @@ class _Limited(io.RawIOBase):
 
 def _rest(stream: io.BufferedReader) -> int:
     return sum(map(len, iter(lambda: stream.read(BUFFER_BYTES), b"")))
-
-
-def refuse_other_formats(head: bytes, name: str, own: bytes = b"") -> None:
-    """Refuse data that begins like a pointer, or like a format other than `own`.
-
-    Raises:
-        UnreadableFileError: it says what the file is, and what to do.
-    """
-    if pointer := LFS_POINTER.match(head):
-        raise UnreadableFileError(
-            name, "is a pointer of Git LFS, not the data: run git lfs pull", int(pointer[1])
-        )
-    if re.match(rb"(\.\./)*(\.git)?/annex/objects/", head):
-        raise UnreadableFileError(
-            name, "is a pointer of git-annex, not the data: run git annex get"
-        )
-    for signature, meaning in OTHER_FORMATS.items():
-        if signature != own and head.startswith(signature):
-            raise UnreadableFileError(name, meaning)
 
 
 class DamagedError(Exception):

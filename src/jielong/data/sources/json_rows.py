@@ -62,6 +62,8 @@ def is_one_value_a_line(head: bytes) -> bool:
     """Whether a file that begins so has a value in each line, not one over several."""
     head = head.lstrip()
     first, end, rest = head.partition(b"\n")
+    if _holds_several(first):
+        return False
     if first.startswith(b"["):  # an array of rows, unless every line is one
         return first.rstrip().endswith(b"]") and rest.lstrip().startswith(b"[")
     return not end or not UNFINISHED.match(first.rstrip()) or _is_object(first)
@@ -84,6 +86,16 @@ def read_lines(
             yield BadLine(name, number, reason, TOO_LONG, size)
         elif line.strip():  # blank lines between records are harmless
             yield _item_of_line(line, name, number, texts)
+
+
+def _holds_several(line: bytes) -> bool:
+    """Whether a line has one object after the other, as written without line feeds."""
+    text = line.decode("utf-8", "replace")
+    try:
+        _, end = json.JSONDecoder(strict=False).raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return text.startswith("{") and text[end:].lstrip().startswith("{")
 
 
 def _is_object(line: bytes) -> bool:

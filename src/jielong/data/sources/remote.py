@@ -33,14 +33,16 @@ SECRET = re.compile(
 )
 
 AZURE = ("az", "abfs", "abfss", "adl", "azure")
-OBJECT_STORES = ("s3", "s3a", "gs", *AZURE)
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", *AZURE)
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses of HTTP
 CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE) and AWS_REGION; for a "
     "public bucket AWS_SKIP_SIGNATURE=true",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or run gcloud auth application-default login; for a "
     "public bucket GOOGLE_SKIP_SIGNATURE=true",
-    "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or run az login",
+    "az": "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME and one of "
+    "AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, AZURE_USE_AZURE_CLI=true (after az login) "
+    "and, for a public container, AZURE_SKIP_SIGNATURE=true",
     "hf": "run hf auth login, or set HF_TOKEN, and accept the dataset's terms on its page",
     "http": "put name and password in ~/.netrc",
 }
@@ -105,9 +107,15 @@ class Store(Protocol):
         """Return bytes from `start` on, at most up to `end`; none where the file ends."""
 
 
+def kind_of_store(scheme: str) -> str:
+    """Return the kind of store that an address's scheme stands for, as in `CREDENTIALS`."""
+    same = {"https": "http", "s3a": "s3", "gcs": "gs", **dict.fromkeys(AZURE, "az")}
+    return same.get(scheme, scheme)
+
+
 def refusal(status: int, scheme: str, reason: str = "") -> Exception:
     """Return the error for a status of HTTP."""
-    kind = {"https": "http", "s3a": "s3"}.get(scheme, "az" if scheme in AZURE else scheme)
+    kind = kind_of_store(scheme)
     if status in (401, 403, 407):
         fix = CREDENTIALS.get(kind, "give credentials as its library wants them")
         return RefusedError(
@@ -132,7 +140,11 @@ def shown_address(address: str) -> str:
     parts = urlsplit(address)
     place = parts.netloc.rpartition("@")[2]
     if parts.scheme not in ("http", "https"):
-        return f"{address[: len(parts.scheme)]}://{address.partition('://')[2].rpartition('@')[2]}"
+        scheme, _, rest = address.partition("://")
+        host, slash, key = rest.partition("/")
+        if parts.scheme not in AZURE:  # where it is CONTAINER@ACCOUNT
+            host = host.rpartition("@")[2]
+        return f"{scheme}://{host}{slash}{key}"
     known = [(k, v) for k, v in parse_qsl(parts.query, True) if not SECRET.search(k)]
     return urlunsplit((parts.scheme, place, parts.path, urlencode(known), ""))
 

@@ -32,6 +32,10 @@ def store_of(address: str) -> tuple[Store, str]:
     """
     scheme, _, rest = address.partition("://")
     scheme = scheme.lower()
+    try:
+        urlsplit(address)
+    except ValueError:
+        raise DataError(f"{address}: is no address") from None
     if scheme in ("http", "https"):
         if "@" in urlsplit(address).netloc:
             fix = "leave name and password out, and put them in ~/.netrc"
@@ -41,8 +45,9 @@ def store_of(address: str) -> tuple[Store, str]:
         if importlib.util.find_spec("obstore") is None:
             raise DataError(f"{address}: to read it: pip install 'jielong[remote]'")
         bucket, _, key = rest.partition("/")
-        return ObjectStore(f"{scheme}://{bucket}"), key
-    return FsspecStore(address), rest
+        return ObjectStore(f"{'gs' if scheme == 'gcs' else scheme}://{bucket}"), key
+    store = FsspecStore(address)
+    return store, store.key
 
 
 def list_remote(
@@ -76,7 +81,10 @@ def list_remote(
     below = {unquote(name) if is_web else name: info for name, info in below.items()}
     if fixed is not None:
         below = {n: i for n, i in below.items() if matches(PurePosixPath(n).parts, parts[fixed:])}
-    return _chosen(shown, address.removesuffix(key) if not is_web else "", store, below, rules)
+    root = "" if is_web else address.removesuffix(key)
+    if isinstance(store, ObjectStore) and not root.endswith("/"):  # of a bucket alone
+        root += "/"
+    return _chosen(shown, root, store, below, rules)
 
 
 def _chosen(

@@ -6,20 +6,26 @@ are our own, by the status that the server answered.
 
 from __future__ import annotations
 
-import configparser
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-from jielong.data.sources.remote import Info, PassingError, RefusedError, refusal
+from jielong.data.sources.remote import (
+    Info,
+    PassingError,
+    RefusedError,
+    refusal,
+    shown_address,
+)
+from jielong.data.sources.remote_credentials import opening_fault, settings_of
 from jielong.errors import DataError
 
 CONNECT_S, REQUEST_S = 10, 120
 STATUS = re.compile(r"status code: (\d{3})")
+# it asked the machine, or Azure's command, for credentials
+NO_CREDENTIALS = ("169.254.169.254", "metadata.google.internal", "az account get-access-token")
 
 
 class ObjectStore:
@@ -41,11 +47,11 @@ class ObjectStore:
             },
             "retry_config": {"max_retries": 0, "retry_timeout": timedelta(seconds=CONNECT_S)},
         }
-        config: Any = _aws_profile() if self._scheme in ("s3", "s3a") else {}
+        config: Any = settings_of(self._scheme)
         try:
             self._store: Any = from_url(bucket, config=config, **options)
         except Exception as error:  # of its own kinds, and ValueError
-            raise DataError(f"{bucket}: cannot be opened ({type(error).__name__})") from None
+            raise DataError(f"{bucket}: {opening_fault(error, self._scheme)}") from None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectStore, (self._bucket,)
@@ -65,12 +71,16 @@ class ObjectStore:
         except (exceptions.BaseError, ValueError, OSError) as error:
             said = str(error)
             status = STATUS.search(said)
-            if "169.254.169.254" in said or "metadata.google.internal" in said:
-                raise refusal(401, self._scheme) from None  # it asked the machine for credentials
-            if "NoSuchBucket" in said:
+            if any(sign in said for sign in NO_CREDENTIALS):
+                raise refusal(401, self._scheme) from None
+            if "NoSuchBucket" in said or "ContainerNotFound" in said:
                 raise RefusedError("there is no such bucket") from None
+            if "invalid list response" in said:
+                reason = "what answers is no such store: is the address of the service right?"
+                raise RefusedError(reason) from None
             if status is not None:
-                raise refusal(int(status[1]), self._scheme) from None
+                is_login = "token request" in said and status[1] == "400"  # one that has ended
+                raise refusal(401 if is_login else int(status[1]), self._scheme) from None
             raise PassingError("no connection") from None
 
     def info(self, key: str, again: bool = False) -> Info | None:
@@ -114,32 +124,10 @@ class ObjectStore:
 
 
 def _object_info(meta: Any) -> Info:
-    return Info(meta["path"], meta["size"], meta["e_tag"] or str(meta["last_modified"]))
-
-
-def _aws_profile() -> dict[str, str]:
-    """Return what the files of AWS's tools say, where the environment names no key.
-
-    obstore reads the environment alone.
-    """
-    if "AWS_ACCESS_KEY_ID" in os.environ or "AWS_SKIP_SIGNATURE" in os.environ:
-        return {}
-    profile = os.environ.get("AWS_PROFILE", "default")
-    found: dict[str, str] = {}
-    for variable, name, section in (
-        ("AWS_CONFIG_FILE", "config", f"profile {profile}"),
-        ("AWS_SHARED_CREDENTIALS_FILE", "credentials", profile),
-    ):
-        parser = configparser.RawConfigParser()
-        with contextlib.suppress(configparser.Error, OSError, UnicodeDecodeError):
-            parser.read(os.environ.get(variable) or Path("~/.aws").expanduser() / name)
-            for title in (profile, section):
-                if parser.has_section(title):
-                    found |= dict(parser.items(title))
-    names = {name: name for name in ("aws_access_key_id", "aws_secret_access_key")}
-    names |= {"aws_session_token": "aws_session_token", "region": "aws_region"}
-    names |= {"endpoint_url": "aws_endpoint"}
-    return {ours: found[theirs] for theirs, ours in names.items() if theirs in found}
+    tag = meta["e_tag"]
+    if tag and not tag.endswith('"'):  # so lists of Azure have it
+        tag = f'"{tag}"'
+    return Info(meta["path"], meta["size"], tag or str(meta["last_modified"]))
 
 
 class FsspecStore:
@@ -148,6 +136,9 @@ class FsspecStore:
     Args:
         address: one of them.
 
+    Attributes:
+        key: of the file or folder at that address.
+
     Raises:
         DataError: fsspec does not know it, or the library for it is missing.
     """
@@ -155,20 +146,25 @@ class FsspecStore:
     def __init__(self, address: str) -> None:
         import fsspec
 
-        self._scheme = address.partition(":")[0]
+        self._address, self._scheme = address, address.partition(":")[0]
         # huggingface_hub would read 5 MB more each time, and throw them away
         self._reading = {"cache_type": "none"} if self._scheme == "hf" else {}
+        shown = shown_address(address)
         try:
-            self._fs = fsspec.filesystem(self._scheme)
+            self._fs, path = fsspec.url_to_fs(address)
         except ImportError:
             fix = f"pip install 'jielong[remote]', or what fsspec reads {self._scheme}:// with"
-            raise DataError(f"{address}: to read it: {fix}") from None
+            raise DataError(f"{shown}: to read it: {fix}") from None
         except ValueError:
             known = "s3://, gs://, az://, hf://datasets/…, http:// and https://"
-            raise DataError(f"{address}: no known kind of address: give {known}") from None
+            raise DataError(f"{shown}: no known kind of address: give {known}") from None
+        except Exception as error:  # of many libraries, some of which connect at once
+            raise DataError(f"{shown}: cannot be opened ({type(error).__name__})") from None
+        self._root = "/" if path.startswith("/") else ""
+        self.key = path.lstrip("/") + ("/" if address.endswith("/") else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FsspecStore, (f"{self._scheme}://",)
+        return FsspecStore, (self._address,)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -194,8 +190,8 @@ class FsspecStore:
         try:
             with self._errors():
                 if again:  # it keeps the listing of a folder for as long as the process runs
-                    self._fs.invalidate_cache(self._fs._parent(key))
-                found = self._fs.info(key)
+                    self._fs.invalidate_cache(self._fs._parent(self._root + key))
+                found = self._fs.info(self._root + key)
         except FileNotFoundError:
             return None
         return _fsspec_info(found, key) if found["type"] == "file" else None
@@ -203,17 +199,18 @@ class FsspecStore:
     def find(self, folder: str) -> Iterator[Info]:
         try:
             with self._errors():
-                found = self._fs.find(folder, detail=True)
+                found = self._fs.find(self._root + folder, detail=True)
         except FileNotFoundError:
             return
-        root = self._fs._strip_protocol(folder).rstrip("/")
+        root = self._fs._strip_protocol(self._root + folder).rstrip("/")
         for name, entry in found.items():
             yield _fsspec_info(entry, folder + name.removeprefix(root).lstrip("/"))
 
     def read(self, info: Info, start: int, end: int) -> bytes:
         try:
             with self._errors():
-                data: bytes = self._fs.cat_file(info.key, start=start, end=end, **self._reading)
+                span = {"start": start, "end": end}
+                data: bytes = self._fs.cat_file(self._root + info.key, **span, **self._reading)
                 return data
         except FileNotFoundError:
             raise RefusedError("is gone") from None

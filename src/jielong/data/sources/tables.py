@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from jielong.data.sources.arrow_sizes import CheckedMessages
-from jielong.data.sources.containers import (
-    BUFFER_BYTES,
-    HEAD_BYTES,
-    Budget,
-    refuse_other_formats,
-)
+from jielong.data.sources.containers import BUFFER_BYTES, Budget
 from jielong.data.sources.items import NOT_UTF8, BadLine, Item, UnreadableFileError
+from jielong.data.sources.other_formats import HEAD_BYTES, refuse_other_formats
 from jielong.data.sources.remote import AnyPath
 from jielong.data.sources.row_text import RowText, item_of_text
 
@@ -167,6 +163,8 @@ def _columns(schema: Any, name: str, texts: RowText, size: int | None = None) ->
     found = []
     for field in texts.fields:
         top = field if field in schema.names else field.partition(".")[0]
+        if (count := schema.names.count(top)) > 1:
+            raise UnreadableFileError(name, f"has {count} columns {top!r}: rename them", size)
         if top not in schema.names or (
             field == top and not _may_hold_text(schema.field(top).type, texts)
         ):
