@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "present": {"errors"},
     "tokenization": {"errors", "runtime"},
     "observe": {"errors", "present", "runtime"},
-    "reports": {"errors", "observe", "present", "runtime"},
+    "reports": {"config", "errors", "observe", "present", "runtime"},
     "model": {"config", "errors", "runtime"},
     "data": {"config", "errors", "runtime", "tokenization"},
     "cleaning": {"config", "data", "errors", "runtime", "tokenization"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import math
 import os
 import signal
@@ -224,6 +225,37 @@ def rank_timeout() -> int:
 def forked(*words: str) -> Forked:
     """Starts `jielong …` as a process, quickly; its output can be read once it has ended."""
     return Forked(["-m", "jielong", *words], environment())
+
+
+# sends itself a signal once the run in a folder has recorded a step
+_SIGNALLED = """
+import json, signal, sys
+from jielong.cli.main import main
+from jielong.observe.metrics import MetricsFile
+folder, step, number, words = json.loads(sys.argv[1])
+record = MetricsFile.train
+
+def record_and_signal(self, done, *values, **more):
+    written = record(self, done, *values, **more)
+    if done == step and str(self.path.parent) == folder:
+        signal.raise_signal(number)
+    return written
+
+MetricsFile.train = record_and_signal
+sys.exit(main(words))
+"""
+
+
+def signalled(words: Sequence[str], run: Path, step: int, number: int) -> tuple[int, str]:
+    """Runs `jielong …`, which gets a signal in `step` of `run`: its exit status, and its errors.
+
+    It sends the signal itself: from here it might come after the end of so short a run.
+    """
+    arguments = json.dumps([str(run), step, int(number), list(words)])
+    process = Forked(["-c", _SIGNALLED, arguments], environment())
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode is not None
+    return process.returncode, said
 
 
 def jielong(*words: str, **options: Any) -> subprocess.Popen[str]:

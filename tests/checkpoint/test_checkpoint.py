@@ -290,8 +290,10 @@ def test_a_model_is_found_by_run_by_checkpoint_and_by_folder(
     assert ckpt.find_model_folder(tmp_path).name == "step-00000003"
     with pytest.raises(CheckpointError, match="damaged"):
         ckpt.find_model_folder(newest)  # named outright, no other may stand in
-    with pytest.raises(CheckpointError, match="contains no model"):
-        ckpt.find_model_folder(tmp_path / "typo")
+    with pytest.raises(CheckpointError, match=f"no such folder; did you mean {tmp_path}?"):
+        ckpt.find_model_folder(f"{tmp_path}_")
+    with pytest.raises(CheckpointError, match="is a file: give the folder of a run"):
+        ckpt.find_model_folder(newest / "model.safetensors")
 
 
 def test_a_tokenizer_too_large_for_the_model_is_refused(

@@ -23,7 +23,8 @@ MISTAKES = {
     "a format that is not there": (["export", "{new}", "--format", "x", "--out", "y"], "'x'"),
     "a flag without its value": (["evaluate", "{new}", "--device"], "--device"),
     "no text": (["pretrain", "--out-dir", "{new}"], "--data-path"),
-    "no text to measure": (["evaluate", "{new}"], "--suite NAME"),
+    "no text to measure": (["evaluate", "{model}"], "--suite NAME"),
+    "neither a model nor a text to measure": (["evaluate", "{bare}"], "没有模型"),
     "a path that is not there": (
         ["pretrain", "--data-path", "{new}", "--out-dir", "y"],
         "没有这个",
@@ -55,6 +56,7 @@ MISTAKES = {
         "超过",
     ),
     "a model that is not there": (["generate", "{bare}", "--prompt", "a"], "没有模型"),
+    "a folder that is not there": (["generate", "{new}"], "没有这个文件夹"),
     "a checkpoint that is not there": (
         ["generate", "{bare}", "--prompt", "a", "--checkpoint", "7"],
         "第 7 步",
@@ -75,8 +77,13 @@ MISTAKES = {
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> dict[str, str]:
-    places = {"new": tmp_path / "new", "good": tmp_path / "good.jsonl", "odd": tmp_path / "a.xyz"}
+def places(trained_run: Path, tmp_path: Path) -> dict[str, str]:
+    places = {
+        "model": trained_run,
+        "new": tmp_path / "new",
+        "good": tmp_path / "good.jsonl",
+        "odd": tmp_path / "a.xyz",
+    }
     places |= {
         "bare": tmp_path / "bare",
         "empty": tmp_path / "empty.txt",

@@ -287,7 +287,7 @@ def test_an_archive_without_text_is_no_loss_and_says_what_it_holds(tmp_path: Pat
     (tmp_path / "a.zip").write_bytes(zip_of({"a.png": bytes(9999), "b.png": b""}))
     (bad,) = read(tmp_path / "a.zip")
     assert isinstance(bad, BadLine) and bad.size == 0
-    assert bad.reason == "no text in this archive (there are: 2 no format of text)"
+    assert bad.reason == "no text in this archive (not read: 2 in no text format)"
 
 
 def test_feather_files_and_folders_of_save_to_disk_are_read_without_their_caches(

@@ -184,7 +184,7 @@ def test_what_a_folder_of_the_web_holds_is_chosen_as_in_a_local_one(web: Served)
     reasons = {left.path.name: left.reason for left in not_read}
     assert reasons == {
         "README.md": "about the dataset, not of it",
-        "x.bin": "no format of text",
+        "x.bin": "in no text format",
         "test.jsonl": "a test split",
     }
     assert texts(list(read_documents(sources, "text"))) == [*TEXTS, "Two", *TEXTS]
@@ -197,7 +197,7 @@ def test_what_a_folder_of_the_web_holds_is_chosen_as_in_a_local_one(web: Served)
         ("/none/", "no such file or folder"),
         ("/401.txt", "access is refused (401): credentials are missing or wrong: put name and"),
         ("/403.txt?token=secret", "access is refused (403)"),
-        ("/t/", "no text there (there is: no format of text)"),
+        ("/t/", "no text there (not read: in no text format)"),
     ],
 )
 def test_what_is_refused_is_said_in_one_line_without_a_secret(

@@ -17,6 +17,8 @@ import pytest
 from forked import Forked
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.cli.main import main
+from jielong.training import pretrain
+from jielong.training.state import TrainState
 from jielong.training.step import TrainStep
 from tiny import TINY_RUN, flags, forked, steps_trained
 
@@ -70,3 +72,25 @@ def test_a_second_ctrl_c_ends_at_once(
     assert "interrupted" in capsys.readouterr().err
     assert not ckpt.checkpoints(tmp_path / "checkpoints")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_stops_a_run_whose_budget_is_just_corrected(
+    tmp_path: Path,
+    corpus_file: Path,
+    tokenizer_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[int] = []
+
+    def corrects_once(state: TrainState, pace: object) -> bool:
+        asked.append(state.progress.step)
+        if len(asked) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return len(asked) == 1
+
+    monkeypatch.setattr(pretrain, "corrects_budget", corrects_once)
+    settings = TINY_RUN | {"data_path": corpus_file, "tokenizer": tokenizer_dir}
+    status = main(["pretrain", *flags(settings | {"out_dir": tmp_path})])
+    assert status == 128 + signal.SIGTERM and asked == [1]
+    assert "stopped after step 1;" in capsys.readouterr().out

@@ -39,6 +39,8 @@ def happens():
         ctypes.string_at(0)
     elif kind == "fails":
         raise RuntimeError("something odd")
+    elif kind == "is told to stop":
+        signal.raise_signal(signal.SIGTERM)
 
 def step(*arguments, **options):
     seen.append(1)
@@ -145,6 +147,15 @@ def test_an_error_of_one_rank_is_told_by_it_alone(settings: dict[str, object]) -
     assert_the_run_is_sound(settings["out_dir"])
 
 
+def test_a_signal_to_one_rank_stops_all_as_if_they_had_received_it(
+    settings: dict[str, object],
+) -> None:
+    results = python_in_ranks(2, on_two_ranks("is told to stop", 1, settings))
+    assert [status for status, _ in results] == [143, 143], results
+    newest, problems = ckpt.latest_valid_checkpoint(Path(str(settings["out_dir"])) / "checkpoints")
+    assert newest is not None and ckpt.step_of(newest) == 6 and not problems
+
+
 def test_a_run_that_is_stopped_as_a_whole_goes_on_when_it_is_let(
     settings: dict[str, object],
 ) -> None:
@@ -164,8 +175,7 @@ def test_a_run_that_is_stopped_as_a_whole_goes_on_when_it_is_let(
         for process in processes:
             os.kill(process.pid, signal.SIGCONT)
         assert until(lambda: steps_trained(run) >= before + 50 or ended()) and not ended()
-        for process in processes:
-            process.terminate()
+        processes[0].terminate()  # which stops the other too, whenever a busy machine comes to it
         said = [process.communicate(timeout=600)[0] for process in processes]
     finally:
         for process in processes:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from jielong.config.settings import IGNORE_INDEX
-from jielong.model.loss import CHUNK_TOKENS, SoftTargets, distillation_loss, linear_cross_entropy
+from jielong.model.loss import CHUNK_TOKENS, distillation_loss, linear_cross_entropy
+from jielong.model.soft_targets import TeacherTargets
 
 
 def make(
@@ -46,7 +47,7 @@ def test_with_a_teacher_it_is_the_mixture_of_both_cross_entropies(share: float) 
     theirs = torch.randn(len(targets), 7, generator=generator)
     head = torch.randn(50, 7, generator=generator)
     ours = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
-    objective, nats = distillation_loss(*ours, targets, SoftTargets(theirs, head, share))
+    objective, nats = distillation_loss(*ours, targets, TeacherTargets(theirs, head, share))
     (objective * 0.37).backward()
     exact = [hidden.double().requires_grad_(), weight.double().requires_grad_()]
     kept = targets != IGNORE_INDEX

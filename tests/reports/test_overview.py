@@ -108,6 +108,17 @@ def test_json_has_the_same_rows(run: Path, capsys: pytest.CaptureFixture[str]) -
     assert row["run"] == str(run) and row["state"] == "finished" and row["step"] == 24
 
 
+def test_what_stands_beside_a_run_is_told_in_chinese(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turned = {"kind": "end", "step": 4, "state": "finished", "why": "the held-out loss has turned"}
+    write(tmp_path / "turned", {"kind": "start", "total_steps": 10}, turned)
+    write(tmp_path / "empty")
+    assert main(["runs", str(tmp_path), "--lang", "zh"]) == 0
+    said = capsys.readouterr().out
+    assert "留出损失已经回升" in said and "尚无记录" in said
+
+
 def test_the_table_is_drawn_again_until_it_is_stopped(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

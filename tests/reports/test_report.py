@@ -67,6 +67,8 @@ def test_a_run_leaves_a_page_of_itself(run: Path) -> None:
     for fact in ("hidden_size", "learning_rate", "cpu (", "vocabulary", "memory, at most"):
         assert fact in page.text
     assert {"svg", "path"} <= page.tags
+    given, default = (page.text.index(name) for name in ("hidden_size", "adam_eps"))
+    assert given < page.text.index("settings left at their defaults") < default
 
 
 def test_no_text_of_a_run_is_markup(run: Path) -> None:

@@ -27,11 +27,11 @@ def folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def test_it_says_where_it_listens_and_ends_calmly_on_sigterm(folder: Path) -> None:
-    process = jielong("serve", str(folder), "--host", "0.0.0.0", "--port", "0")
+    process = jielong("serve", str(folder), "--host", "0.0.0.0", "--port", "0", "--lang", "zh")
     said = said_when_ready(process)
     port = int(re.search(r"http://0\.0\.0\.0:(\d+)/v1", said)[1])  # type: ignore[index]
     token = re.search(r"token +(\S+)", said)[1]  # type: ignore[index]
-    assert "tale" in said and "64 tokens" in said
+    assert "tale" in said and "上下文 64 个 token" in said and "结束" in said
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/v1/models")
     assert connection.getresponse().status == 401

@@ -12,7 +12,7 @@ import torch
 from jielong.checkpoint.checkpoint import step_name
 from jielong.config.settings import IGNORE_INDEX
 from jielong.data.batches import Batch
-from jielong.model.loss import SoftTargets
+from jielong.model.soft_targets import TeacherTargets
 from jielong.model.transformer import Transformer
 from jielong.training.memory import is_out_of_memory, micro_batch_that_fits
 from jielong.training.optimizer import Optimizer
@@ -173,7 +173,7 @@ def test_the_largest_micro_batch_is_found_and_no_gradient_stays(
 class LargeTeacher(Teacher):
     """A teacher for whose pass there is memory for two windows."""
 
-    def __call__(self, batch: Batch, device: torch.device) -> SoftTargets:
+    def __call__(self, batch: Batch, device: torch.device) -> TeacherTargets:
         if len(batch.tokens) > 2:
             raise torch.OutOfMemoryError("out of memory")
         return super().__call__(batch, device)

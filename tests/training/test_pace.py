@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from jielong.checkpoint import checkpoint as ckpt
+from jielong.reports.history import read_history
+from jielong.reports.report import report
 from jielong.training import minutes, pace, pretrain
 from jielong.training.pace import CHECKS, Pace
 from jielong.training.speed import Speed
@@ -138,6 +140,10 @@ def test_the_budget_follows_the_speed_of_the_run_itself(
         step + (planned - step) * pace.USED_SHARE / pace_of, abs=1
     )
     assert f"{kept / 1e6:.2f}" == lines[0][2]
+    history = read_history(run)
+    starts = history.records["start"]
+    assert [start.get("budget_corrected", False) for start in starts] == [False, True]
+    assert "<th>starts</th><td>1</td>" in report([history], "en")
 
 
 def test_stopped_after_the_correction_and_resumed_equals_never_stopped(

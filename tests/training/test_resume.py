@@ -14,7 +14,7 @@ import pytest
 
 from jielong.checkpoint import checkpoint as ckpt
 from jielong.config.load import load_config
-from tiny import REGULARISED, TINY_RUN, flags, forked, in_this_process
+from tiny import REGULARISED, TINY_RUN, flags, forked, in_this_process, signalled
 
 STEPS = TINY_RUN["steps"]
 
@@ -37,17 +37,10 @@ class Launch:
 
     def stopped(self, name: str, step: int, number: int, **changes: Any) -> int:
         """In a process of its own, sent a signal once `step` is on record: its exit status."""
-        process = forked(*self.words(name, **changes))
-        metrics = self.folder / name / "metrics.jsonl"
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if metrics.exists() and metrics.read_bytes().count(b'"train"') >= step:
-                process.send_signal(number)
-                break
-            time.sleep(0.002)
-        _, said = process.communicate(timeout=120)
+        words = self.words(name, **changes)
+        status, said = signalled(words, self.folder / name, step, number)
         assert "Traceback" not in said, said
-        return process.returncode
+        return status
 
     def last(self, name: str) -> Path:
         return self.folder / name / "checkpoints" / ckpt.step_name(STEPS)
@@ -146,8 +139,8 @@ def test_stopped_and_resumed_equals_never_stopped(
         newest, problems = ckpt.latest_valid_checkpoint(launch.folder / name / "checkpoints")
         assert not problems
         if number != signal.SIGKILL:
-            # it was saved where it stopped: within the steps that run while a signal arrives
-            assert newest is not None and step <= ckpt.step_of(newest) < STEPS
+            # it was saved where it stopped
+            assert newest is not None and ckpt.step_of(newest) == step
     status, said = launch.here(name)
     assert status == 0 and (number == signal.SIGKILL or "resuming from" in said), said
     launch.assert_equal(name)
@@ -188,11 +181,10 @@ def test_after_damage_new_checkpoints_are_kept_though_damaged_ones_are_of_later_
     for step in (16, 24):
         (folder / ckpt.step_name(step) / "model.safetensors").write_bytes(b"")
     shutil.rmtree(folder / ckpt.step_name(8), ignore_errors=True)
-    (launch.folder / name / "metrics.jsonl").unlink()
     changes = {"save_interval": 2, "keep_checkpoints": 2}
     assert launch.stopped(name, 12, signal.SIGTERM, **changes) == 128 + signal.SIGTERM
     newest, _ = ckpt.latest_valid_checkpoint(folder)
-    assert newest is not None and ckpt.step_of(newest) >= 12
+    assert newest is not None and ckpt.step_of(newest) == 12
     status, said = launch.here(name)
     assert status == 0, said
     launch.assert_equal(name)

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from jielong.checkpoint.checkpoint import find_model_folder, load_training_state
 from jielong.config.load import load_config
 from jielong.config.settings import TrainingConfig
 from jielong.tokenization.spelling import Spelling, spelling_of
@@ -121,11 +122,14 @@ def test_a_run_shares_by_default_with_muon_and_saves_it(
 ) -> None:
     assert any(".shared/" in name for name in state_of(trained_run))
     run = TINY_RUN | {"data_path": (str(corpus_file),), "tokenizer": str(tokenizer_dir), "steps": 2}
+    saved = load_training_state(find_model_folder(trained_run)).values
+    assert saved["plan"]["share_spelling"] is True
     for name, changes in {
         "adamw": {"optimizer": "adamw"},
         "off": {"share_spelling": False},
     }.items():
-        pretrain(load_config(**run, **changes, out_dir=str(tmp_path / name)), quiet=True)
+        config = load_config(**run, **changes, out_dir=str(tmp_path / name))
+        assert not pretrain(config, quiet=True).plan["share_spelling"]
         assert not any(".shared/" in key for key in state_of(tmp_path / name))
 
 

@@ -27,9 +27,9 @@ from tiny import (
     flags,
     in_this_process,
     random_documents,
+    signalled,
     tiny_model,
 )
-from tiny import forked as start
 
 CPU = torch.device("cpu")
 
@@ -75,13 +75,8 @@ def test_stopped_in_any_of_them_and_resumed_equals_never_stopped(
     whole: Path, settings: dict[str, Any], tmp_path: Path, part: str
 ) -> None:
     words = ["pretrain", *flags(settings | {"out_dir": str(tmp_path / "run")})]
-    process, metrics = start(*words), tmp_path / "run" / part / "metrics.jsonl"
-    while process.poll() is None:
-        if metrics.exists() and metrics.read_bytes().count(b'"train"') >= 11:
-            process.send_signal(signal.SIGTERM)
-            break
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 128 + signal.SIGTERM, said
+    status, said = signalled(words, tmp_path / "run" / part, 11, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM, said
     status, said = in_this_process(words)
     assert status == 0, said
     for run in ("teachers/1", "teachers/2", "."):

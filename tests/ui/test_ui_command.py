@@ -17,11 +17,10 @@ def test_it_prints_a_page_that_its_token_opens_and_ends_calmly_on_sigterm(
     folders: list[Path], tmp_path: Path
 ) -> None:
     growing = GrowingRun(tmp_path / "growing")  # a run without a checkpoint can be watched
-    process = jielong(
-        "ui", str(growing.folder), str(folders[0]), "--host", "0.0.0.0", "--port", "0"
-    )
+    listening = ["--host", "0.0.0.0", "--port", "0", "--lang", "zh"]
+    process = jielong("ui", str(growing.folder), str(folders[0]), *listening)
     said = said_when_ready(process)
-    assert "growing: no checkpoint yet, only to be watched" in said and "first: step" in said
+    assert "growing: 还没有检查点，只能观看" in said and "first: 第 " in said and "结束" in said
     found = re.search(r"http://0\.0\.0\.0:(\d+)(/login\?token=\S+)", said)
     assert found
     for path, status in (("/", 401), (found[2], 303), ("/health", 200)):

@@ -6,6 +6,7 @@ of SHA-256 checksums last, then renamed. Nothing is pickled. See docs/formats.md
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -265,12 +266,14 @@ def find_model_folder(path: str | Path, which: str = "best") -> Path:
         which: best (by held-out loss; the last where none was measured), last, or a step.
 
     Raises:
-        CheckpointError: there is no model, or no checkpoint of that step.
+        CheckpointError: there is no folder, no model in it, or no checkpoint of that step.
         ConfigError: `which` is none of these.
     """
     path = Path(path)
     if which not in ("best", "last") and not which.isdecimal():
         raise ConfigError(f"checkpoint={which!r}: use best, last or a step")
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: {_no_folder(path)}")
     if (path / "config.json").is_file():
         if (path / MANIFEST).exists():
             verify(path)
@@ -290,3 +293,15 @@ def find_model_folder(path: str | Path, which: str = "best") -> Path:
         why = problems[0] if problems else "no config.json and no checkpoints/step-* in it"
         raise CheckpointError(f"{path}: contains no model ({why})")
     return newest
+
+
+def _no_folder(path: Path) -> str:
+    """Say why there is no folder at a path, and which one may be meant."""
+    give = "give the folder of a run, a checkpoint or a model"
+    if path.exists():
+        return f"is a file: {give}; of a MiniMind .pth, `jielong import` makes one"
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    close = difflib.get_close_matches(path.name, [p.name for p in beside if p.is_dir()], n=1)
+    if close:
+        return f"no such folder; did you mean {path.parent / close[0]}?"
+    return f"no such folder: {give}"

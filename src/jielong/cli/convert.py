@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from jielong.cli.options import Commands, add_model, add_out_dir, find_model
+from jielong.present.words import sayer
 
 FORMATS = ("hf", "gguf", "minimind")
 
@@ -39,9 +40,11 @@ def import_model(arguments: argparse.Namespace) -> int:
     found = import_minimind(
         arguments.file, arguments.tokenizer, arguments.out_dir, arguments.config
     )
-    print(f"{found.family} model: {arguments.out_dir}")
+    say = sayer(arguments.lang)
+    print(say("{family} model: {folder}", family=found.family, folder=arguments.out_dir))
     for name, value in found.assumed.items():
-        print(f"  assumed {name} = {value} (change with --config FILE.json)")
+        assumed = f"{name} = {value}"
+        print("  " + say("assumed {what} (change with --config FILE.json)", what=assumed))
     return 0
 
 

@@ -79,9 +79,10 @@ def _of_text(arguments: argparse.Namespace) -> int:
     for name in ("suite_path", "html", "png"):
         if getattr(arguments, name):
             raise ConfigError(f"--{name.replace('_', '-')} is for suites: give --suite NAME too")
+    folder = find_model(arguments)
     if not config.data.data_path:
         raise ConfigError("data.data_path is missing: give --data-path FILE, or --suite NAME")
-    model, tokenizer = load(find_model(arguments), arguments.device)
+    model, tokenizer = load(folder, arguments.device)
     data = config.data
     suffixes = further_suffixes(data.text_suffixes)
     sources, not_read = find_sources(data.data_path, suffixes=suffixes)

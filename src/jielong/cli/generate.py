@@ -13,6 +13,7 @@ from typing import Any
 from jielong.cli.options import Commands, add_model, find_model
 from jielong.config.sampling import Sampling
 from jielong.errors import ConfigError, DataError
+from jielong.present.words import Say, sayer
 
 SAMPLING_HELP = {  # the defaults come from Sampling
     "temperature": "divides the logits; 0 takes the likeliest token each time (greedy)",
@@ -54,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jielong.api import TextGenerator, load
     from jielong.config.sampling import make_sampling
 
+    say = sayer(arguments.lang)
     if arguments.num_samples < 1:
         raise ConfigError(f"num_samples={arguments.num_samples} is below 1")
     given = {n: getattr(arguments, n) for n in SAMPLING_HELP if getattr(arguments, n) is not None}
@@ -61,12 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
     model = find_model(arguments)
     generator = TextGenerator(*load(model, arguments.device))
     if flags := _flags_of_transformers(model, given):
-        print(
-            f"{model / 'generation_config.json'} is not used here; transformers samples by it as "
-            f"with {flags}",
-            file=sys.stderr,
+        about = say(
+            "{file} is not used here; transformers samples by it as with {flags}",
+            file=model / "generation_config.json",
+            flags=flags,
         )
-    for prompt in _prompts(arguments.prompt):
+        print(about, file=sys.stderr)
+    for prompt in _prompts(arguments.prompt, say):
         for sample in range(arguments.num_samples):
             seed = None if arguments.seed is None else arguments.seed + sample
             sampling = make_sampling(seed=seed, **given)
@@ -97,7 +100,7 @@ def _flags_of_transformers(model: Path, given: Mapping[str, Any]) -> str:
     )
 
 
-def _prompts(prompt: str | None) -> Iterator[str]:
+def _prompts(prompt: str | None, say: Say) -> Iterator[str]:
     if prompt is not None:
         yield prompt
         return
@@ -107,7 +110,7 @@ def _prompts(prompt: str | None) -> Iterator[str]:
         except UnicodeDecodeError as error:
             raise DataError(f"standard input is not UTF-8 text: {error}") from None
         return
-    print("Type the beginning of a text. An empty line or Ctrl-D quits.")
+    print(say("Type the beginning of a text. An empty line or Ctrl-D quits."))
     with contextlib.suppress(EOFError):
         while line := input("> "):
             yield line

@@ -17,7 +17,7 @@ from jielong.cli.options import (
     field_values,
     find_model,
 )
-from jielong.cli.show import add_show, lines_in, show
+from jielong.cli.show import add_show, show, teller
 from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.load import load_config
 from jielong.config.model import MODEL_FIELDS
@@ -140,12 +140,6 @@ def _at_least(arguments: argparse.Namespace, **least: int) -> None:
             raise ConfigError(f"{name}={getattr(arguments, name)} is below its least value {value}")
 
 
-def _teller(language: str) -> Callable[[str], None]:
-    """Return what says which files are made on the way."""
-    shown = lines_in(language)
-    return lambda line: print(shown(line), file=sys.stderr, flush=True)
-
-
 def data(arguments: argparse.Namespace) -> int:
     """Run `jielong inspect data`."""
     from jielong.api import inspect_data
@@ -153,7 +147,7 @@ def data(arguments: argparse.Namespace) -> int:
     a = arguments
     _at_least(a, rows=1, positions=1)
     what, changes = _subject(a)
-    tell = _teller(a.lang)
+    tell = teller(a.lang)
     result = inspect_data(what, a.step, a.rows, a.positions, a.clean, tell, **changes)
     return show(result, a)
 
@@ -215,7 +209,7 @@ def schedule(arguments: argparse.Namespace) -> int:
     from jielong.api import inspect_schedule
 
     what, changes = _subject(arguments)
-    return show(inspect_schedule(what, _teller(arguments.lang), **changes), arguments)
+    return show(inspect_schedule(what, teller(arguments.lang), **changes), arguments)
 
 
 def _model_and_text(arguments: argparse.Namespace) -> tuple[Transformer, Tokenizer, str]:

@@ -127,7 +127,7 @@ def build_parser() -> Parser:
         module.add(commands)
     for command in _leaves(commands):
         if "--lang" not in command._option_string_actions:
-            add_language(command, "language of errors (auto: by the locale)")
+            add_language(command)
         command.add_argument(
             "--debug", action="store_true", help="show Python's traceback on errors"
         )

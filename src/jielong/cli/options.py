@@ -15,6 +15,7 @@ from jielong.config.hints import hint
 from jielong.config.load import preset_names
 from jielong.config.settings import FIELDS
 from jielong.errors import ConfigError
+from jielong.present.words import sayer
 
 # how files become texts, for the commands that read some
 TEXT_FIELDS = (
@@ -84,11 +85,11 @@ def add_engine(parser: Parser) -> None:
     )
 
 
-def add_language(
-    parser: argparse._ActionsContainer, what: str = "language (auto: by the locale)"
-) -> None:
-    """Add `--lang`, with what its help says."""
-    parser.add_argument("--lang", default="auto", metavar="en|zh|auto", help=what)
+def add_language(parser: argparse._ActionsContainer) -> None:
+    """Add `--lang`."""
+    parser.add_argument(
+        "--lang", default="auto", metavar="en|zh|auto", help="language (auto: by the locale)"
+    )
 
 
 def add_settings_from(parser: argparse.ArgumentParser) -> None:
@@ -119,11 +120,13 @@ def find_model(arguments: argparse.Namespace) -> Path:
     folder = find_model_folder(arguments.model, arguments.checkpoint)
     there = checkpoints(folder.parent)
     if arguments.checkpoint == "best" and folder in there[:-1] and folder != Path(arguments.model):
-        print(
-            f"{folder.name}: the best on held-out text; the last is {there[-1].name} "
-            "(--checkpoint last)",
-            file=sys.stderr,
+        say = sayer(arguments.lang)
+        about = say(
+            "{best}: the best on held-out text; the last is {last} (--checkpoint last)",
+            best=folder.name,
+            last=there[-1].name,
         )
+        print(about, file=sys.stderr)
     return folder
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from typing import Any
 
 from jielong.cli.options import Commands, add_fields, add_settings_from, field_values
-from jielong.cli.show import add_show, lines_in, show
+from jielong.cli.show import add_show, show, teller
 from jielong.config.aliases import BATCH_ALIASES
 from jielong.config.settings import FIELDS
 from jielong.runtime.cards import CARDS
@@ -36,10 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     a = arguments
     settings = field_values(a) | {"preset": a.preset, "file": a.config}
-    shown = lines_in(a.lang)
-
-    def log(line: str) -> None:
-        print(shown(line), file=sys.stderr, flush=True)
-
-    assumed = {} if a.mfu is None else {"mfu": a.mfu}
-    return show(plan(settings, a.gpu, price_per_hour=a.price_per_hour, log=log, **assumed), a)
+    options: dict[str, Any] = {"price_per_hour": a.price_per_hour, "log": teller(a.lang)}
+    if a.mfu is not None:
+        options["mfu"] = a.mfu
+    return show(plan(settings, a.gpu, **options), a)

@@ -16,7 +16,7 @@ from jielong.cli.options import (
     add_out_dir,
     field_values,
 )
-from jielong.cli.show import lines_in
+from jielong.cli.show import teller
 from jielong.config.load import load_config
 from jielong.config.settings import Config
 from jielong.errors import ConfigError
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             "data.tokenizer is missing: give --tokenizer DIR, or train one with `jielong tokenizer`"
         )
-    tell = _teller(arguments.lang)
+    tell = teller(arguments.lang, on_errors=False)
     if data.mixture:
         return _run_mixture(config, arguments, tell)
     settings = {name: getattr(data, name) for name in (*DATA_FIELDS[1:], *FURTHER_FIELDS)}
@@ -83,8 +83,3 @@ def _run_mixture(config: Config, arguments: argparse.Namespace, tell: Callable[[
     flags = [f"--data {shlex.quote(text)}" for text in prepared_settings(config, Path(out_dir))]
     tell(f"to train on them: jielong pretrain {' '.join(flags)}")
     return 0
-
-
-def _teller(language: str) -> Callable[[str], None]:
-    shown = lines_in(language)
-    return lambda line: print(shown(line), flush=True)

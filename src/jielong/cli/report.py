@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from jielong.cli.options import Commands, add_language
+from jielong.cli.show import lines_in, warn_of_boxes
 from jielong.errors import ConfigError
 
 DEFAULT_FOLDER = "runs"
@@ -47,15 +48,14 @@ def add(commands: Commands) -> None:
 
 def report(arguments: argparse.Namespace) -> int:
     """Run `jielong report`."""
-    from jielong.present.plotting import NO_CHINESE_FONT, lacks_chinese
-    from jielong.present.words import language_of, sayer
+    from jielong.present.words import sayer
     from jielong.reports import charts, curves
     from jielong.reports.chinese import CHINESE
     from jielong.reports.report import REPORT
     from jielong.reports.results import read_report
     from jielong.runtime.atomic import write_file
 
-    language_of(arguments.lang)
+    say = sayer(arguments.lang, chinese=CHINESE)
     result = read_report(arguments.runs)
     for run in result.runs:
         for problem in run.problems:
@@ -68,13 +68,12 @@ def report(arguments: argparse.Namespace) -> int:
         write_file(_writable(file, "--html"), page)
         written.append(file)
         if not charts.available():
-            print(curves.MISSING, file=sys.stderr)
+            print(lines_in(arguments.lang, CHINESE)(curves.MISSING), file=sys.stderr)
     if arguments.png:
         file = _writable(Path(arguments.png), "--png")
         write_file(file, result.png(arguments.lang))
         written.append(file)
-        if lacks_chinese(result.page(sayer(arguments.lang, chinese=CHINESE))):
-            print(NO_CHINESE_FONT, file=sys.stderr)
+        warn_of_boxes(result.page(say), arguments.lang)
     if arguments.json:
         print(json.dumps(result.to_json(), ensure_ascii=False))
         return 0

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from jielong.cli.listening import access_of, add_listening, address, is_secret, require_extra
 from jielong.cli.options import Commands, add_model, find_model
+from jielong.cli.terminal import print_row
+from jielong.present.words import sayer
 
+LABEL_WIDTH = 10
 NEEDED = ("starlette", "uvicorn", "jinja2")
 
 
@@ -38,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jielong.serving.limits import Limits
     from jielong.serving.server import Server, listen
 
+    say = sayer(arguments.lang)
     limits = Limits(arguments.slots, arguments.queue, arguments.max_tokens)
     access = access_of(arguments)
     listener = listen(
@@ -50,13 +54,18 @@ def run(arguments: argparse.Namespace) -> int:
     app = create_app(engine, name, access)
     engine.start()
     cache = engine.pairs.numel() * engine.pairs.element_size() / 2**20
-    print(f"model     {name} ({folder}), context {context_length(model.config):,} tokens")
-    print(f"at once   {limits.slots} texts ({cache:,.0f} MiB of cache), {limits.queue} may wait")
-    chat = "with" if tokenizer.chat_template else "without"
+    context = say("context {n:,} tokens", n=context_length(model.config))
+    at_once = say("{n} texts ({size:,.0f} MiB of cache)", n=limits.slots, size=cache)
+    print_row(say("model"), f"{name} ({folder}), {context}", LABEL_WIDTH)
+    print_row(say("at once"), f"{at_once}, {say('{n} may wait', n=limits.queue)}", LABEL_WIDTH)
     listener.listen()  # who reads the next line may connect
-    print(f"API       {address(arguments, listener)}/v1 (OpenAI's; {chat} chat)")
-    if is_secret(access):
-        print(f"token     {access.token}")
-    print("Ctrl-C ends it.", flush=True)
+    url = f"{address(arguments, listener)}/v1"
+    about = say("OpenAI's; without chat")
+    if tokenizer.chat_template:
+        about = say("OpenAI's; with chat")
+    print_row("API", f"{url} ({about})", LABEL_WIDTH)
+    if access.token is not None and is_secret(access):
+        print_row(say("token"), access.token, LABEL_WIDTH)
+    print(say("Ctrl-C ends it."), flush=True)
     Server(app, engine, limits).serve_on(listener)
     return 0

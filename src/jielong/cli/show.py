@@ -65,6 +65,20 @@ def lines_in(language: str, chinese: Mapping[str, str] | None = None) -> Callabl
     return lambda line: in_chinese(line, table)
 
 
+def teller(language: str, on_errors: bool = True) -> Callable[[str], None]:
+    """Return what prints a finished line in the language, at once.
+
+    Args:
+        on_errors: whether on standard error, else on standard output.
+    """
+    shown = lines_in(language)
+
+    def tell(line: str) -> None:
+        print(shown(line), file=sys.stderr if on_errors else sys.stdout, flush=True)
+
+    return tell
+
+
 def show(result: Result, arguments: argparse.Namespace) -> int:
     """Show a result as the flags say.
 
@@ -79,11 +93,9 @@ def show(result: Result, arguments: argparse.Namespace) -> int:
         write_html(page, arguments.html, language_of(arguments.lang))
     if arguments.png:
         from jielong.present.picture import png
-        from jielong.present.plotting import NO_CHINESE_FONT, lacks_chinese
 
         write_file(_writable(arguments.png), png(page))
-        if lacks_chinese(page):
-            print(NO_CHINESE_FONT, file=sys.stderr)
+        warn_of_boxes(page, arguments.lang)
     if arguments.json:
         print(json.dumps(result.to_json(), ensure_ascii=False))
     elif arguments.html or arguments.png:
@@ -94,6 +106,15 @@ def show(result: Result, arguments: argparse.Namespace) -> int:
 
         print_page(page)
     return 0
+
+
+def warn_of_boxes(page: Page, language: str) -> None:
+    """Say so where the picture of a page has boxes in place of Chinese."""
+    from jielong.observe.chinese_errors import ERRORS
+    from jielong.present.plotting import NO_CHINESE_FONT, lacks_chinese
+
+    if lacks_chinese(page):
+        print(lines_in(language, ERRORS)(NO_CHINESE_FONT), file=sys.stderr)
 
 
 def write_html(page: Page, name: str, language: str = "en") -> None:

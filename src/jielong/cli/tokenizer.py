@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from jielong.cli.options import (
@@ -15,7 +14,7 @@ from jielong.cli.options import (
     add_out_dir,
     field_values,
 )
-from jielong.cli.show import lines_in
+from jielong.cli.show import teller
 from jielong.config.load import load_config
 
 DATA_FIELDS = ("mixture", *TEXT_FIELDS, "allow_loss", "tokenizer_sample_bytes")
@@ -39,13 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(**field_values(arguments))
     settings = {name: getattr(config.data, name) for name in DATA_FIELDS}
     size, out = config.model.vocab_size, arguments.out_dir
-    shown = lines_in(arguments.lang)
-
-    def warn(line: str) -> None:
-        print(shown(line), file=sys.stderr)
-
     engine = arguments.engine, arguments.ray_address
     path = config.data.data_path or None
+    warn, tell = teller(arguments.lang), teller(arguments.lang, on_errors=False)
     tokenizer = train_tokenizer(path, out, warn, *engine, vocab_size=size, **settings)
-    print(shown(about_tokenizer(tokenizer, size, Path(out))))
+    tell(about_tokenizer(tokenizer, size, Path(out)))
     return 0

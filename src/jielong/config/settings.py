@@ -106,6 +106,13 @@ class TrainingConfig:
         low=0.0,
         high=0.9,
     )
+    bigram_share: float | None = option(
+        None,
+        "Share of the objective that is, as a run begins, what follows each token in the whole "
+        "text; it falls to 0 by half of the run. Default 0.5, and 0 with a teacher or --init-from.",
+        low=0.0,
+        high=1.0,
+    )
     share_spelling: bool | None = option(
         None,
         "Let tokens that are spelled alike learn together: the, The, there. Default: with Muon.",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from jielong.config.settings import IGNORE_INDEX
+from jielong.model.soft_targets import SoftTargets
 from jielong.runtime.device import compute_dtype
 
 CHUNK_TOKENS = 512  # tokens whose logits are in memory at once: 512 × 6400 floats are 13 MB
@@ -25,26 +25,11 @@ def chunk_tokens(device: torch.device, compute: torch.dtype, vocab_size: int) ->
     return max(1, fitting // CHUNK_TOKENS) * CHUNK_TOKENS
 
 
-@dataclass(frozen=True)
-class SoftTargets:
-    """A teacher's predictions, learnt beside the targets (distillation, Hinton et al. 2015).
-
-    Attributes:
-        hidden: (N, H′) the teacher's last hidden states, where N tokens are predicted.
-        weight: (V, H′) its output head.
-        share: of the objective that is the cross-entropy with the teacher's distribution.
-    """
-
-    hidden: Tensor
-    weight: Tensor
-    share: float
-
-
 class _LinearCrossEntropy(torch.autograd.Function):
     """Sum of −log softmax(hidden @ weight.T)[target], chunk by chunk.
 
-    With soft targets the objective is a mixture of that and of the cross-entropy with the teacher's
-    distribution.
+    With soft targets the objective is a mixture of that and of the cross-entropy with their
+    distributions.
 
     The forward pass computes the gradients too, while a chunk's logits are in memory. The backward
     pass only scales them (the method of Liger Kernel, Hsu et al. 2024).
@@ -64,7 +49,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
         matrix = weight.to(compute)  # (V, H)
         nats = torch.zeros((), dtype=torch.float32, device=hidden.device)
         difference = torch.zeros_like(nats)  # the objective less the nats
-        head = soft.weight.to(compute) if soft else None  # (V, H′), the teacher's
         share = soft.share if soft else 0.0
         grad_hidden = torch.empty_like(hidden) if needs_grad else None
         grad_weight = torch.zeros_like(weight) if needs_grad else None
@@ -77,10 +61,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = (x @ matrix.T).float()  # (N, V): the only wide matrix, modified in place
             largest, target_logit = logits.amax(dim=-1, keepdim=True), logits.gather(1, target)
             taught = None
-            if soft is not None and head is not None:
-                taught = (soft.hidden[rows].to(compute) @ head.T).float().softmax(-1)  # (N, V)
-                their_logit = (taught * logits).sum(-1, keepdim=True)  # the mean by the teacher
-                difference += torch.where(valid, share * (target_logit - their_logit), 0.0).sum()
+            if soft is not None:
+                taught = soft.of(rows, compute)
+                mean = taught.mean(logits)
+                difference += torch.where(valid, share * (target_logit - mean), 0.0).sum()
             exponentials = logits.sub_(largest).exp_()
             z = exponentials.sum(dim=-1, keepdim=True)  # (N, 1), at least 1
             nats += torch.where(valid, z.log() + largest - target_logit, 0.0).sum()
@@ -91,7 +75,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 # (softmax − one-hot) · z; z and the mask are applied later, to the (N, H) side
                 grad = exponentials.scatter_add_(1, target, (share - 1) * z)
                 if taught is not None:
-                    grad -= taught.mul_(share * z)
+                    taught.subtract_from(grad, share * z)
                 grad = grad.to(compute)
                 scale = (valid / z).to(compute)
                 grad_hidden[rows] = (grad @ matrix) * scale
@@ -124,15 +108,15 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
 def distillation_loss(
     hidden: Tensor, weight: Tensor, targets: Tensor, soft: SoftTargets | None
 ) -> tuple[Tensor, Tensor]:
-    """Compute a loss of the targets and of a teacher's predictions.
+    """Compute a loss of the targets and of soft targets.
 
     Args:
         hidden, weight, targets: as in `linear_cross_entropy`.
-        soft: what the teacher predicts; without it, only the targets count.
+        soft: distributions that are learnt too; without them, only the targets count.
 
     Returns:
         The objective, (1 − share) · cross-entropy of the targets + share · cross-entropy with the
-        teacher's distribution, and the cross-entropy of the targets alone, which has no gradient;
+        soft targets, and the cross-entropy of the targets alone, which has no gradient;
         both summed over the targets that count, in nats.
     """
     # autograd is always off inside `forward`, so it cannot see there whether gradients are needed

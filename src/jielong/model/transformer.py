@@ -24,8 +24,9 @@ from jielong.model.dropout import Dropout, LayerDropout
 from jielong.model.feedforward import FeedForward
 from jielong.model.initial import initialise
 from jielong.model.linear import Linear
-from jielong.model.loss import SoftTargets, distillation_loss
+from jielong.model.loss import distillation_loss
 from jielong.model.moe import MixtureOfExperts, Routings, load_balancing_loss
+from jielong.model.soft_targets import SoftTargets
 from jielong.runtime.device import compute_dtype, fast_products, to_device
 from jielong.runtime.parts import home, local
 

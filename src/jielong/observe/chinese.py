@@ -75,6 +75,10 @@ SETUP = {
     "teacher    {as_is}: half of what is learnt is what it predicts": (
         "教师       {as_is}：学到的一半是它的预测"
     ),
+    "bigrams    {share} of the objective, falling to none by step {n}, is what follows each token "
+    "in the whole text": (
+        "二元组     目标的 {share}（到第 {n} 步降为零）是全文中每个 token 之后的统计"
+    ),
     "epochs     the text is read {n} times; against memorising it: {list}": (
         "轮数       文本要读 {n} 遍；防止死记：{list}"
     ),

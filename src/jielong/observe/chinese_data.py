@@ -1,5 +1,24 @@
 """What is said of a text, a tokenizer and a dataset, in Chinese, by its English form."""
 
+WHY_NOT_READ = {
+    "a run of jielong": "jielong 的一次训练",
+    "a prepared dataset": "准备好的数据集",
+    "of a program, not text": "程序的文件，不是文本",
+    "about the dataset, not of it": "关于数据集的说明，不属于数据",
+    "in no text format": "不是文本格式",
+    "in no text format; {as_is_flag} reads such as plain text": (
+        "不是文本格式；用 {as_is_flag} 可当作纯文本来读"
+    ),
+    "hidden": "隐藏文件",
+    "a broken link, or no file": "失效的链接，或不是文件",
+    "cannot be opened": "打不开",
+    "a link to what is read already": "链接到已经读取的内容",
+    "a cache of the datasets library": "datasets 库的缓存",
+    "read by {as_is_package}": "要读它：{as_is_package}",
+    "dropped by jielong clean": "被 jielong clean 去掉",
+    "a test split; to measure on it: {as_is_flag}": "测试集；要用来测量：{as_is_flag}",
+    "a validation split; to measure on it: {as_is_flag}": "验证集；要用来测量：{as_is_flag}",
+}
 DATA = {
     "to train on them: {as_is}": "用它们训练：{as_is}",
     "training a tokenizer of {n} tokens …": "正在训练 {n} 个 token 的分词器 …",
@@ -165,4 +184,11 @@ DATA = {
     "{n} unreadable files": "{n} 个文件读不了",
     "1 unreadable part": "1 个部分读不了",
     "{n} unreadable parts": "{n} 个部分读不了",
+}
+LABELS = {"not read       ": "未读取         ", " " * 15: " " * 15}
+DATA |= {
+    f"{indent}{label}{{as_is}}: {why}": f"{indent}{LABELS[label]}{{as_is}}：{WHY_NOT_READ[why]}"
+    for indent in ("", "  ")
+    for label in LABELS
+    for why in WHY_NOT_READ
 }

@@ -13,6 +13,15 @@ WORDS = {
 }
 
 COMMAND = {
+    "no font of this machine has Chinese, so the picture shows boxes instead: install one (Noto "
+    "Sans CJK, say), or use --html": (
+        "本机没有中文字体，图里只能显示方框：请安装一种（例如 Noto Sans CJK），或用 --html"
+    ),
+    "pictures need matplotlib: pip install 'jielong[plots]'; text in the terminal and --json do "
+    "without": (
+        "画图需要 matplotlib：pip install 'jielong[plots]'；终端里的文字和 --json 不需要它"
+    ),
+    "jielong {as_is} needs an extra: {as_is_fix}": "jielong {as_is} 还要安装：{as_is_fix}",
     "no command {as_is}; there are: {as_is_known}": "没有 {as_is} 这个命令；有：{as_is_known}",
     "no command {as_is}; did you mean {as_is_ours}?; there are: {as_is_known}": (
         "没有 {as_is} 这个命令；是不是 {as_is_ours}？有：{as_is_known}"
@@ -174,6 +183,17 @@ RUNS = {
     ),
     "{as_is}: exists but is not a dataset: choose another --out-dir": (
         "{as_is}：已经存在，但不是数据集：请换一个 --out-dir"
+    ),
+    "{as_is}: no such folder; did you mean {as_is_near}?": (
+        "{as_is}：没有这个文件夹；是不是 {as_is_near}？"
+    ),
+    "{as_is}: no such folder: give the folder of a run, a checkpoint or a model": (
+        "{as_is}：没有这个文件夹：请给训练、检查点或模型的文件夹"
+    ),
+    "{as_is}: is a file: give the folder of a run, a checkpoint or a model; of a MiniMind .pth, "
+    "`jielong import` makes one": (
+        "{as_is}：是文件：请给训练、检查点或模型的文件夹；MiniMind 的 .pth 可用 `jielong import` "
+        "转换"
     ),
     "{as_is}: contains no model (no config.json and no checkpoints/step-* in it)": (
         "{as_is}：里面没有模型（没有 config.json，也没有 checkpoints/step-*）"

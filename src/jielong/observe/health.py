@@ -16,7 +16,7 @@ from typing import Any
 Record = Mapping[str, Any]
 RECENT = 20  # records that tell what is so now
 LEAST_FLAT = 100  # records from which a flat loss can be told from noise
-FLAT = 0.005  # of the loss: what half a run gains at least, unless it has stopped to learn
+FLAT = 0.005  # share of the loss: half a run gains at least that, unless it learns no more
 ABOVE_UNIFORM = 0.5  # nats above ln(vocabulary): no start is that bad, a rate too high is
 LEAST_STEPS = 100  # after warm-up, before a loss near ln(vocabulary) means anything
 NEAR_UNIFORM = 0.1  # nats below ln(vocabulary)
@@ -26,7 +26,7 @@ SLOWER = 2 / 3  # of the median speed
 SLOW_S = 60.0  # seconds for which a run must be slow
 SHARED = 0.25  # of the processors, used by other programs
 SHARED_S = 20.0  # seconds for which they must be
-WORN = (4, 16, 40)  # times that a text has been read
+WORN = (4, 16, 40)  # times that a text has been read, at each of which that is said
 STRAGGLER_RECORDS = 10  # in which the same rank was late, each time
 STRAGGLER_SCORE = 0.75  # the others' time over that of the slowest: below it is a straggler
 UNUSED_RECORDS = 20  # in which an expert got no token
@@ -232,23 +232,22 @@ def shared(train: Sequence[Record]) -> Finding | None:
 
 def straggler(train: Sequence[Record]) -> Finding | None:
     """One of several processes takes much longer for its part than the others, record by record."""
-    named: set[tuple[int, bool]] = set()  # the slowest, and whether it was so by far
-    recent = [r.get("rank_seconds") for r in train[-STRAGGLER_RECORDS:]]
-    if len(recent) < STRAGGLER_RECORDS or not all(recent):
+    recent = [r.get("rank_seconds") or [] for r in train[-STRAGGLER_RECORDS:]]
+    if len(recent) < STRAGGLER_RECORDS or not all(recent) or len(set(map(len, recent))) > 1:
         return None
-    if len({len(seconds) for seconds in recent if seconds}) > 1:
+    slowest = {max(range(len(seconds)), key=seconds.__getitem__) for seconds in recent}
+    if len(slowest) > 1:
         return None
-    for seconds in filter(None, recent):
-        slowest = max(range(len(seconds)), key=seconds.__getitem__)
-        others = statistics.median(s for rank, s in enumerate(seconds) if rank != slowest)
-        named.add((slowest, others < STRAGGLER_SCORE * seconds[slowest]))
-    if len(named) > 1 or not all(late for _, late in named):
+    rank = slowest.pop()
+    own = [seconds[rank] for seconds in recent]
+    others = [statistics.median(seconds[:rank] + seconds[rank + 1 :]) for seconds in recent]
+    if any(b >= STRAGGLER_SCORE * a for a, b in zip(own, others, strict=True)):
         return None
     return Finding(
-        f"straggler_{slowest}",
-        f"rank {slowest} takes {seconds[slowest]:.3g} s for its part of a step, the others "
-        f"{others:.3g}, and all wait for it: another program may use its machine, or it may be too "
-        "hot. ranks.jsonl says which machine it is",
+        f"straggler_{rank}",
+        f"rank {rank} takes {own[-1]:.3g} s for its part of a step, the others {others[-1]:.3g}, "
+        "and all wait for it: another program may use its machine, or it may be too hot. "
+        "ranks.jsonl says which machine it is",
     )
 
 

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,40 +66,41 @@ class SafeTracker:
     ) -> None:
         self.name, self.report = name, report
         self.tracker: Tracker | None = None
-        self._try(lambda: setattr(self, "tracker", start()))
+        with self._reported():
+            self.tracker = start()
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        if self.tracker is not None and values:  # SwanLab calls an empty one an error
-            tracker = self.tracker
-            self._try(lambda: tracker.log(step, values))
+        if values:  # SwanLab calls an empty one an error
+            self._call(lambda tracker: tracker.log(step, values))
 
     def samples(self, step: int, samples: Sequence[Sample]) -> None:
-        if self.tracker is not None and samples:
-            tracker = self.tracker
-            self._try(lambda: tracker.samples(step, samples))
+        if samples:
+            self._call(lambda tracker: tracker.samples(step, samples))
 
     def picture(self, step: int, name: str, png: bytes) -> None:
-        if self.tracker is not None:
-            tracker = self.tracker
-            self._try(lambda: tracker.picture(step, name, png))
+        self._call(lambda tracker: tracker.picture(step, name, png))
 
     def rewind(self, step: int) -> None:
-        if self.tracker is not None:
-            tracker = self.tracker
-            self._try(lambda: tracker.rewind(step))
+        self._call(lambda tracker: tracker.rewind(step))
 
     def close(self, ending: str) -> None:
-        if self.tracker is not None:
-            tracker = self.tracker
-            self._try(lambda: tracker.close(ending))
+        self._call(lambda tracker: tracker.close(ending))
 
-    def _try(self, action: Callable[[], Any]) -> None:
+    def _call(self, method: Callable[[Tracker], None]) -> None:
+        """Call a method of the tracker, unless it is off."""
+        if self.tracker is not None:
+            with self._reported():
+                method(self.tracker)
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Within, an error is reported, and switches the tracker off."""
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                action()
+                yield
         except (Exception, SystemExit) as error:
-            why = first_line(error)
             self.tracker = None
+            why = first_line(error)
             self.report(f"{self.name} failed and is now off ({why}); metrics.jsonl continues")
 
 
@@ -109,6 +110,11 @@ class Trackers:
     def __init__(self, trackers: Sequence[SafeTracker]) -> None:
         self.trackers = list(trackers)
 
+    @property
+    def on(self) -> bool:
+        """Whether there is one that has not failed."""
+        return any(tracker.tracker is not None for tracker in self.trackers)
+
     def log(self, step: int, values: dict[str, float]) -> None:
         for tracker in self.trackers:
             tracker.log(step, values)
@@ -116,11 +122,6 @@ class Trackers:
     def samples(self, step: int, samples: Sequence[Sample]) -> None:
         for tracker in self.trackers:
             tracker.samples(step, samples)
-
-    @property
-    def on(self) -> bool:
-        """Whether there is one that has not failed."""
-        return any(tracker.tracker is not None for tracker in self.trackers)
 
     def picture(self, step: int, name: str, png: bytes) -> None:
         for tracker in self.trackers:

@@ -250,4 +250,30 @@ END = {
     "continue lines that you type": "续写你输入的每一行",
     "measure loss on another text": "测量另一段文本上的损失",
 }
-CHINESE: dict[str, str] = WORDS | DATA | MODEL | READING | PLAN | END
+COMMANDS = {
+    "model": "模型",
+    "a model": "模型",
+    "context {n:,} tokens": "上下文 {n:,} 个 token",
+    "at once": "同时",
+    "{n} texts ({size:,.0f} MiB of cache)": "{n} 段文本（缓存 {size:,.0f} MiB）",
+    "{n} may wait": "{n} 个可以排队",
+    "OpenAI's; with chat": "OpenAI 的；可对话",
+    "OpenAI's; without chat": "OpenAI 的；不可对话",
+    "page": "页面",
+    "no checkpoint yet, only to be watched": "还没有检查点，只能观看",
+    "Ctrl-C ends it.": "按 Ctrl-C 结束。",
+    "Type the beginning of a text. An empty line or Ctrl-D quits.": (
+        "请输入一段文本的开头。空行或 Ctrl-D 退出。"
+    ),
+    "{file} is not used here; transformers samples by it as with {flags}": (
+        "这里不用 {file}；transformers 按它采样，相当于 {flags}"
+    ),
+    "{best}: the best on held-out text; the last is {last} (--checkpoint last)": (
+        "{best}：留出文本上最好的；最后一个是 {last}（--checkpoint last）"
+    ),
+    "{family} model: {folder}": "{family} 模型：{folder}",
+    "assumed {what} (change with --config FILE.json)": (
+        "假定 {what}（可用 --config FILE.json 更改）"
+    ),
+}
+CHINESE: dict[str, str] = WORDS | DATA | MODEL | READING | PLAN | END | COMMANDS

@@ -57,7 +57,8 @@ CHINESE = {
     "the dataset of this run is not here": "这里没有本次训练的数据集",
     "Settings": "设置",
     "setting": "设置",
-    "all settings as given": "给定的全部设置",
+    "given or chosen": "给定或选定的",
+    "settings left at their defaults": "保持默认的设置",
     "what followed from them": "由此得出的值",
     "Machine": "机器",
     "device": "设备",
@@ -76,6 +77,7 @@ CHINESE = {
     "either.": "这里没有 {name} 的留出文本，无法判断比特/字节是否可比。",
     "No curves: they need matplotlib (pip install 'jielong[plots]', then jielong report).": "没有"
     "曲线：需要 matplotlib（pip install 'jielong[plots]'，然后 jielong report）。",
+    "the held-out loss has turned": "留出损失已经回升",
     "nothing is recorded yet": "尚无记录",
     "cannot be read: {what}": "无法读取：{what}",
     "folder": "文件夹",

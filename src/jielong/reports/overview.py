@@ -12,13 +12,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from jielong.observe.chinese_errors import ERRORS
 from jielong.observe.console import one_line
 from jielong.observe.times import duration
+from jielong.present.finished import shown_by
 from jielong.present.words import Say
+from jielong.reports.chinese import CHINESE
 from jielong.reports.history import folder_size, is_run, read_history
 from jielong.reports.status import state_of
 
 INSIDE = ("checkpoints", "data", "tokenizer", "replay")  # of a run, where no other runs are
+NOTES = ERRORS | CHINESE  # what stands beside a run, in Chinese
 STYLES = {"running": "green", "finished": "", "stopped": "yellow", "failed": "red"}
 DEEPEST = 6  # folders below the one that is looked through
 
@@ -153,7 +157,7 @@ def cells_of(row: RunRow, folder: Path, say: Say) -> tuple[str, ...]:
         best,
         age(row.age_s),
         size(row.size_bytes),
-        row.note or "",
+        shown_by(say, row.note or "", NOTES),
     )
 
 

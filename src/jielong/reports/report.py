@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from jielong.config.settings import FIELDS
 from jielong.observe.chinese import CHINESE as PRINTED
 from jielong.observe.console import with_error
 from jielong.observe.times import duration
@@ -21,7 +22,8 @@ REPORT = "report.html"
 LATEST_SAMPLES = 1  # validations whose samples are shown unfolded
 CHOICES_SHOWN = (
     *("learning_rate", "global_batch_size", "micro_batch_size", "total_steps", "warmup_steps"),
-    *("decay_steps", "weight_decay", "dropout", "input_noise", "bpe_dropout", "eval_interval"),
+    *("decay_steps", "weight_decay", "dropout", "input_noise", "bpe_dropout"),
+    *("share_spelling", "bigram_share", "eval_interval"),
 )
 
 
@@ -184,17 +186,36 @@ def _facts(run: RunHistory, say: Say) -> list[str]:
     if shares:
         share = f"{shares[len(shares) // 2]:.1%}"
         machine.append((say("share of the peak speed (MFU)"), share))
-    machine.append((say("starts"), len(run.records.get("start", [])) or "–"))
+    starts = [r for r in run.records.get("start", []) if not r.get("budget_corrected")]
+    machine.append((say("starts"), len(starts) or "–"))
     machine.append((say("folder"), run.folder))
-    parts += [html.heading(say("Machine")), html.table((), machine), html.heading(say("Settings"))]
-    choices = start.get("choices") or {}
-    chosen = [(name, choices[name]) for name in CHOICES_SHOWN if choices.get(name) is not None]
-    if chosen:
-        title = say("what followed from them")
-        parts.append(html.folded(title, html.table((), chosen), unfolded=True))
-    given = [(name, shown(value)) for name, value in sorted(run.settings.items())]
-    parts.append(html.folded(say("all settings as given"), html.table((), given)))
+    return [*parts, html.heading(say("Machine")), html.table((), machine), *_settings(run, say)]
+
+
+def _settings(run: RunHistory, say: Say) -> list[str]:
+    """The settings that are not the defaults, what followed from them, and the defaults."""
+    given = {k: shown(v) for k, v in sorted(run.settings.items()) if not is_default(k, v)}
+    others = {k: shown(v) for k, v in sorted(run.settings.items()) if k not in given}
+    choices = run.start.get("choices") or {}
+    followed = {name: choices[name] for name in CHOICES_SHOWN if choices.get(name) is not None}
+    parts = [html.heading(say("Settings"))]
+    for title, values in (
+        (say("given or chosen"), given),
+        (say("what followed from them"), followed),
+        (say("settings left at their defaults"), others),
+    ):
+        if values:
+            table = html.table((), values.items())
+            parts.append(html.folded(title, table, unfolded=values is not others))
     return parts
+
+
+def is_default(name: str, value: object) -> bool:
+    """Whether a setting, as a run's files have it, is what it is where nobody gives it."""
+    if name not in FIELDS:
+        return False
+    default = FIELDS[name].default
+    return value == (list(default) if isinstance(default, tuple) else default)
 
 
 def text_facts(run: RunHistory, say: Say) -> list[tuple[str, str]]:

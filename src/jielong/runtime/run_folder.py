@@ -1,4 +1,4 @@
-"""The run folder: its lock, its stored settings, and signal handling."""
+"""The run folder: its lock and its stored settings."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import filelock
@@ -165,28 +162,3 @@ def _is_alive(pid: int) -> bool:
     except OSError:
         pass  # another user's
     return True
-
-
-class StopSignals:
-    """Records SIGINT, SIGTERM and SIGUSR1 so that a run can stop; a second Ctrl-C stops at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    def __enter__(self) -> StopSignals:
-        self.previous: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-                number = getattr(signal, name, None)  # Windows has no SIGUSR1
-                if number is not None:
-                    self.previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.received is not None:
-            raise KeyboardInterrupt
-        self.received = number

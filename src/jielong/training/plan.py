@@ -16,6 +16,7 @@ from jielong.data.batches import Batches
 from jielong.data.mixture import Mixture
 from jielong.data.windows import Stream
 from jielong.training.scaling import (
+    BIGRAM_SHARE,
     MOST_EVAL_TOKENS,
     PLAIN_EPOCHS,
     PLAIN_SHARE,
@@ -48,7 +49,9 @@ class RunPlan:
     dropout: float
     input_noise: float
     bpe_dropout: float
+    bigram_share: float  # of the objective, as the run begins
     noise_steps: int  # in which input noise and BPE-dropout act
+    share_spelling: bool  # tokens that are spelled alike learn together
     total_steps: int
     warmup_steps: int
     decay_steps: int
@@ -120,7 +123,9 @@ def resolve(
         dropout=regular.dropout,
         input_noise=regular.input_noise,
         bpe_dropout=regular.bpe_dropout,
+        bigram_share=_bigram_share(asked, resumed),
         noise_steps=_noise_steps(epochs, total_steps, resumed),
+        share_spelling=t.optimizer == "muon" if t.share_spelling is None else t.share_spelling,
         total_steps=total_steps,
         warmup_steps=schedule.warmup_steps,
         decay_steps=schedule.decay_steps,
@@ -128,6 +133,19 @@ def resolve(
         eval_tokens=_eval_tokens(asked, between, resumed),
         save_interval=asked.run.save_interval or eval_interval,
     )
+
+
+def _bigram_share(asked: Config, resumed: Mapping[str, Any] | None) -> float:
+    """What is asked for; where a model teaches or was trained before, counts have nothing to add.
+
+    A run goes on as it began, by earlier versions without.
+    """
+    t = asked.training
+    if t.bigram_share is not None:
+        return t.bigram_share
+    if resumed is not None:
+        return float(resumed.get("bigram_share", 0.0))
+    return 0.0 if t.teacher is not None or t.init_from is not None else BIGRAM_SHARE
 
 
 def _learning_rate(asked: Config, resumed: Mapping[str, Any] | None) -> float:

@@ -13,7 +13,8 @@ from jielong.observe.trackers import check_trackers
 from jielong.present.words import language_of
 from jielong.runtime.device import choose_device, describe, dtype_of_any_width, fast_products
 from jielong.runtime.distributed import World, init_world
-from jielong.runtime.run_folder import RunFolder, StopSignals
+from jielong.runtime.run_folder import RunFolder
+from jielong.runtime.stop_signals import StopSignals
 from jielong.training.after_step import save_and_validate
 from jielong.training.chain import teacher_runs, with_last_teacher
 from jielong.training.compilation import compile_if_it_pays
@@ -145,7 +146,7 @@ def run_part(
             folder.write_config(config)  # with --override the new settings, now that they fit
         for line in [*run_summary(state), *settings_not_used(chosen, state.config), *notes]:
             log(line)
-        received, progress = None, state.progress
+        received, progress, state.budget_corrected = None, state.progress, goes_on
         if config.training.minutes is not None and (goes_on or progress.step == 0):
             state.deadline = started + 60 * config.training.minutes
         complete = progress.step >= state.plan.total_steps
@@ -155,7 +156,7 @@ def run_part(
             with StopSignals() as signals:
                 if train_to_end(state, signals, pace):
                     return None
-                received = signals.received
+                received = signals.on_any_rank(world)
         elif complete:
             console.line("this run is complete; a larger budget needs --override")
         if received is None and (about_best := explain_best(state)):
@@ -172,17 +173,22 @@ def train_to_end(state: TrainState, signals: StopSignals, pace: Pace) -> bool:
     run = state.config.run
     if run.on_loss_spike == "rewind" and state.progress.step == 0:
         save_checkpoint_or_warn(state, last=False)  # there must be one to go back to
-    with watching(state, signals) as watch:
+    with watching(state) as watch:
         while True:
             try:
-                corrected = watch.goes_on = train(state, signals, watch, pace)
+                corrected = train(state, signals, watch, pace)
                 break
             except LossSpikeError:
                 rewind_run(state)
                 watch.rewind()
-        if signals.received is None and not corrected:
+        stopped = signals.on_any_rank(state.world) is not None
+        watch.goes_on = corrected and not stopped
+        step = state.progress.step
+        if stopped and step < state.plan.total_steps and not stops_early(state):
+            state.console.line(f"stopped after step {step}; the same command goes on from there")
+        elif not (stopped or corrected):
             measure_best(state)
-    return corrected
+    return watch.goes_on
 
 
 def train(state: TrainState, signals: StopSignals, watch: Watch, pace: Pace) -> bool:
@@ -228,10 +234,7 @@ def train(state: TrainState, signals: StopSignals, watch: Watch, pace: Pace) -> 
             if saved or validated:
                 means.restart_clock()
                 pace.paused(time.perf_counter() - paused)
-            if stop:
-                console.line(f"stopped after step {done}; the same command goes on from there")
-                break
-            if stops_early(state):
+            if stop or stops_early(state):
                 break
             if corrects_budget(state, pace):
                 return True

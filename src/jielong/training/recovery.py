@@ -16,6 +16,7 @@ from jielong.errors import TrainingError, first_line
 from jielong.model.attention_backends import MIN_MEAN_LENGTH
 from jielong.runtime.device import to_device
 from jielong.training import spikes
+from jielong.training.bigrams import share_at
 from jielong.training.divergence import last_useful_checkpoint
 from jielong.training.memory import (
     DoesNotFitError,
@@ -78,10 +79,12 @@ def step_that_fits(state: TrainState, batch: Batch, lr_scale: float) -> StepResu
     """
     progress, world = state.progress, state.world
     step, load = progress.step + 1, _reference_load(state)
+    bigram_share = share_at(progress.step, state.plan.total_steps, state.plan.bigram_share)
     while True:
         try:
             with world.limit(f"step {step}"):
-                return state.train_step(state.micro_batches(batch, progress.step), lr_scale, load)
+                micro_batches = state.micro_batches(batch, progress.step)
+                return state.train_step(micro_batches, lr_scale, load, bigram_share)
         except DoesNotFitError as error:
             problem = str(error)
         free_memory()
@@ -111,44 +114,60 @@ def _reference_load(state: TrainState) -> Tensor | None:
 
 
 def choose_micro_batch_size(state: TrainState) -> None:
-    """Choose the configured micro-batch size, the one this run used before, or what fits.
-
-    On a CPU memory is estimated, and for a model that is divided among ranks. With several ranks
-    it always probes before the first step: to find out within a step costs that step's passes on
-    all of them.
-    """
-    asked, plan, ranks = state.config.training.micro_batch_size, state.plan, state.world.world_size
+    """Choose the configured micro-batch size, the one this run used before, or what fits."""
+    asked, plan = state.config.training.micro_batch_size, state.plan
     if state.progress.micro_batch_size is not None:
         return
-    teacher, sharding = state.train_step.teacher, state.train_step.sharding
-    chosen = plan.micro_batch_size
-    on_cpu = state.model.device.type == "cpu"  # which would end the process instead of saying so
-    if on_cpu or sharding:
-        rows = math.ceil(chosen / ranks)
-        window = state.config.data.max_seq_len
-        masked, recompute = _masked_keys(state), state.model.model.recompute_every
-        theirs = teacher.model.config if teacher else None
-        has = None if on_cpu else usable_memory(state.model.device)
-        fit = rows_that_fit(plan.model, rows, window, masked, recompute, theirs, sharding, has)
-        chosen = min(chosen, fit * ranks)
-    if sharding:  # each pass takes all ranks, so none of them can try by itself
-        chosen = min(state.world.all_gather(chosen))
-    elif asked == "auto" or ranks > 1:
-        total = min(plan.global_batch_size, state.batches.windows)
-        windows = state.batches.ordered(0, np.arange(total))
-        share = state.batches.load(np.array_split(windows, ranks)[0])  # the largest of any rank
-        rows = math.ceil(chosen / ranks)
-        dtype = state.train_step.dtype
-        fits = micro_batch_that_fits(state.model, share, dtype, rows, teacher)
-        smallest = min(state.world.all_gather(fits))
-        if smallest < min(rows, len(share.tokens)):
-            chosen = smallest * ranks
+    chosen = _tried_to_fit(state, _estimated_to_fit(state, plan.micro_batch_size))
     state.progress.micro_batch_size = chosen
     if asked == "auto" or chosen < plan.micro_batch_size:
         state.console.line(
             f"memory     micro-batches of {chosen} windows fit, of {plan.global_batch_size} in the "
             "global batch"
         )
+
+
+def _estimated_to_fit(state: TrainState, windows: int) -> int:
+    """At most so many windows, over all ranks, as fit by an estimate: where no trial would tell.
+
+    That is on a CPU, which would end the process, and with a model that is divided among ranks:
+    each pass takes all of them, so none can try by itself.
+    """
+    sharding, teacher, world = state.train_step.sharding, state.train_step.teacher, state.world
+    on_cpu = state.model.device.type == "cpu"
+    if not (on_cpu or sharding):
+        return windows
+    fitting = rows_that_fit(
+        state.plan.model,
+        math.ceil(windows / world.world_size),
+        state.config.data.max_seq_len,
+        _masked_keys(state),
+        state.model.model.recompute_every,
+        teacher.model.config if teacher else None,
+        sharding,
+        available=None if on_cpu else usable_memory(state.model.device),
+    )
+    windows = min(windows, fitting * world.world_size)
+    return min(world.all_gather(windows)) if sharding else windows
+
+
+def _tried_to_fit(state: TrainState, windows: int) -> int:
+    """At most so many windows, over all ranks, as fit by a trial, where that is wanted.
+
+    With several ranks it always is: to find out within a step costs that step's passes on all of
+    them.
+    """
+    step, ranks = state.train_step, state.world.world_size
+    wanted = state.config.training.micro_batch_size == "auto" or ranks > 1
+    if step.sharding or not wanted:
+        return windows
+    total = min(state.plan.global_batch_size, state.batches.windows)
+    ordered = state.batches.ordered(0, np.arange(total))
+    share = state.batches.load(np.array_split(ordered, ranks)[0])  # the largest of any rank
+    rows = math.ceil(windows / ranks)
+    fits = micro_batch_that_fits(state.model, share, step.dtype, rows, step.teacher)
+    smallest = min(state.world.all_gather(fits))
+    return smallest * ranks if smallest < min(rows, len(share.tokens)) else windows
 
 
 def _masked_keys(state: TrainState) -> int:

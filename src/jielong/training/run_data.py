@@ -71,6 +71,7 @@ def open_data(
         dropout=plan.dropout,
         input_noise=plan.input_noise,
         bpe_dropout=plan.bpe_dropout,
+        bigram_share=plan.bigram_share,
     )
     config = dataclasses.replace(config, training=training)
     batches = _batches(config, plan, train, tokenizer, mixture)

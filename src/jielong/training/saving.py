@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,37 @@ def restore(state: TrainState, start: StartingPoint) -> list[str]:
 
 
 def _restore_saved(state: TrainState, found: Path, saved: ckpt.SavedState) -> None:
+    """Give the run the weights, the optimizer's state and the progress of a checkpoint."""
     values, train_step = saved.values, state.train_step
+    _check_same_texts(state, found, values)
+    stored = Stored(found)
+    fill_weights(state.model, stored.weights(), str(found))
+    if state.average:
+        state.average.restart()
+    if (latest := stored.training_weights()) is not None:
+        fill_weights(state.model, latest, str(found))
+    train_step.optimizer.load_state_tensors(stored.optimizer())
+    train_step.scaler.load_state_dict(values["scaler"])
+    rng, rank = values["rng"], state.world.rank
+    if rank < len(rng):  # a rank that the saved run had not needs none: training draws nothing
+        state_bytes = bytearray(base64.b64decode(rng[rank]))
+        torch.set_rng_state(torch.frombuffer(state_bytes, dtype=torch.uint8))
+    known = {f.name for f in dataclasses.fields(Progress)}
+    progress = values["progress"]
+    if odd := progress.keys() - known - {"pieces"}:  # format 1's, now micro_batch_size
+        raise KeyError(min(odd))
+    kept = {name: value for name, value in progress.items() if name in known}
+    state.progress = Progress(**(kept | {"step": saved.step}))
+    if values.get("plan", {}).get("micro_batch_size") != state.plan.micro_batch_size:
+        state.progress.micro_batch_size = None  # the settings ask for another one now
+
+
+def _check_same_texts(state: TrainState, found: Path, values: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that was trained on other text, or by another teacher.
+
+    Raises:
+        CheckpointError: it was.
+    """
     if values["dataset"] != state.dataset.fingerprint:
         raise CheckpointError(
             f"{found} was trained on another dataset than the one in {state.folder.data}: "
@@ -174,23 +205,3 @@ def _restore_saved(state: TrainState, found: Path, saved: ckpt.SavedState) -> No
             f"{state.config.data.replay!r}: that text, the tokenizer or the split has changed; use "
             "another --out-dir"
         )
-    stored = Stored(found)
-    fill_weights(state.model, stored.weights(), str(found))
-    if state.average:
-        state.average.restart()
-    if (latest := stored.training_weights()) is not None:
-        fill_weights(state.model, latest, str(found))
-    train_step.optimizer.load_state_tensors(stored.optimizer())
-    train_step.scaler.load_state_dict(values["scaler"])
-    rng, rank = values["rng"], state.world.rank
-    if rank < len(rng):  # a rank that the saved run had not needs none: training draws nothing
-        state_bytes = bytearray(base64.b64decode(rng[rank]))
-        torch.set_rng_state(torch.frombuffer(state_bytes, dtype=torch.uint8))
-    known = {f.name for f in dataclasses.fields(Progress)}
-    progress = values["progress"]
-    if odd := progress.keys() - known - {"pieces"}:  # format 1's, now micro_batch_size
-        raise KeyError(min(odd))
-    kept = {name: value for name, value in progress.items() if name in known}
-    state.progress = Progress(**(kept | {"step": saved.step}))
-    if values.get("plan", {}).get("micro_batch_size") != state.plan.micro_batch_size:
-        state.progress.micro_batch_size = None  # the settings ask for another one now

@@ -20,6 +20,7 @@ LEAST_STEPS = 50  # fewer updates than that learn little, however good each grad
 # A run ends on its text without noise, since the text that it will be used on has none: for so many
 # epochs, as more of them would be memorised, and at most this share of the run.
 PLAIN_EPOCHS, PLAIN_SHARE = 2.5, 0.35
+BIGRAM_SHARE = 0.5  # of the objective as a run begins (docs/experiments.md)
 EVALUATION = 1 / 3  # the work of evaluating a token, as a share of that of training on it
 EVAL_SHARE = 0.05  # of the time, for validations
 FEWEST_EVAL_TOKENS, MOST_EVAL_TOKENS = 2**13, 2**16

@@ -26,6 +26,7 @@ from jielong.tokenization.spelling import spelling_of
 from jielong.tokenization.tokenizer import Tokenizer
 from jielong.training.averaging import WeightAverage
 from jielong.training.background import BackgroundSave
+from jielong.training.bigrams import count_bigrams, share_at, stretches
 from jielong.training.memory import RECOMPUTE_EVERY
 from jielong.training.optimizer import Optimizer
 from jielong.training.own_time import OwnTime
@@ -86,6 +87,7 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
     profiler: StepProfiler | None = None  # of rank 0
     words_per_token: float | None = None  # of the training text, once it is known
+    budget_corrected: bool = False  # the run goes on with another budget, in the same start
     deadline: float | None = None  # of `time.monotonic`, by which a run of `--minutes` should end
 
     @property
@@ -153,10 +155,13 @@ def build(
     teacher = None
     if training.teacher is not None:
         teacher = Teacher.load(training.teacher, tokenizer, config.model.vocab_size, device)
-    shares = training.share_spelling
-    if shares is None:
-        shares = training.optimizer == "muon"
-    spelling = spelling_of(tokenizer.texts(config.model.vocab_size)) if shares else None
+    bigrams = None
+    if share_at(step, plan.total_steps, plan.bigram_share):
+        texts = [text.dataset.train for text in data.texts.every]
+        bigrams = count_bigrams(list(stretches(texts)), config.model.vocab_size, device)
+    spelling = None
+    if plan.share_spelling:
+        spelling = spelling_of(tokenizer.texts(config.model.vocab_size))
     return TrainState(
         config=config,
         plan=plan,
@@ -176,6 +181,7 @@ def build(
             scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
             dropout=plan.dropout,
             teacher=teacher,
+            bigrams=bigrams,
             sharding=sharding,
         ),
         average=WeightAverage(model) if training.average_weights else None,

@@ -15,12 +15,14 @@ from jielong.data.batches import Batch
 from jielong.errors import TrainingError, first_line
 from jielong.model.dropout import Dropout
 from jielong.model.moe import update_router_bias
+from jielong.model.soft_targets import BigramTable, SoftTargets
 from jielong.model.transformer import ModelOutput
 from jielong.runtime.device import autocast, to_device
 from jielong.runtime.distributed import World
 from jielong.runtime.gradients import GradientSum
 from jielong.runtime.parts import home
 from jielong.runtime.sharding import ShardedSum, gradient_norm, scale_gradients
+from jielong.training.bigrams import bigram_targets
 from jielong.training.memory import DoesNotFitError, Sharding, free_memory, is_out_of_memory
 from jielong.training.optimizer import Optimizer
 from jielong.training.own_time import OwnTime
@@ -166,6 +168,7 @@ class TrainStep:
     scaler: torch.amp.GradScaler = field(default_factory=_no_scaling)  # for float16
     dropout: float = 0.0  # rate of what each layer adds
     teacher: Teacher | None = None  # whose predictions are learnt beside the text
+    bigrams: BigramTable | None = None  # of the text, which are learnt first
     sharding: Sharding | None = None  # of the model among ranks
 
     def __call__(
@@ -173,6 +176,7 @@ class TrainStep:
         micro_batches: Sequence[Batch],
         lr_scale: float = 1.0,
         reference_load: Tensor | None = None,
+        bigram_share: float = 0.0,
     ) -> StepResult:
         """Accumulate the micro-batches' gradients and apply one update if all is finite.
 
@@ -180,6 +184,7 @@ class TrainStep:
             micro_batches: this rank's part of the global batch.
             lr_scale: share of the peak learning rate.
             reference_load: `expert_load` of the previous update; none before the first: as if even.
+            bigram_share: of the objective.
 
         Raises:
             DoesNotFitError: a pass did not fit, on any rank; the step may be taken again in
@@ -190,7 +195,7 @@ class TrainStep:
         choices = 0 if reference_load is None else reference_load.numel()
         totals = _Totals(home(next(model.parameters())), tokens, self.world, choices)
         optimizer.zero_grad()
-        problem = self._accumulate(micro_batches, totals, reference_load)
+        problem = self._accumulate(micro_batches, totals, reference_load, bigram_share)
         if problem and self.gradients is None:
             optimizer.zero_grad()
             raise DoesNotFitError(problem)
@@ -219,8 +224,21 @@ class TrainStep:
             return None
         return Dropout(self.dropout, to_device(batch.row_seeds, device))
 
+    def _soft_targets(
+        self, batch: Batch, device: torch.device, bigram_share: float
+    ) -> SoftTargets | None:
+        if self.teacher:
+            return self.teacher(batch, device)
+        if self.bigrams and bigram_share:
+            return bigram_targets(batch, self.bigrams, bigram_share)
+        return None
+
     def _accumulate(
-        self, micro_batches: Sequence[Batch], totals: _Totals, reference_load: Tensor | None
+        self,
+        micro_batches: Sequence[Batch],
+        totals: _Totals,
+        reference_load: Tensor | None,
+        bigram_share: float,
     ) -> str | None:
         """Add up the micro-batches' gradients, and those of all ranks.
 
@@ -233,7 +251,7 @@ class TrainStep:
             gradients.begin()
         try:
             with self.own_time.passes() if self.own_time else contextlib.nullcontext():
-                self._passes(micro_batches, totals, reference_load)
+                self._passes(micro_batches, totals, reference_load, bigram_share)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -255,7 +273,11 @@ class TrainStep:
             )
 
     def _passes(
-        self, micro_batches: Sequence[Batch], totals: _Totals, reference_load: Tensor | None
+        self,
+        micro_batches: Sequence[Batch],
+        totals: _Totals,
+        reference_load: Tensor | None,
+        bigram_share: float,
     ) -> None:
         """Forward and backward passes; with the last, ready gradients are summed over ranks."""
         device, gradients = totals.nats.device, self.gradients
@@ -270,7 +292,7 @@ class TrainStep:
                         batch.document_ids,
                         reference_load=reference_load,
                         dropout=self._dropout_of(batch, device),
-                        soft_targets=self.teacher(batch, device) if self.teacher else None,
+                        soft_targets=self._soft_targets(batch, device, bigram_share),
                     )
                 objective = totals.objective(output, batch)
                 # outside of autocast: what the forward pass did in float32 must stay so on its way

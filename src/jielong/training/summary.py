@@ -8,6 +8,7 @@ from jielong.config.model import MODEL_FIELDS
 from jielong.config.settings import Config
 from jielong.data.mixture import MixedWindows
 from jielong.interop.export import refusals
+from jielong.training.bigrams import ENDS
 from jielong.training.divergence import explain_divergence
 from jielong.training.parallel import describe_parallel
 from jielong.training.scaling import REPEATED
@@ -58,7 +59,7 @@ def run_summary(state: TrainState) -> list[str]:
         + ("; evaluating and saving averaged weights" if t.average_weights else ""),
         *_mixed_in(state),
         *_repetition(state, epochs),
-        *_teacher(state),
+        *_soft_targets(state),
         *_exports(state),
     ]
 
@@ -78,9 +79,17 @@ def _in_parts(state: TrainState) -> list[str]:
     return lines
 
 
-def _teacher(state: TrainState) -> list[str]:
+def _soft_targets(state: TrainState) -> list[str]:
+    """What is learnt beside the text itself: a teacher's predictions, or its bigrams."""
     path = state.config.training.teacher
-    return [f"teacher    {path}: half of what is learnt is what it predicts"] if path else []
+    if path:
+        return [f"teacher    {path}: half of what is learnt is what it predicts"]
+    if state.train_step.bigrams is None:
+        return []
+    return [
+        f"bigrams    {state.plan.bigram_share:.0%} of the objective, falling to none by step "
+        f"{math.ceil(ENDS * state.plan.total_steps)}, is what follows each token in the whole text"
+    ]
 
 
 def _mixed_in(state: TrainState) -> list[str]:

@@ -9,7 +9,7 @@ from jielong.checkpoint.checkpoint import find_model_folder, load_model
 from jielong.config.settings import IGNORE_INDEX
 from jielong.data.batches import Batch
 from jielong.errors import ConfigError
-from jielong.model.loss import SoftTargets
+from jielong.model.soft_targets import TeacherTargets
 from jielong.model.transformer import Transformer
 from jielong.runtime.device import to_device
 from jielong.tokenization.tokenizer import Tokenizer
@@ -53,14 +53,14 @@ class Teacher:
         return cls(model.to(device))
 
     @torch.no_grad()
-    def __call__(self, batch: Batch, device: torch.device) -> SoftTargets:
+    def __call__(self, batch: Batch, device: torch.device) -> TeacherTargets:
         """Return the predictions for a batch of (B, T) tokens."""
-        tokens, ids = to_device(_clean(batch), device), batch.document_ids
+        tokens, ids = to_device(without_noise(batch), device), batch.document_ids
         hidden = self.model.hidden_states(tokens, ids).flatten(0, 1)
-        return SoftTargets(hidden, self.model.lm_head.weight, SHARE)
+        return TeacherTargets(hidden, self.model.lm_head.weight, SHARE)
 
 
-def _clean(batch: Batch) -> Tensor:
+def without_noise(batch: Batch) -> Tensor:
     """The inputs without noise, as far as the targets tell: a teacher should not guess."""
     tokens, before = batch.tokens.clone(), batch.targets[:, :-1]
     tokens[:, 1:] = torch.where(before == IGNORE_INDEX, tokens[:, 1:], before)

@@ -64,6 +64,7 @@ def look_into(text: Text, sources: Sources) -> None:
 
 
 def bytes_of(sources: Sources) -> int:
+    """The size of the text in its sources, roughly where one does not say."""
     return sum(UNKNOWN_BYTES if s.size is None else s.size for s in sources.data)
 
 
@@ -79,6 +80,7 @@ def beside_dataset(config: Config, run: RunFolder) -> Path | None:
 
 
 def document_texts(config: Config, sources: Sources) -> DocumentTexts:
+    """The documents of sources as texts, read as the settings say."""
     data = config.data
     rows = RowText.of_settings(data, Chat(None))
     return DocumentTexts(sources.data, rows, data.encoding, Splitting.of(data))

@@ -22,7 +22,6 @@ from jielong.reports.history import RunHistory, read_history
 from jielong.reports.report import REPORT, write_report
 from jielong.runtime.device import describe
 from jielong.runtime.processors import OtherPrograms
-from jielong.runtime.run_folder import StopSignals
 from jielong.training.ranks import RankLog
 from jielong.training.state import TrainState
 from jielong.training.step import StepResult
@@ -81,6 +80,7 @@ class Watch:
             flops_per_token=self.flops_per_token,
             peak_flops=self.peak_flops,
             choices=state.plan.to_json(),
+            **({"budget_corrected": True} if state.budget_corrected else {}),
         )
         self.ranks.start(state.progress.step, state.train_step.dtype)
         if watchdog := state.world.watchdog:
@@ -137,13 +137,16 @@ class Watch:
         if self.peak_flops is not None:
             mfu = means.tokens_per_second * self.flops_per_token / self.peak_flops
         state.console.progress(step, means, learning_rate, result.grad_norm, left, mfu, memory)
+        others = self.others.share() if self.device.type == "cpu" else None
         more: dict[str, Any] = result.expert_metrics()
         if own_time := state.train_step.own_time:
             more |= self.ranks.steps(step, own_time.take())
-        more |= {} if memory is None else {"memory_bytes": memory}
-        more |= {} if mfu is None else {"mfu": round(mfu, 4)}
-        others = self.others.share() if self.device.type == "cpu" else None
-        more |= {} if others is None else {"others_share": round(others, 2)}
+        if memory is not None:
+            more["memory_bytes"] = memory
+        if mfu is not None:
+            more["mfu"] = round(mfu, 4)
+        if others is not None:
+            more["others_share"] = round(others, 2)
         record = state.metrics.train(
             step, means, learning_rate, result.grad_norm, state.progress.tokens, **more
         )
@@ -220,7 +223,7 @@ class Watch:
 
 
 @contextmanager
-def watching(state: TrainState, signals: StopSignals) -> Iterator[Watch]:
+def watching(state: TrainState) -> Iterator[Watch]:
     """Open the run's records and trackers; at the end say there how it ended, and close them."""
     run, progress = state.config.run, state.progress
     trackers = None

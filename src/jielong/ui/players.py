@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jielong.checkpoint.checkpoint import checkpoints, find_model_folder, load_model, step_of
-from jielong.errors import CheckpointError, JielongError
+from jielong.errors import JielongError
 from jielong.model.transformer import context_length
 from jielong.reports.history import is_run
 from jielong.runtime.device import choose_device
@@ -53,8 +53,6 @@ def subjects_of(folders: Sequence[str | Path]) -> list[Subject]:
     """
     found: list[Subject] = []
     for folder in map(Path, folders):
-        if not folder.is_dir():
-            raise CheckpointError(f"{folder}: no such folder: give the --out-dir of a run")
         if not is_run(folder):
             find_model_folder(folder)  # says why it is none
         name = folder.resolve().name

@@ -71,7 +71,7 @@ def _about(chosen: Chosen, name: str) -> Iterator[Item]:
     counts = Counter(chosen.reasons.values())
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
     if not chosen.kinds:
-        there = f" (there are: {reasons})" if reasons else ""
+        there = f" (not read: {reasons})" if reasons else ""
         yield BadLine(name, 0, f"no text in this archive{there}")
     elif reasons:
         yield Remark(name, f"{counts.total():,} members not read: {reasons}")

@@ -39,7 +39,7 @@ CARD_BYTES = 2**16
 
 RUN, DATASET = "a run of jielong", "a prepared dataset"
 PROGRAM, ABOUT = "of a program, not text", "about the dataset, not of it"
-NO_TEXT, HIDDEN = "no format of text", "hidden"
+NO_TEXT, HIDDEN = "in no text format", "hidden"
 BROKEN, CLOSED = "a broken link, or no file", "cannot be opened"
 AGAIN = "a link to what is read already"
 CACHE = "a cache of the datasets library"
@@ -125,7 +125,7 @@ def refuse(path: str, reason: str) -> None:
 def _instead(listing: Listing) -> str:
     """Say what there is where there is no text."""
     reasons = dict.fromkeys(left.reason for left in listing.not_read if left.reason != HIDDEN)
-    there = f" (there is: {'; '.join(reasons)})" if reasons else ""
+    there = f" (not read: {'; '.join(reasons)})" if reasons else ""
     if not reasons and listing.not_read:
         there = " (only hidden files, which are read if they are named themselves)"
     flag = suggested([left.path for left in listing.not_read if left.reason == NO_TEXT])

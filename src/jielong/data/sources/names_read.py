@@ -17,7 +17,7 @@ from jielong.data.sources.file_kinds import (
 )
 from jielong.data.sources.held_out_names import held_out_files
 
-NO_TEXT, HIDDEN = "no format of text", "hidden"
+NO_TEXT, HIDDEN = "in no text format", "hidden"
 PROGRAM, ABOUT = "of a program, not text", "about the dataset, not of it"
 OUTSIDE = "with names that lead out of the archive"
 NOT_INSTALLED = "that pip install 'jielong[documents]' reads"

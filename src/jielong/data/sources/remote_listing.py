@@ -99,7 +99,7 @@ def _chosen(
     chosen = choose(((name, within.get(name, "")) for name in names), rules, FORMATS)
     if not chosen.kinds:
         reasons = dict.fromkeys(chosen.reasons.values())
-        there = f" (there is: {'; '.join(reasons)})" if reasons else ""
+        there = f" (not read: {'; '.join(reasons)})" if reasons else ""
         if not names:
             closed = ", or one that only shows itself to who may read it: run hf auth login"
             what = closed if shown.startswith("hf://") else ""
