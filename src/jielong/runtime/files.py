@@ -31,7 +31,8 @@ def sha256(path: Path) -> str:
 COPY = {  # the command that copies a folder to an address
     "s3": "aws s3 cp --recursive FOLDER {to}",
     "gs": "gcloud storage cp --recursive FOLDER {to}",
-    "az": "az storage copy --recursive --source FOLDER --destination {to}",
+    "az": "az storage blob upload-batch --source FOLDER --destination {bucket} "
+    "--destination-path {key}",
     "hf": "hf upload REPOSITORY FOLDER --repo-type dataset",
 }
 
@@ -45,7 +46,8 @@ def check_local(folder: Path) -> None:
     address = re.match("([a-z][a-z0-9+.-]+):/+(.*)", str(folder), re.IGNORECASE | re.DOTALL)
     if address is not None:
         to = f"{address[1]}://{address[2]}"
-        how = COPY.get(address[1].lower(), "").format(to=to)
+        bucket, _, key = address[2].partition("/")
+        how = COPY.get(address[1].lower(), "").format(to=to, bucket=bucket, key=key or ".")
         then = f"copy it there: {how}" if how else "copy it there"
         raise ConfigError(f"{to}: results are written to local folders: give one, then {then}")
 

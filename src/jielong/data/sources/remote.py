@@ -40,9 +40,9 @@ CREDENTIALS = {
     "public bucket AWS_SKIP_SIGNATURE=true",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or run gcloud auth application-default login; for a "
     "public bucket GOOGLE_SKIP_SIGNATURE=true",
-    "az": "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME and one of "
+    "az": "set AZURE_STORAGE_CONNECTION_STRING; or AZURE_STORAGE_ACCOUNT_NAME, and with it "
     "AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, AZURE_USE_AZURE_CLI=true (after az login) "
-    "and, for a public container, AZURE_SKIP_SIGNATURE=true",
+    "or, for a public container, AZURE_SKIP_SIGNATURE=true",
     "hf": "run hf auth login, or set HF_TOKEN, and accept the dataset's terms on its page",
     "http": "put name and password in ~/.netrc",
 }
