@@ -180,7 +180,7 @@ MISTAKES = {
     "generate nowhere": ["nowhere"],
     "generate nowhere --num-samples 0": ["num_samples"],
     "generate nowhere --top-p x": ["--top-p"],
-    "evaluate nowhere": ["data.data_path"],
+    "evaluate nowhere": ["nowhere: no such folder"],
     "evaluate nowhere --data-path corpus.jsonl": ["nowhere"],
     "pretrain corpus.jsonl": ["'corpus.jsonl'", "--data-path corpus.jsonl"],
     "pretrain corpsu.jsonl": ["'corpsu.jsonl'", "quote"],

@@ -119,7 +119,7 @@ def test_runs_and_datasets_in_a_folder_are_no_text(tmp_path: Path) -> None:
     assert found(tmp_path / "*", tmp_path)[0] == ["corpus.jsonl"]
     with pytest.raises(DataError, match="is a prepared dataset, not text"):
         find_sources([str(tmp_path / "prepared")])
-    with pytest.raises(DataError, match=r"there is: .*a run of jielong"):
+    with pytest.raises(DataError, match=r"not read: .*a run of jielong"):
         find_sources([str(tmp_path / "y")])
 
 

@@ -106,7 +106,7 @@ def test_the_model_that_is_kept_is_the_one_that_was_measured(launch: Any) -> Non
 def test_a_run_may_go_on_without_the_average_and_with_it_again(launch: Any) -> None:
     same = {"schedule": "constant", "warmup_steps": 0}
     same |= {"weight_decay": 0.1, "dropout": 0.0}  # not by the epochs
-    same |= {"input_noise": 0.0, "bpe_dropout": 0.0}
+    same |= {"input_noise": 0.0, "bpe_dropout": 0.0, "bigram_share": 0.0}
     straight = launch("straight", **same)
     launch("turned", steps=STEPS // 2, **same)
     launch("turned", "--override", average_weights="false", steps=STEPS - 2, **same)
