@@ -104,8 +104,8 @@ SETUP = {
     "the text is read {n} times: more would only memorise it. So the run ends sooner": (
         "文本要读 {n} 遍：再多只会死记。所以训练会提早结束"
     ),
-    "the time is shared with {n} models to learn from first; each reads the text {epochs} times": (
-        "时间与先训练的 {n} 个供学习的模型分享；每个模型把文本读 {epochs} 遍"
+    "teachers   {n}, with which the model shares the time: each reads the text {epochs} times": (
+        "教师       {n} 个，先训练，与模型分享时间：各把文本读 {epochs} 遍"
     ),
     "window     {n} tokens, not {asked} as data.max_seq_len says: there are only {all} tokens of "
     "text to train on": (

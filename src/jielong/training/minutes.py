@@ -151,8 +151,8 @@ def choose_tokens(
         values["teachers"] = teachers
         if teachers and asked is None:
             log(
-                f"the time is shared with {teachers} models to learn from first; each reads the "
-                f"text {tokens / epoch:.3g} times"
+                f"teachers   {teachers}, with which the model shares the time: each reads the text "
+                f"{tokens / epoch:.3g} times"
             )
         if tokens > 0.99 * MOST_EPOCHS * epoch:
             log(

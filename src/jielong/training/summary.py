@@ -132,7 +132,7 @@ def _repetition(state: TrainState, epochs: float) -> list[str]:
         measures.append(f"{plan.input_noise:.0%} of the input tokens replaced")
     if plan.bpe_dropout:
         measures.append(f"{plan.bpe_dropout:.0%} of the tokens split")
-    if plan.input_noise or plan.bpe_dropout:
+    if (plan.input_noise or plan.bpe_dropout) and plan.noise_steps < plan.total_steps:
         measures.append(f"the text as it is from step {plan.noise_steps} on")
     if run.patience and state.dataset.validation is not None:
         measures.append("a stop once the held-out loss has turned")
