@@ -62,7 +62,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             largest, target_logit = logits.amax(dim=-1, keepdim=True), logits.gather(1, target)
             taught = None
             if soft is not None:
-                taught = soft.of(rows, compute)
+                taught = soft.of(rows)
                 mean = taught.mean(logits)
                 difference += torch.where(valid, share * (target_logit - mean), 0.0).sum()
             exponentials = logits.sub_(largest).exp_()

@@ -31,8 +31,8 @@ class SoftTargets(Protocol):
     @property
     def share(self) -> float: ...
 
-    def of(self, rows: slice, compute: torch.dtype) -> Distributions:
-        """Return the distributions of some of the N targets; products are taken in `compute`."""
+    def of(self, rows: slice) -> Distributions:
+        """Return the distributions of some of the N targets."""
         ...
 
 
@@ -42,7 +42,7 @@ class TeacherTargets:
 
     Attributes:
         hidden: (N, H′) its last hidden states, where N tokens are predicted.
-        weight: (V, H′) its output head.
+        weight: (V, H′) its output head, of the same dtype, in which their product is taken.
         share: of the objective.
     """
 
@@ -50,9 +50,8 @@ class TeacherTargets:
     weight: Tensor
     share: float
 
-    def of(self, rows: slice, compute: torch.dtype) -> Distributions:
-        logits = self.hidden[rows].to(compute) @ self.weight.to(compute).T
-        return Dense(logits.float().softmax(-1))
+    def of(self, rows: slice) -> Distributions:
+        return Dense((self.hidden[rows] @ self.weight.T).float().softmax(-1))
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class BigramTargets:
     table: BigramTable
     share: float
 
-    def of(self, rows: slice, compute: torch.dtype) -> Distributions:
+    def of(self, rows: slice) -> Distributions:
         return self.table.after(self.before[rows])
 
 

@@ -11,7 +11,7 @@ from jielong.data.batches import Batch
 from jielong.errors import ConfigError
 from jielong.model.soft_targets import TeacherTargets
 from jielong.model.transformer import Transformer
-from jielong.runtime.device import to_device
+from jielong.runtime.device import compute_dtype, to_device
 from jielong.tokenization.tokenizer import Tokenizer
 
 SHARE = 0.5  # of the objective that is the teacher's (docs/experiments.md)
@@ -57,7 +57,8 @@ class Teacher:
         """Return the predictions for a batch of (B, T) tokens."""
         tokens, ids = to_device(without_noise(batch), device), batch.document_ids
         hidden = self.model.hidden_states(tokens, ids).flatten(0, 1)
-        return TeacherTargets(hidden, self.model.lm_head.weight, SHARE)
+        compute = compute_dtype(hidden)  # once, not for each chunk of the loss
+        return TeacherTargets(hidden.to(compute), self.model.lm_head.weight.to(compute), SHARE)
 
 
 def without_noise(batch: Batch) -> Tensor:
